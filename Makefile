@@ -1,0 +1,39 @@
+# make quickstart · make test · make bench      each makes .venv from requirements.lock when it is missing or stale
+PYTHON ?= python3.11
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test bench lint lock clean
+
+quickstart: $(STAMP)
+	$(VENV)/bin/python tools/quickstart.py --hub hub
+
+test: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests
+
+bench: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[bench]'
+	$(VENV)/bin/python tools/benchmark.py
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+venv: $(STAMP)
+
+$(STAMP): requirements.lock
+	@command -v $(PYTHON) > /dev/null || { echo "hubpress needs Python 3.11: install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	touch $@
+
+# Re-resolve the newest versions that pyproject.toml allows (needs uv).
+lock:
+	uv pip compile pyproject.toml --extra test --python-version 3.11 --universal --generate-hashes \
+	  --no-emit-index-url --no-header --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) hub
