@@ -1,0 +1,113 @@
+"""ConvNeXt: convolutional networks in the manner of vision Transformers.
+
+Liu et al. 2022, "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545. Upstream: facebookresearch/ConvNeXt,
+models/convnext.py; the small variants and the second naming of the weights: timm, timm/models/convnext.py.
+
+    model = builders.create("convnext", depths=(3, 3, 9, 3), dims=(96, 192, 384, 768))
+    builders.restore(model, "convnext_tiny_1k_224_ema.pth")
+"""
+
+import keras
+
+from builders.layers import (
+    Convolution,
+    DepthwiseConvolution,
+    DropPath,
+    GlobalAverage,
+    LayerNormalization,
+    LayerScale,
+    Linear,
+)
+from builders.weights import Format, table
+
+EPSILON = 1e-6  # of every normalisation, the last one included
+
+
+def create(
+    *,
+    depths,
+    dims,
+    num_classes=1000,
+    include_top=True,
+    pooling=None,
+    input_shape=None,
+    input_tensor=None,
+    drop_path_rate=0.0,
+    layer_scale=1e-6,
+    name="convnext",
+):
+    """Build a ConvNeXt on normalised images.
+
+    Args:
+      depths: blocks of each of the four stages.
+      dims: channels of each stage.
+      num_classes: length of the logits.
+      include_top: with False the output is the last stage's map `[batch, h/32, w/32, dims[-1]]`, for heads of your own.
+      pooling: without the top, "avg" gives the feature vector `[batch, dims[-1]]` that the classifier's last layer is fed.
+      input_shape: `(height, width, 3)`; any size by default. Odd sizes lose their last rows, as upstream.
+      input_tensor: a Keras tensor to build on instead.
+      drop_path_rate: stochastic depth of the last block; earlier ones grow linearly to it. Active in training only.
+      layer_scale: initial value of the layer scale; 0 leaves it out.
+
+    Returns:
+      A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
+    """
+    images = keras.Input(input_shape or (None, None, 3), name="images") if input_tensor is None else input_tensor
+    x = Convolution(dims[0], 4, strides=4, name="stem.conv")(images)
+    x = LayerNormalization(epsilon=EPSILON, name="stem.norm")(x)
+    total, position = sum(depths), 0
+    for stage, (depth, width) in enumerate(zip(depths, dims, strict=True)):
+        prefix = f"stages.{stage}"
+        if stage:
+            x = LayerNormalization(epsilon=EPSILON, name=f"{prefix}.downsample.norm")(x)
+            x = Convolution(width, 2, strides=2, name=f"{prefix}.downsample.conv")(x)
+        for block in range(depth):
+            share = position / max(1, total - 1)
+            x = _block(x, width, drop_path_rate, share, layer_scale, f"{prefix}.blocks.{block}")
+            position += 1
+    if include_top or pooling == "avg":
+        x = GlobalAverage(name="pool", dtype="float32")(x)
+        x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
+    if include_top:
+        x = Linear(num_classes, name="head", dtype="float32")(x)
+    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    return keras.Model(inputs, x, name=name)
+
+
+def _block(x, width, rate, share, layer_scale, name):
+    """7x7 depthwise convolution, normalisation, expansion by 4 with exact GELU, layer scale, shortcut (figure 4 of the paper)."""
+    shortcut = x
+    x = DepthwiseConvolution(7, name=f"{name}.conv_dw")(x)
+    x = LayerNormalization(epsilon=EPSILON, name=f"{name}.norm")(x)
+    x = Linear(4 * width, activation="gelu", name=f"{name}.mlp.fc1")(x)
+    x = Linear(width, name=f"{name}.mlp.fc2")(x)
+    if layer_scale:
+        x = LayerScale(initial=layer_scale, name=f"{name}.scale")(x)
+    x = DropPath(rate, share, name=f"{name}.drop_path")(x)
+    return keras.layers.Add(name=f"{name}.add")([shortcut, x])
+
+
+# Our layer, its kind (builders/weights.py), and the layer's name in each format; {s} and {b} count stages and blocks from 0.
+WEIGHTS = table(
+    """
+    ours                           kind       timm                          facebook                     torchvision
+    stem.conv                      conv       stem.0                        downsample_layers.0.0        features.0.0
+    stem.norm                      norm       stem.1                        downsample_layers.0.1        features.0.1
+    stages.{s}.downsample.norm     norm       stages.{s}.downsample.0       downsample_layers.{s}.0      features.{2s}.0
+    stages.{s}.downsample.conv     conv       stages.{s}.downsample.1       downsample_layers.{s}.1      features.{2s}.1
+    stages.{s}.blocks.{b}.conv_dw  depthwise  stages.{s}.blocks.{b}.conv_dw stages.{s}.{b}.dwconv        features.{2s+1}.{b}.block.0
+    stages.{s}.blocks.{b}.norm     norm       stages.{s}.blocks.{b}.norm    stages.{s}.{b}.norm          features.{2s+1}.{b}.block.2
+    stages.{s}.blocks.{b}.mlp.fc1  linear     stages.{s}.blocks.{b}.mlp.fc1 stages.{s}.{b}.pwconv1       features.{2s+1}.{b}.block.3
+    stages.{s}.blocks.{b}.mlp.fc2  linear     stages.{s}.blocks.{b}.mlp.fc2 stages.{s}.{b}.pwconv2       features.{2s+1}.{b}.block.5
+    stages.{s}.blocks.{b}.scale    vector     stages.{s}.blocks.{b}.gamma   stages.{s}.{b}.gamma         features.{2s+1}.{b}.layer_scale
+    features                       norm       head.norm                     norm                         classifier.0
+    head                           linear     head.fc                       head                         classifier.2
+    """
+)
+FORMATS = {
+    "timm": Format("timm"),
+    "timm_conv_mlp": Format("timm", kinds={"linear": "pointwise", "head": "linear"}),  # MLPs as 1x1 convolutions (atto to nano)
+    "facebook": Format("facebook"),
+    "torchvision": Format("torchvision", kinds={"vector": "column"}),
+}
+TOP = ("features", "head")  # what a model without the top leaves in the checkpoint

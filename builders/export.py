@@ -1,0 +1,202 @@
+"""A Keras model as a SavedModel that `hub.load`, `hub.KerasLayer`, TensorFlow Serving and TFSMLayer use, preprocessing inside.
+
+`module(images, training=False, drop_path_rate=0.0)` with `images` `[batch, height, width, 3]`, float32 in the row's pixel range or
+uint8; also `variables`, `trainable_variables`, `regularization_losses`, `labels()` and the signatures "serving_default" (float32)
+and "serving_uint8".
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
+
+from builders.layers import override_drop_path
+from builders.preprocessing import Transform, preprocess
+
+OUTPUTS = {"classifier": "logits", "feature_extractor": "features"}
+MULTIPLY_OPS = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum")
+
+
+def head_model(model, head):
+    """The part of a classifier that a head publishes: the whole, or up to the layer named "features"."""
+    if head == "classifier":
+        return model
+    return keras.Model(model.input, model.get_layer("features").output, name=f"{model.name}_features")
+
+
+def save(model, head, spec, directory, labels=None):
+    """Write `model` (a head's model) as a SavedModel into `directory`.
+
+    `spec` is what the build was asked for (see builders/build.py): its `preprocessing` and `row` go into the graph, and the
+    whole into `assets.extra/module.json`. `labels` are class names, for `module.labels()`.
+    """
+    directory = Path(directory)
+    forward = _forward(model, spec)
+    root = tf.__internal__.tracking.AutoTrackable()
+    root.variables = [v.value for v in model.variables]
+    root.trainable_variables = [v.value for v in model.trainable_variables]
+    root.regularization_losses = []
+    root.__call__ = _call(forward)
+    if labels:
+        root.labels_file = tf.saved_model.Asset(_written(directory.parent / "labels.txt", "\n".join(labels)))
+        root.labels = _labels(root)
+    signatures = {
+        "serving_default": _signature(forward, tf.float32, OUTPUTS[head]),
+        "serving_uint8": _signature(forward, tf.uint8, OUTPUTS[head]),
+    }
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(root, str(directory), signatures, options)
+    _slim(directory)
+    extra = directory / "assets.extra"
+    extra.mkdir(exist_ok=True)
+    _written(extra / "module.json", json.dumps(spec, indent=1, sort_keys=True))
+    _written(extra / "keras.json", json.dumps(json.loads(model.to_json()), indent=1, sort_keys=True))
+    return directory
+
+
+def normalised_images(images, spec):
+    """The module's preprocessing: images of any size, float32 or uint8, to `[batch, resolution, resolution, 3]` normalised."""
+    normalization = spec["preprocessing"]["normalization"]
+    return preprocess(
+        images,
+        Transform.from_dict(spec["preprocessing"]["transform"]),
+        mean=normalization["mean"],
+        std=normalization["std"],
+        pixel_range=tuple(spec["row"]["pixel_range"]),
+    )
+
+
+def write_golden(directory, images, outputs):
+    """Put the images and the Keras model's answer into the module, for anyone to replay."""
+    np.savez(Path(directory) / "assets.extra" / "golden.npz", images=images, outputs=outputs)
+
+
+def golden_images():
+    """Two uint8 images `[2, 240, 320, 3]` of coloured tiles, with edges for the antialiasing, that compress to nothing."""
+    tiles = np.random.default_rng(7).integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
+    return np.kron(tiles, np.ones((1, 10, 10, 1), np.uint8))
+
+
+def signature(head, row, model):
+    """Inputs and outputs as the record states them; shapes have null where any size goes."""
+    low, high = row["pixel_range"]
+    shape = [None, None, None, 3]
+    return {
+        "inputs": [
+            {"name": "images", "dtype": "float32", "shape": shape, "range": [low, high]},
+            {"name": "images", "dtype": "uint8", "shape": shape, "range": [0, 255]},
+        ],
+        "outputs": [{"name": OUTPUTS[head], "dtype": "float32", "shape": [None, int(model.output.shape[-1])]}],
+        "arguments": {"training": False, "drop_path_rate": 0.0},
+    }
+
+
+def multiply_adds(model, resolution):
+    """Multiply-adds of one image through convolutions and matrix products, counted on the traced graph."""
+    traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(
+        tf.TensorSpec([1, resolution, resolution, 3], tf.float32)
+    )
+    total = 0
+    for op in traced.graph.get_operations():
+        if op.type not in MULTIPLY_OPS:
+            continue
+        output, weight = op.outputs[0].shape.num_elements(), op.inputs[1].shape
+        if op.type in ("Conv2D", "DepthwiseConv2dNative"):
+            total += output * (weight[:3] if op.type == "Conv2D" else weight[:2]).num_elements()
+        else:
+            total += output * op.inputs[0].shape[-2 if op.type != "Einsum" and _transposed(op) else -1]
+    return total
+
+
+def _transposed(op):
+    return op.get_attr("transpose_a") if op.type == "MatMul" else op.get_attr("adj_x")
+
+
+def _forward(model, spec):
+    """`forward(images, training, rate)`. All callers share its traces of preprocessing and network: each is saved once."""
+    resolution = spec["row"]["resolution"]
+    normalised = tf.TensorSpec([None, resolution, resolution, 3], tf.float32)
+    prepare = {
+        dtype: tf.function(
+            lambda images: normalised_images(images, spec),
+            input_signature=[tf.TensorSpec([None, None, None, 3], dtype)],
+        )
+        for dtype in (tf.float32, tf.uint8)
+    }
+    infer = tf.function(lambda x: model(x, training=False), input_signature=[normalised])
+
+    def train(x, rate):
+        with override_drop_path(rate):
+            return model(x, training=True)
+
+    train = tf.function(train, input_signature=[normalised, tf.TensorSpec([], tf.float32)])
+
+    def forward(images, training, rate):
+        x = prepare[images.dtype](images)
+        return tf.cast(train(x, rate) if training else infer(x), tf.float32)
+
+    return forward
+
+
+def _call(forward):
+    """The traced `__call__`, for both dtypes, in training and not."""
+
+    @tf.function
+    def __call__(images, training=False, drop_path_rate=0.0):
+        return forward(images, training, drop_path_rate)
+
+    rate = tf.TensorSpec([], tf.float32, name="drop_path_rate")
+    for dtype in (tf.float32, tf.uint8):
+        for training in (False, True):
+            images = tf.TensorSpec([None, None, None, 3], dtype, name="images")
+            __call__.get_concrete_function(images, training=training, drop_path_rate=rate)
+    return __call__
+
+
+def _signature(forward, dtype, output):
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], dtype, name="images")])
+    def serve(images):
+        return {output: forward(images, False, None)}
+
+    return serve
+
+
+def _labels(root):
+    @tf.function(input_signature=[])
+    def labels():
+        return tf.strings.split(tf.io.read_file(root.labels_file.asset_path), "\n")
+
+    return labels
+
+
+def _slim(directory):
+    """Drop what TensorFlow infers again when it loads a graph, and make the fingerprint a function of the content.
+
+    The shapes of all intermediate results are an eighth of the graph; the fingerprint's identifier is drawn at random.
+    """
+    path = directory / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString(path.read_bytes())
+    for graph in saved.meta_graphs:
+        for function in graph.graph_def.library.function:
+            for node in function.node_def:
+                node.attr.pop("_output_shapes", None)
+        for node in graph.graph_def.node:
+            node.attr.pop("_output_shapes", None)
+    content = saved.SerializeToString(deterministic=True)
+    path.write_bytes(content)
+    path = directory / "fingerprint.pb"
+    fingerprint = fingerprint_pb2.FingerprintDef()
+    fingerprint.ParseFromString(path.read_bytes())
+    fingerprint.saved_model_checksum = int.from_bytes(hashlib.sha256(content).digest()[:8])
+    fingerprint.uuid = str(int.from_bytes(hashlib.sha256(content).digest()[:16]))
+    path.write_bytes(fingerprint.SerializeToString(deterministic=True))
+
+
+def _written(path, text):
+    Path(path).write_text(text, encoding="utf-8")
+    return str(path)

@@ -1,0 +1,268 @@
+"""Layers that two or more families share, written for the kernels that TensorFlow fuses on a CPU.
+
+Each is an ordinary Keras 3 layer: serialisable, mixed-precision aware, float32 variables. Channels are last everywhere.
+`deferred_weights()` builds layers whose variables hold NaN until a checkpoint sets them; `override_drop_path()` replaces the rate
+of stochastic depth while a graph is traced.
+"""
+
+import contextlib
+import contextvars
+import math
+
+import keras
+import tensorflow as tf
+
+_DEFERRED = contextvars.ContextVar("deferred_weights", default=False)
+_DROP_PATH_RATE = contextvars.ContextVar("drop_path_rate", default=None)
+register = keras.saving.register_keras_serializable("hubpress")
+
+
+@contextlib.contextmanager
+def deferred_weights():
+    """Build layers without drawing initial values: a variable that no checkpoint sets stays NaN, and shows."""
+    token = _DEFERRED.set(True)
+    try:
+        yield
+    finally:
+        _DEFERRED.reset(token)
+
+
+@contextlib.contextmanager
+def override_drop_path(rate):
+    """Let `rate` (a scalar float32 tensor) be the stochastic depth rate of every model that is called inside."""
+    token = _DROP_PATH_RATE.set(rate)
+    try:
+        yield
+    finally:
+        _DROP_PATH_RATE.reset(token)
+
+
+def initializer(value):
+    """The initial value of a weight: a standard deviation (truncated normal), "zeros", "ones" or a constant's `(value,)`."""
+    if _DEFERRED.get():
+        return keras.initializers.Constant(math.nan)
+    if isinstance(value, tuple):
+        return keras.initializers.Constant(value[0])
+    if isinstance(value, float):
+        return keras.initializers.TruncatedNormal(stddev=value)
+    return keras.initializers.get(value)
+
+
+@register
+class Linear(keras.layers.Layer):
+    """`x @ kernel + bias` over the last axis, `[..., inputs] -> [..., units]`, then an optional `activation`.
+
+    Computed on a matrix, whatever the rank: only there does TensorFlow fuse product, bias and exact GELU.
+    `activation`: None, "gelu" (exact, erf), "gelu_tanh" or "relu".
+    """
+
+    def __init__(self, units, *, activation=None, stddev=0.02, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.activation, self.stddev = units, activation, stddev
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], self.units), initializer=initializer(self.stddev))
+        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer=initializer("zeros"))
+
+    def call(self, inputs):
+        rows = flatten_rows(inputs)
+        outputs = tf.nn.bias_add(tf.matmul(rows, tf.convert_to_tensor(self.kernel)), tf.convert_to_tensor(self.bias))
+        return unflatten_rows(activate(outputs, self.activation), inputs)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units, "activation": self.activation, "stddev": self.stddev}
+
+
+@register
+class Convolution(keras.layers.Layer):
+    """2-D convolution `[batch, h, w, inputs] -> [batch, h', w', filters]`, kernel `[size, size, inputs / groups, filters]`.
+
+    `padding`: "valid", "same" (TensorFlow's and XLA's rule) or a number of zero rows on each side (PyTorch's).
+    Grouped kernels go to `tf.nn.conv2d`, which runs them natively on a CPU.
+    """
+
+    def __init__(self, filters, size, *, strides=1, padding="valid", groups=1, use_bias=True, stddev=0.02, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.size, self.strides, self.padding = filters, size, strides, padding
+        self.groups, self.use_bias, self.stddev = groups, use_bias, stddev
+
+    def build(self, input_shape):
+        shape = (self.size, self.size, input_shape[-1] // self.groups, self.filters)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer(self.stddev))
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=initializer("zeros"))
+
+    def call(self, inputs):
+        outputs = tf.nn.conv2d(inputs, tf.convert_to_tensor(self.kernel), self.strides, tf_padding(self.padding))
+        return tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias)) if self.use_bias else outputs
+
+    def compute_output_shape(self, input_shape):
+        rows, columns = (spatial(n, self.size, self.strides, self.padding) for n in input_shape[1:3])
+        return (input_shape[0], rows, columns, self.filters)
+
+    def get_config(self):
+        keys = ("filters", "size", "strides", "padding", "groups", "use_bias", "stddev")
+        return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
+
+
+@register
+class DepthwiseConvolution(keras.layers.Layer):
+    """One `size` x `size` filter for each channel, stride 1, same spatial size; kernel `[size, size, channels, 1]`, with bias."""
+
+    def __init__(self, size, *, stddev=0.02, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.stddev = size, stddev
+
+    def build(self, input_shape):
+        shape = (self.size, self.size, input_shape[-1], 1)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer(self.stddev))
+        self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer=initializer("zeros"))
+
+    def call(self, inputs):
+        outputs = tf.nn.depthwise_conv2d(inputs, tf.convert_to_tensor(self.kernel), [1, 1, 1, 1], "SAME")
+        return tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "stddev": self.stddev}
+
+
+@register
+class LayerNormalization(keras.layers.Layer):
+    """Normalise the last axis to mean 0 and variance 1 (`epsilon` inside the root), then scale and shift. Statistics in float32.
+
+    Written as a batch normalisation whose channels are the rows: the one form that has a fused kernel on a CPU.
+    """
+
+    def __init__(self, *, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=initializer("ones"))
+        self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer=initializer("zeros"))
+
+    def call(self, inputs):
+        rows = flatten_rows(tf.cast(inputs, tf.float32))
+        count = tf.shape(rows)[:1]
+        columns = tf.reshape(rows, [1, -1, rows.shape[-1], 1])
+        columns, *_ = tf.compat.v1.nn.fused_batch_norm(
+            columns, tf.ones(count), tf.zeros(count), epsilon=self.epsilon, data_format="NCHW"
+        )
+        normalised = tf.reshape(columns, [-1, rows.shape[-1]])
+        outputs = normalised * tf.cast(self.gamma, tf.float32) + tf.cast(self.beta, tf.float32)
+        return unflatten_rows(tf.cast(outputs, self.compute_dtype), inputs)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@register
+class LayerScale(keras.layers.Layer):
+    """Multiply each channel by a learnt number that starts near zero (Touvron et al. 2021, section 3.2)."""
+
+    def __init__(self, *, initial=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.initial = initial
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=initializer((self.initial,)))
+
+    def call(self, inputs):
+        return inputs * tf.convert_to_tensor(self.gamma)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "initial": self.initial}
+
+
+@register
+class DropPath(keras.layers.Layer):
+    """Stochastic depth (Huang et al. 2016): in training, drop an image's branch with probability `rate * share`, and scale the rest up.
+
+    `share` grows from 0 at the first block to 1 at the last; `rate` is the model's drop path rate.
+    """
+
+    def __init__(self, rate=0.0, share=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.rate, self.share = rate, share
+
+    def call(self, inputs, training=False):
+        rate = _DROP_PATH_RATE.get()
+        if rate is None:
+            rate = self.rate
+        if not training or self.share == 0 or (isinstance(rate, float | int) and rate == 0):
+            return inputs
+        keep = 1.0 - tf.cast(rate, tf.float32) * self.share
+        shape = tf.concat([tf.shape(inputs)[:1], tf.ones([inputs.shape.rank - 1], tf.int32)], 0)
+        kept = tf.floor(keep + tf.random.uniform(shape))
+        return inputs * tf.cast(tf.math.divide_no_nan(kept, keep), inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "share": self.share}
+
+
+@register
+class GlobalAverage(keras.layers.Layer):
+    """The mean over height and width: `[batch, h, w, channels] -> [batch, channels]`."""
+
+    def call(self, inputs):
+        return tf.reduce_mean(inputs, [1, 2])
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+
+def flatten_rows(inputs):
+    """`[..., channels] -> [rows, channels]`."""
+    return inputs if inputs.shape.rank == 2 else tf.reshape(inputs, [-1, inputs.shape[-1]])
+
+
+def unflatten_rows(rows, like):
+    """`[rows, channels] -> [..., channels]` with the leading axes of `like`."""
+    if like.shape.rank == 2:
+        return rows
+    if like.shape[1:-1].is_fully_defined():  # a static shape keeps the graph small
+        return tf.reshape(rows, [-1, *like.shape[1:-1], rows.shape[-1]])
+    return tf.reshape(rows, tf.concat([tf.shape(like)[:-1], [rows.shape[-1]]], 0))
+
+
+def activate(inputs, activation):
+    """Apply an activation by name (see `Linear`)."""
+    match activation:
+        case None:
+            return inputs
+        case "gelu":
+            return tf.nn.gelu(inputs, approximate=False)
+        case "gelu_tanh":
+            return tf.nn.gelu(inputs, approximate=True)
+        case "relu":
+            return tf.nn.relu(inputs)
+    raise ValueError(f"unknown activation {activation!r}; use None, gelu, gelu_tanh or relu")
+
+
+def tf_padding(padding):
+    """TensorFlow's spelling of `padding` (see `Convolution`)."""
+    return padding.upper() if isinstance(padding, str) else [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
+
+
+def spatial(length, size, strides, padding):
+    """How long an axis is after a convolution; None stays None."""
+    if length is None:
+        return None
+    if padding == "same":
+        return -(-length // strides)
+    return (length + 2 * (0 if padding == "valid" else padding) - size) // strides + 1
