@@ -1,9 +1,9 @@
 """How a row becomes a SavedModel: Keras models of every family, strict checkpoints, preprocessing, export.
 
-    import builders
-    model = builders.create("convnext", depths=(3, 3, 9, 3), dims=(96, 192, 384, 768))
-    builders.restore(model, "convnext_tiny_1k_224_ema.pth")
-    logits = model(images)                     # [batch, height, width, 3], float32, normalised
+import builders
+model = builders.create("convnext", depths=(3, 3, 9, 3), dims=(96, 192, 384, 768))
+builders.restore(model, "convnext_tiny_1k_224_ema.pth")
+logits = model(images)                     # [batch, height, width, 3], float32, normalised
 """
 
 import importlib
@@ -27,7 +27,11 @@ def create(family, *, num_classes=1000, include_top=True, input_shape=None, inpu
     """
     module = family_module(family)
     return module.create(
-        num_classes=num_classes, include_top=include_top, input_shape=input_shape, input_tensor=input_tensor, **architecture
+        num_classes=num_classes,
+        include_top=include_top,
+        input_shape=input_shape,
+        input_tensor=input_tensor,
+        **architecture,
     )
 
 
@@ -60,4 +64,6 @@ def _family_of(model) -> str:
         rows = family_module(family).WEIGHTS
         if names and all(any(row.ours.fullmatch(name) for row in rows) for name in names):
             return family
-    raise weights.RestoreError(f"the model {model.name} was not made by builders.create, or has layers of its own; restore the backbone alone")
+    raise weights.RestoreError(
+        f"the model {model.name} was not made by builders.create, or has layers of its own; restore the backbone alone"
+    )

@@ -2,9 +2,9 @@
 
     PYTHONHASHSEED=0 python -m builders.build SPEC.json OUT
 
-SPEC holds `row` (the catalogue's facts), `preprocessing` (transform and normalisation), `checkpoint` (facts, with `path` of the local
-file), `labels` (names or null), `heads` and `versions`. OUT gets a folder for each head and `build.json`; progress goes to
-standard output, one line a stage.
+SPEC holds `module` (what defines it, and what its `assets.extra/module.json` will say: the catalogue's `row`, `preprocessing`,
+`checkpoint`, `versions`), `labels` (names or null), `heads`, `checkpoint_path` (the local file) and `file` (where the row is
+written, for errors). OUT gets a folder for each head and `build.json`; progress goes to standard output, one line a stage.
 """
 
 import json
@@ -23,29 +23,28 @@ def build(spec, out):
     import builders
     from builders import export, layers
 
-    row, out = spec["row"], Path(out)
+    row, out, where = spec["module"]["row"], Path(out), f"{spec['file']}: {spec['module']['row']['stem']}"
     out.mkdir(parents=True, exist_ok=True)
-    path = spec["checkpoint"].pop("path")
+    path = spec["checkpoint_path"]
     stage("restore")
     with layers.deferred_weights():
         model = builders.create(row["family"], num_classes=row["classes"], **builders.arguments(row))
     format = builders.restore(model, path)
     if format.split("_")[0] != row["format"]:
         raise ValueError(
-            f"{row['file']}: {row['stem']}: {Path(path).name} is in {format} format, the row says {row['format']}; correct one of them"
+            f"{where}: {Path(path).name} is in {format} format, the row says {row['format']}; correct one of them"
         )
     images = export.golden_images()
-    normalised = export.normalised_images(images, spec)
+    normalised = export.normalised_images(images, spec["module"])
     found = {"format": format, "heads": {}}
     for head in spec["heads"]:
         stage(f"save {head}")
         part = export.head_model(model, head)
         outputs = np.asarray(part(normalised, training=False), np.float32)
         if not np.isfinite(outputs).all():
-            raise ValueError(f"{row['file']}: {row['stem']}: the {head} answers NaN; its checkpoint leaves weights unset or is damaged")
-        described = {**{key: value for key, value in spec.items() if key not in ("labels", "heads")}, "head": head}
+            raise ValueError(f"{where}: the {head} answers NaN; its checkpoint leaves weights unset or is damaged")
         labels = spec["labels"] if head == "classifier" else None
-        directory = export.save(part, head, described, out / head, labels)
+        directory = export.save(part, head, spec["module"], out / head, labels)
         export.write_golden(directory, images, outputs)
         found["heads"][head] = {
             "parameters": part.count_params(),

@@ -90,23 +90,25 @@ def _block(x, width, rate, share, layer_scale, name):
 # Our layer, its kind (builders/weights.py), and the layer's name in each format; {s} and {b} count stages and blocks from 0.
 WEIGHTS = table(
     """
-    ours                           kind       timm                          facebook                     torchvision
-    stem.conv                      conv       stem.0                        downsample_layers.0.0        features.0.0
-    stem.norm                      norm       stem.1                        downsample_layers.0.1        features.0.1
-    stages.{s}.downsample.norm     norm       stages.{s}.downsample.0       downsample_layers.{s}.0      features.{2s}.0
-    stages.{s}.downsample.conv     conv       stages.{s}.downsample.1       downsample_layers.{s}.1      features.{2s}.1
-    stages.{s}.blocks.{b}.conv_dw  depthwise  stages.{s}.blocks.{b}.conv_dw stages.{s}.{b}.dwconv        features.{2s+1}.{b}.block.0
-    stages.{s}.blocks.{b}.norm     norm       stages.{s}.blocks.{b}.norm    stages.{s}.{b}.norm          features.{2s+1}.{b}.block.2
-    stages.{s}.blocks.{b}.mlp.fc1  linear     stages.{s}.blocks.{b}.mlp.fc1 stages.{s}.{b}.pwconv1       features.{2s+1}.{b}.block.3
-    stages.{s}.blocks.{b}.mlp.fc2  linear     stages.{s}.blocks.{b}.mlp.fc2 stages.{s}.{b}.pwconv2       features.{2s+1}.{b}.block.5
-    stages.{s}.blocks.{b}.scale    vector     stages.{s}.blocks.{b}.gamma   stages.{s}.{b}.gamma         features.{2s+1}.{b}.layer_scale
-    features                       norm       head.norm                     norm                         classifier.0
-    head                           linear     head.fc                       head                         classifier.2
+    ours                          kind      timm                          facebook                torchvision
+    stem.conv                     conv      stem.0                        downsample_layers.0.0   features.0.0
+    stem.norm                     norm      stem.1                        downsample_layers.0.1   features.0.1
+    stages.{s}.downsample.norm    norm      stages.{s}.downsample.0       downsample_layers.{s}.0 features.{2s}.0
+    stages.{s}.downsample.conv    conv      stages.{s}.downsample.1       downsample_layers.{s}.1 features.{2s}.1
+    stages.{s}.blocks.{b}.conv_dw depthwise stages.{s}.blocks.{b}.conv_dw stages.{s}.{b}.dwconv   features.{2s+1}.{b}.block.0
+    stages.{s}.blocks.{b}.norm    norm      stages.{s}.blocks.{b}.norm    stages.{s}.{b}.norm     features.{2s+1}.{b}.block.2
+    stages.{s}.blocks.{b}.mlp.fc1 linear    stages.{s}.blocks.{b}.mlp.fc1 stages.{s}.{b}.pwconv1  features.{2s+1}.{b}.block.3
+    stages.{s}.blocks.{b}.mlp.fc2 linear    stages.{s}.blocks.{b}.mlp.fc2 stages.{s}.{b}.pwconv2  features.{2s+1}.{b}.block.5
+    stages.{s}.blocks.{b}.scale   vector    stages.{s}.blocks.{b}.gamma   stages.{s}.{b}.gamma    features.{2s+1}.{b}.layer_scale
+    features                      norm      head.norm                     norm                    classifier.0
+    head                          linear    head.fc                       head                    classifier.2
     """
 )
 FORMATS = {
     "timm": Format("timm"),
-    "timm_conv_mlp": Format("timm", kinds={"linear": "pointwise", "head": "linear"}),  # MLPs as 1x1 convolutions (atto to nano)
+    "timm_conv_mlp": Format(
+        "timm", kinds={"linear": "pointwise", "head": "linear"}
+    ),  # MLPs as 1x1 convolutions (atto to nano)
     "facebook": Format("facebook"),
     "torchvision": Format("torchvision", kinds={"vector": "column"}),
 }

@@ -28,14 +28,14 @@ def head_model(model, head):
     return keras.Model(model.input, model.get_layer("features").output, name=f"{model.name}_features")
 
 
-def save(model, head, spec, directory, labels=None):
+def save(model, head, described, directory, labels=None):
     """Write `model` (a head's model) as a SavedModel into `directory`.
 
-    `spec` is what the build was asked for (see builders/build.py): its `preprocessing` and `row` go into the graph, and the
+    `described` is what defines the module (see builders/build.py): its `preprocessing` and `row` go into the graph, and the
     whole into `assets.extra/module.json`. `labels` are class names, for `module.labels()`.
     """
     directory = Path(directory)
-    forward = _forward(model, spec)
+    forward = _forward(model, described)
     root = tf.__internal__.tracking.AutoTrackable()
     root.variables = [v.value for v in model.variables]
     root.trainable_variables = [v.value for v in model.trainable_variables]
@@ -53,20 +53,20 @@ def save(model, head, spec, directory, labels=None):
     _slim(directory)
     extra = directory / "assets.extra"
     extra.mkdir(exist_ok=True)
-    _written(extra / "module.json", json.dumps(spec, indent=1, sort_keys=True))
+    _written(extra / "module.json", json.dumps({**described, "head": head}, indent=1, sort_keys=True))
     _written(extra / "keras.json", json.dumps(json.loads(model.to_json()), indent=1, sort_keys=True))
     return directory
 
 
-def normalised_images(images, spec):
+def normalised_images(images, described):
     """The module's preprocessing: images of any size, float32 or uint8, to `[batch, resolution, resolution, 3]` normalised."""
-    normalization = spec["preprocessing"]["normalization"]
+    normalization = described["preprocessing"]["normalization"]
     return preprocess(
         images,
-        Transform.from_dict(spec["preprocessing"]["transform"]),
+        Transform.from_dict(described["preprocessing"]["transform"]),
         mean=normalization["mean"],
         std=normalization["std"],
-        pixel_range=tuple(spec["row"]["pixel_range"]),
+        pixel_range=tuple(described["row"]["pixel_range"]),
     )
 
 
@@ -116,13 +116,13 @@ def _transposed(op):
     return op.get_attr("transpose_a") if op.type == "MatMul" else op.get_attr("adj_x")
 
 
-def _forward(model, spec):
+def _forward(model, described):
     """`forward(images, training, rate)`. All callers share its traces of preprocessing and network: each is saved once."""
-    resolution = spec["row"]["resolution"]
+    resolution = described["row"]["resolution"]
     normalised = tf.TensorSpec([None, resolution, resolution, 3], tf.float32)
     prepare = {
         dtype: tf.function(
-            lambda images: normalised_images(images, spec),
+            lambda images: normalised_images(images, described),
             input_signature=[tf.TensorSpec([None, None, None, 3], dtype)],
         )
         for dtype in (tf.float32, tf.uint8)

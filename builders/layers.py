@@ -61,7 +61,9 @@ class Linear(keras.layers.Layer):
         self.units, self.activation, self.stddev = units, activation, stddev
 
     def build(self, input_shape):
-        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], self.units), initializer=initializer(self.stddev))
+        self.kernel = self.add_weight(
+            name="kernel", shape=(input_shape[-1], self.units), initializer=initializer(self.stddev)
+        )
         self.bias = self.add_weight(name="bias", shape=(self.units,), initializer=initializer("zeros"))
 
     def call(self, inputs):
@@ -188,7 +190,7 @@ class LayerScale(keras.layers.Layer):
 
 @register
 class DropPath(keras.layers.Layer):
-    """Stochastic depth (Huang et al. 2016): in training, drop an image's branch with probability `rate * share`, and scale the rest up.
+    """Stochastic depth (Huang et al. 2016): in training, drop an image's branch with probability `rate * share`, scale up the rest.
 
     `share` grows from 0 at the first block to 1 at the last; `rate` is the model's drop path rate.
     """

@@ -1,7 +1,7 @@
 """Checkpoints into models and back: one table of names for a family, run in both directions, every tensor accounted for.
 
-    restore(model, path)                        # the format is recognised
-    write(model, "mine.safetensors", "timm")    # a model trained here, in an upstream format
+restore(model, path)                        # the format is recognised
+write(model, "mine.safetensors", "timm")    # a model trained here, in an upstream format
 """
 
 import re
@@ -209,7 +209,9 @@ def _numbers(numbers: dict[str, int]) -> dict[str, int]:
 def _finite(array) -> bool:
     """Whether no value is infinite or NaN, without a copy as large as the array."""
     flat = np.asarray(array).reshape(-1)
-    return all(np.isfinite(flat[i : i + (1 << 22)].astype(np.float32, copy=False)).all() for i in range(0, flat.size, 1 << 22))
+    return all(
+        np.isfinite(flat[i : i + (1 << 22)].astype(np.float32, copy=False)).all() for i in range(0, flat.size, 1 << 22)
+    )
 
 
 def _some(items: list[str]) -> str:

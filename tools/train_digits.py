@@ -51,7 +51,7 @@ def write_test_images(images, labels, path):
 
 
 def train(module, out, seed=0, report=print):
-    """Train the variant of a catalogue module, write its checkpoint to `out`; returns the top-1 accuracy on the test images in per cent.
+    """Train the variant of a catalogue module and write its checkpoint to `out`; returns the top-1 on the test images in per cent.
 
     The weights are the moving average at the end of the last epoch: no choice is made by looking at the test images.
     """
@@ -97,7 +97,11 @@ def train(module, out, seed=0, report=print):
         optimizer.apply(tape.gradient(value, model.trainable_weights), model.trainable_weights)
         return value
 
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(labels), seed=seed).batch(BATCH, drop_remainder=True)
+    data = (
+        tf.data.Dataset.from_tensor_slices((images, labels))
+        .shuffle(len(labels), seed=seed)
+        .batch(BATCH, drop_remainder=True)
+    )
     for epoch in range(EPOCHS):
         values = [step(batch, target) for batch, target in data]
         if epoch % 10 == 9:
@@ -105,7 +109,8 @@ def train(module, out, seed=0, report=print):
     optimizer.finalize_variable_values(model.trainable_weights)
     builders.write(model, out, row["format"])
     hits = np.argmax(model.predict(test_images, verbose=0), -1) == test_labels
-    report(f"{row['stem']}: {hits.sum()} of {len(hits)} test images right, {100 * hits.mean():.2f} %, {model.count_params():,} parameters")
+    share = f"{hits.sum()} of {len(hits)} test images right, {100 * hits.mean():.2f} %"
+    report(f"{row['stem']}: {share}, {model.count_params():,} parameters")
     return 100 * hits.mean()
 
 

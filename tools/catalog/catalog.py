@@ -1,7 +1,7 @@
 """Rows of `modules/*.toml` and `collections/*.toml` as records; every fact of a module that a person wrote down.
 
-    catalog = load()
-    for module in catalog.modules: print(module.handle)
+catalog = load()
+for module in catalog.modules: print(module.handle)
 """
 
 import difflib
@@ -209,7 +209,9 @@ def _publisher(root: Path, problems: Problems) -> Publisher:
     values = {key: table.take(key, str) for key in ("name", "title", "description", "about", "url")}
     table.finish()
     if values["name"] and not _PUBLISHER.fullmatch(values["name"]):
-        table.complain(f"`name = {values['name']!r}` is no publisher's name", "use lower-case letters, digits and hyphens")
+        table.complain(
+            f"`name = {values['name']!r}` is no publisher's name", "use lower-case letters, digits and hyphens"
+        )
     values["url"] = (values["url"] or "").rstrip("/")
     return Publisher(**values)
 
@@ -226,7 +228,10 @@ def _family(path: Path, root: Path, tags, shared, problems: Problems) -> list[Va
     }
     patterns = {"stem": top.take("stem", str), **{head: top.take(head, str, None) for head in HEADS}}
     architectures = top.take("architectures", dict) or {}
-    data = {key: _data(value, file, f"data.{key}", tags, root, problems) for key, value in (top.take("data", dict) or {}).items()}
+    data = {
+        key: _data(value, file, f"data.{key}", tags, root, problems)
+        for key, value in (top.take("data", dict) or {}).items()
+    }
     sources, default_source = {}, None
     for key, value in (top.take("sources", dict) or {}).items():
         sources[key], is_default = _source(value, file, f"sources.{key}", tags, shared, problems)
@@ -245,7 +250,9 @@ def _family(path: Path, root: Path, tags, shared, problems: Problems) -> list[Va
     return variants
 
 
-def _variant(table, family, patterns, architectures, data, sources, default_source, paper, shared, root) -> Variant | None:
+def _variant(
+    table, family, patterns, architectures, data, sources, default_source, paper, shared, root
+) -> Variant | None:
     size = table.take("size", str, choices=architectures)
     data_key = table.take("data", str, choices=data)
     resolution = table.take("resolution", int)
@@ -266,7 +273,10 @@ def _variant(table, family, patterns, architectures, data, sources, default_sour
     heads = table.take("heads", list, list(HEADS), of=str, choices=HEADS)
     table.finish()
     if source is None:
-        table.complain("names no `source`, and no source of this file has `default = true`", "add `source = ...`: " + suggest("", sources))
+        table.complain(
+            "names no `source`, and no source of this file has `default = true`",
+            "add `source = ...`: " + suggest("", sources),
+        )
     if None in (size, data_key, resolution, source, stem, checkpoint, heads):
         return None
     if data[data_key] is None or sources[source] is None or shared is None:
@@ -279,15 +289,21 @@ def _variant(table, family, patterns, architectures, data, sources, default_sour
     transform = transform or sources[source]["transforms"].get(str(resolution))
     if not transform:
         table.complain(
-            f"no transform for resolution {resolution}", f"add `transform = ...`, or {resolution} to sources.{source}.transforms"
+            f"no transform for resolution {resolution}",
+            f"add `transform = ...`, or {resolution} to sources.{source}.transforms",
         )
     elif transform in shared["transforms"] and preprocessing.resolution(shared["transforms"][transform]) != resolution:
         got = preprocessing.resolution(shared["transforms"][transform])
-        table.complain(f"transform `{transform}` makes {got}x{got} images, not {resolution}x{resolution}", "name another transform")
+        table.complain(
+            f"transform `{transform}` makes {got}x{got} images, not {resolution}x{resolution}", "name another transform"
+        )
     if (own["top1"] is not None or own["gflops"] is not None) and not sources[source]["numbers"]:
         table.complain("has reported figures without a source for them", f"add `numbers = URL` to sources.{source}")
     if evaluation and not (root / "modules" / evaluation).is_file():
-        table.complain(f"evaluation data modules/{evaluation} does not exist", "put the labelled images there, or drop `evaluation`")
+        table.complain(
+            f"evaluation data modules/{evaluation} does not exist",
+            "put the labelled images there, or drop `evaluation`",
+        )
     names = {}
     for head in heads:
         if not patterns[head]:
@@ -348,7 +364,8 @@ def _data(values: dict, file: str, row: str, tags, root: Path, problems: Problem
         count = len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
         if count != found["classes"]:
             table.complain(
-                f"modules/labels/{path.name} has {count} labels, not {found['classes']}", "correct `labels`, `classes` or the file"
+                f"modules/labels/{path.name} has {count} labels, not {found['classes']}",
+                "correct `labels`, `classes` or the file",
             )
     return found
 

@@ -1,10 +1,10 @@
 """Strict reading of hand-written tables: every problem of every file in one go, each with file, row and fix.
 
-    problems = Problems()
-    table = Table(tomllib.loads(text), "modules/convnext.toml", "variant 3", problems)
-    size = table.take("size", str)
-    table.finish()                # complains about every key that nobody took
-    problems.raise_if_any()
+problems = Problems()
+table = Table(tomllib.loads(text), "modules/convnext.toml", "variant 3", problems)
+size = table.take("size", str)
+table.finish()                # complains about every key that nobody took
+problems.raise_if_any()
 """
 
 import difflib
@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 _ABSENT = object()
-_TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
+_TYPE_NAMES = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The closed vocabularies of the documents: licences, data sets, tasks, architectures (tfhub.dev's tag files).
 
-    vocabularies.load(Path("modules/tags"))["license"]["mit"].display_name        # "MIT"
+vocabularies.load(Path("modules/tags"))["license"]["mit"].display_name        # "MIT"
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ def load(folder: Path) -> dict[str, dict[str, Tag]]:
 
     found = {}
     for path in sorted(folder.glob("*.yaml")):
-        values = (yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("values", [])
+        values = (yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get(
+            "values", []
+        )
         found[path.stem] = {v["id"]: Tag(v["id"], v.get("display_name", v["id"]), v.get("url", "")) for v in values}
     return found

@@ -1,0 +1,145 @@
+"""Check a built row the way a consumer meets it: through tensorflow_hub, in a fresh process, before anything is stored.
+
+    python -m builders.check SPEC.json OUT        # SPEC and OUT as builders.build had them; writes OUT/check.json
+
+For each head: the golden output is reproduced from uint8 and from float32 images, the signatures agree, a 1x1 and a 4000x3000
+image are answered, labels fit, `hub.KerasLayer` takes a training step that changes every trainable variable, and the accuracy on
+the row's labelled images is measured where it has some.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+TOLERANCE = 1e-4  # largest difference from the Keras model over max(1, largest magnitude)
+SIZES = ((1, 1), (4000, 3000))
+
+
+class CheckError(ValueError):
+    """A module does not do what its page would say."""
+
+
+def check(spec, out):
+    """Check every head below `out`; returns `{head: findings}`. Raises CheckError for the first thing that is not so."""
+    built = json.loads((Path(out) / "build.json").read_text())
+    return {head: check_head(spec, head, Path(out) / head, built["heads"][head]) for head in spec["heads"]}
+
+
+def check_head(spec, head, directory, built):
+    """Check one SavedModel; returns what the record states about it."""
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_hub as hub
+
+    row = {**spec["module"]["row"], "file": spec["file"]}
+    stage(f"check {head}")
+    module = hub.load(str(directory))
+    golden = np.load(directory / "assets.extra/golden.npz", allow_pickle=False)
+    images, expected = golden["images"], golden["outputs"]
+    low, high = row["pixel_range"]
+    floats = (images / np.float32(255) * np.float32(high - low) + np.float32(low)).astype(np.float32)
+    output = built["signature"]["outputs"][0]
+    answers = {
+        "module(uint8)": module(images),
+        "module(float32)": module(floats),
+        "serving_default": module.signatures["serving_default"](images=tf.constant(floats))[output["name"]],
+        "serving_uint8": module.signatures["serving_uint8"](images=tf.constant(images))[output["name"]],
+    }
+    worst = 0.0
+    for name, answer in answers.items():
+        difference = float(np.abs(answer.numpy() - expected).max() / max(1, np.abs(expected).max()))
+        require(
+            difference <= TOLERANCE,
+            row,
+            head,
+            f"{name} differs from the Keras model by {difference:.2g}, more than {TOLERANCE}",
+        )
+        worst = max(worst, difference)
+    require(
+        answer.dtype.name == output["dtype"] and list(answer.shape[1:]) == output["shape"][1:],
+        row,
+        head,
+        f"answers {answer.dtype.name} {list(answer.shape)}, the signature says {output}",
+    )
+    for height, width in SIZES:
+        answer = module(np.full((1, height, width, 3), high, np.float32)).numpy()
+        require(np.isfinite(answer).all(), row, head, f"answers {answer.ravel()[:3]} to a white {height}x{width} image")
+    if head == "classifier" and spec["labels"]:
+        names = [name.decode() for name in module.labels().numpy()]
+        require(
+            names == spec["labels"],
+            row,
+            head,
+            f"labels() gives {len(names)} names, not the {len(spec['labels'])} of the row",
+        )
+    findings = {"keras_difference": worst, "sizes": [f"{height}x{width}" for height, width in SIZES]}
+    if head == "classifier" and spec.get("evaluation"):
+        stage("measure accuracy")
+        findings["top1"] = accuracy(module, spec["evaluation"])
+    if row["fine_tunable"]:
+        stage(f"fine-tune {head}")
+        findings["fine_tuned"] = fine_tune(hub, tf, row, head, str(directory), images)
+    return findings
+
+
+def accuracy(module, evaluation, batch=64):
+    """Top-1 of a classifier on an `.npz` of `images` uint8 `[n, h, w, 3]` and `labels` `[n]`: exact counts."""
+    import numpy as np
+
+    data = np.load(evaluation["path"], allow_pickle=False)
+    images, labels = data["images"], data["labels"]
+    correct = sum(
+        int((module(images[i : i + batch]).numpy().argmax(-1) == labels[i : i + batch]).sum())
+        for i in range(0, len(labels), batch)
+    )
+    return {"value": round(100 * correct / len(labels), 2), "correct": correct, "images": len(labels)}
+
+
+def fine_tune(hub, tf, row, head, directory, images):
+    """One step of gradient descent through `hub.KerasLayer(trainable=True)`; every trainable variable must have changed."""
+    size = row["resolution"]
+    layer = hub.KerasLayer(directory, trainable=True, arguments={"drop_path_rate": 0.0})
+    batch = tf.image.convert_image_dtype(tf.constant(images[:, :size, :size]), tf.float32)
+    low, high = row["pixel_range"]
+    with tf.GradientTape() as tape:
+        outputs = layer(batch * (high - low) + low, training=True)
+        loss = tf.reduce_mean(tf.square(outputs - 1.0))
+    variables = layer.trainable_variables
+    require(len(variables) > 0, row, head, "says it is fine-tunable, but hub.KerasLayer finds no trainable variable")
+    gradients = tape.gradient(loss, variables)
+    for variable, gradient in zip(variables, gradients, strict=True):
+        require(gradient is not None, row, head, f"no gradient reaches {variable.name}")
+        norm = float(tf.norm(gradient))
+        require(norm > 0 and norm < float("inf"), row, head, f"the gradient of {variable.name} has norm {norm}")
+        variable.assign_sub(1e-3 / norm * gradient)
+    changed = layer(batch * (high - low) + low, training=False)
+    require(bool(tf.reduce_all(tf.math.is_finite(changed))), row, head, "answers NaN after one training step")
+    require(float(tf.reduce_max(tf.abs(changed - outputs))) > 0, row, head, "a training step changed nothing")
+    return True
+
+
+def require(holds, row, head, message):
+    if not holds:
+        raise CheckError(f"{row['file']}: {row['stem']}: the {head} {message}; it is not published")
+
+
+def stage(name):
+    """Tell the parent process what is being done."""
+    print(f"stage {name}", flush=True)
+
+
+def main(arguments):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    specification, out = arguments
+    try:
+        found = check(json.loads(Path(specification).read_text()), out)
+    except CheckError as error:
+        print(error, file=sys.stderr)
+        return 1
+    (Path(out) / "check.json").write_text(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

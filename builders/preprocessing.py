@@ -1,0 +1,359 @@
+"""Preprocessing inside a module: resize, crop and normalise in the graph, as the upstream evaluation did it.
+
+    transform = Transform(resize="short_side", size=256, crop=224, crop_offset="round", interpolation="bicubic",
+                          antialias=True, library="pil")
+    preprocess(images, transform, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))     # [batch, 224, 224, 3]
+
+Resampling is separable: one weight matrix per axis, computed in the graph from the size of the images, so that any size
+works on any device (tf.image.resize(antialias=True) has no GPU kernel) without XLA. A row of such a matrix holds few
+weights that are not zero, all near its diagonal: outputs are computed in blocks of neighbours, each from the window of
+pixels that it needs. Pixels that only feed what the crop throws away are never read.
+
+Three libraries' arithmetic, as their sources define it:
+
+- PIL (Resample.c): kernels widened by the scale when shrinking, weights rounded to 22 bits, the horizontal pass first,
+  both passes rounded and clipped to 8 bits. Sums are float32 here and integers there: values that lie halfway between
+  two levels may fall to the other side. (Pillow 13 begins with the vertical pass when the height shrinks much more than
+  the width, older ones never do; published figures are older, and only warps of tall images could tell.)
+- OpenCV (resize.cpp, on floats): no antialiasing, borders replicated, bicubic a = -0.75, nothing rounded or clipped;
+- TensorFlow (tf.image.resize, version 2): without antialiasing bilinear replicates borders, and bicubic renormalises
+  them and takes its weights from a table of 1024 positions; with antialiasing as PIL, but on floats.
+
+The matrix products are float32. GPUs on which TensorFlow computes those in TF32 (its default since Ampere) may differ
+from the CPU by a fraction of a level; `tf.config.experimental.enable_tensor_float_32_execution(False)` prevents it.
+"""
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+LARGEST_BLOCK = 16  # outputs computed together; fewer waste less on zeros, more are fewer operations
+PIL_WEIGHT_SCALE = 2.0**22  # Resample.c, PRECISION_BITS
+TENSORFLOW_TABLE_SIZE = 1024.0  # image_resizer: kTableSize of the bicubic weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transform:
+    """How an image of any size becomes square: the fields of a row of modules/preprocessing.toml.
+
+    Attributes:
+        resize: "short_side" (the shorter side to `size`, then a centre crop) or "warp" (both sides to `size`).
+        size: pixels.
+        interpolation: "bicubic" or "bilinear".
+        antialias: whether kernels widen when the image shrinks; always for "pil", never for "opencv".
+        library: "pil", "opencv" or "tensorflow".
+        crop: pixels, only for "short_side".
+        crop_offset: "round" (half to even) or "ceil", only for "short_side".
+    """
+
+    resize: str
+    size: int
+    interpolation: str
+    antialias: bool
+    library: str
+    crop: int | None = None
+    crop_offset: str | None = None
+
+    def __post_init__(self):
+        for field, choices in (
+            ("resize", ("short_side", "warp")),
+            ("interpolation", ("bicubic", "bilinear")),
+            ("antialias", (True, False)),
+            ("library", ("pil", "opencv", "tensorflow")),
+            ("crop_offset", ("round", "ceil") if self.resize == "short_side" else (None,)),
+        ):
+            if getattr(self, field) not in choices:
+                raise ValueError(f"Transform: {field} = {getattr(self, field)!r}: use one of {choices}")
+        if self.antialias != {"pil": True, "opencv": False}.get(self.library, self.antialias):
+            raise ValueError(
+                f"Transform: antialias = {self.antialias} is not what library {self.library!r} does: negate it"
+            )
+        if self.resize == "warp" and self.crop is not None:
+            raise ValueError(f"Transform: crop = {self.crop} with a warp, which crops nothing: leave it out")
+        if self.resize == "short_side" and (self.crop is None or self.crop > self.size):
+            raise ValueError(f"Transform: crop = {self.crop}: use a number of pixels up to size = {self.size}")
+        if self.resolution < 1:
+            raise ValueError(f"Transform: resolution {self.resolution}: use at least 1 pixel")
+
+    @property
+    def resolution(self):
+        """Height and width of the result, in pixels."""
+        return self.size if self.crop is None else self.crop
+
+    @classmethod
+    def from_dict(cls, row):
+        """The transform of a row of modules/preprocessing.toml; the words for the pages (`text`) are dropped."""
+        row = {key: value for key, value in row.items() if key != "text"}
+        unknown = sorted(set(row) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"Transform: unknown keys {unknown}: use the keys of modules/preprocessing.toml")
+        return cls(**row)
+
+
+def preprocess(images, transform, *, mean, std, pixel_range=(0, 1)):
+    """Makes images of any size what the network takes.
+
+    Args:
+        images: `[batch, height, width, 3]`, RGB; float32 in `pixel_range`, or uint8 (always 0 to 255). Any of the first
+            three dimensions may be dynamic.
+        transform: a `Transform`.
+        mean, std: three floats each, for pixels in [0, 1].
+        pixel_range: what float32 images call black and white.
+
+    Returns:
+        float32 `[batch, resolution, resolution, 3]`: `(pixels in [0, 1] - mean) / std`. Images that already have that
+        resolution are normalised only. Gradients flow to float images, straight through the roundings.
+
+    Raises:
+        ValueError: when the rank, the channels or the dtype cannot be right.
+    """
+    images = _checked(images)
+    resolution = transform.resolution
+    black, white = (0.0, 255.0) if images.dtype == tf.uint8 else (float(bound) for bound in pixel_range)
+    if not white > black:
+        raise ValueError(f"pixel_range = {pixel_range}: write (black, white) with black < white")
+
+    def normalize(pixels, black, white):
+        scale = [1.0 / ((white - black) * deviation) for deviation in std]
+        offset = [
+            -(black / (white - black) + average) / deviation for average, deviation in zip(mean, std, strict=True)
+        ]
+        # One whole row of pixels at a time: broadcasting along an axis of three is several times slower.
+        rows = tf.reshape(tf.cast(pixels, tf.float32), [-1, resolution * 3])
+        rows = rows * tf.constant(scale * resolution, tf.float32) + tf.constant(offset * resolution, tf.float32)
+        return tf.reshape(rows, tf.concat([tf.shape(pixels)[:1], [resolution, resolution, 3]], axis=0))
+
+    def to_levels(pixels):
+        pixels = tf.cast(pixels, tf.float32)
+        if black != 0.0:
+            pixels -= black
+        return pixels if white - black == 255.0 else pixels * (255.0 / (white - black))
+
+    return _unless_right_size(
+        images,
+        transform,
+        same=lambda: normalize(images, black, white),
+        other=lambda: normalize(_resample(images, transform, to_levels), 0.0, 255.0),
+    )
+
+
+def resize_and_crop(images, transform):
+    """Resizes and crops as `transform` says.
+
+    Args:
+        images: `[batch, height, width, 3]`, RGB, float32 in levels from 0 to 255, or uint8.
+        transform: a `Transform`.
+
+    Returns:
+        float32 `[batch, resolution, resolution, 3]` in levels: whole numbers for library "pil" (whose input is
+        rounded to whole levels too), else floats, which a bicubic kernel may carry a little below 0 and above 255.
+        Images that already have that resolution are returned as they are.
+
+    Raises:
+        ValueError: when the rank, the channels or the dtype cannot be right.
+    """
+    images = _checked(images)
+    return _unless_right_size(
+        images,
+        transform,
+        same=lambda: tf.cast(images, tf.float32),
+        other=lambda: _resample(images, transform, lambda pixels: tf.cast(pixels, tf.float32)),
+    )
+
+
+def _checked(images):
+    images = tf.convert_to_tensor(images)
+    shape = images.shape
+    if images.dtype not in (tf.float32, tf.uint8) or not shape.is_compatible_with([None, None, None, 3]):
+        raise ValueError(
+            f"images are {images.dtype.name} {shape}: give RGB images, float32 or uint8, [batch, height, width, 3]"
+        )
+    return tf.ensure_shape(images, [None, None, None, 3])
+
+
+def _unless_right_size(images, transform, *, same, other):
+    """`same()` for images that have the module's resolution already, else `other()`; decided early where possible."""
+    resolution = transform.resolution
+    height, width = images.shape[1], images.shape[2]
+    if (height, width) == (resolution, resolution):
+        return same()
+    if height not in (None, resolution) or width not in (None, resolution):
+        return other()
+    shape = tf.shape(images)
+    right = tf.logical_and(tf.equal(shape[1], resolution), tf.equal(shape[2], resolution))
+    return tf.ensure_shape(tf.cond(right, same, other), [images.shape[0], resolution, resolution, 3])
+
+
+def _resample(images, transform, to_levels):
+    """Resizes and crops; `to_levels` makes the part of the images that is needed float32 levels."""
+    resolution = transform.resolution
+    shape = tf.shape(images)  # asked where the images are: on the CPU it would first fetch them from a GPU
+    # Sizes, positions and weights are a few thousand numbers: cheaper on the CPU, and no positions to be fetched back.
+    with tf.device("/device:CPU:0"):
+        batch, height, width = shape[0], shape[1], shape[2]
+        if transform.resize == "warp":
+            new_height = new_width = transform.size
+            top = left = 0
+        else:
+            short = tf.maximum(tf.minimum(height, width), 1)  # empty images are refused by the reshape below
+            new_height, new_width = (transform.size * side // short for side in (height, width))
+            top, left = (_crop_offset(side, transform) for side in (new_height, new_width))
+        rows = _windows(height, new_height, top, transform)
+        columns = _windows(width, new_width, left, transform)
+        first_row, used_height = rows.used()
+        first_column, used_width = columns.used()
+        starts = tf.unstack((columns.starts - first_column) * 3)
+        window_rows = (rows.starts - first_row)[:, tf.newaxis] + tf.range(rows.window)
+        piece = tf.stack([batch * used_height, columns.window * 3])
+        per_channel = tf.transpose(columns.weights, [0, 2, 1])[:, :, tf.newaxis, :, tf.newaxis]
+        per_channel *= tf.eye(3)[:, tf.newaxis, :]
+        per_channel = tf.reshape(per_channel, tf.stack([columns.blocks, columns.window * 3, columns.block * 3]))
+
+    levels = to_levels(images[:, first_row : first_row + used_height, first_column : first_column + used_width])
+    rounds = transform.library == "pil"
+    if rounds:
+        levels = _to_8_bits(levels)
+
+    # Horizontal pass. The three channels of a pixel stay together: a window of columns is one piece of each row, and
+    # weights are repeated per channel, which costs less than moving the channels out of the way of a matrix product.
+    flat = tf.reshape(
+        levels,
+        tf.stack([batch * used_height, used_width * 3]),
+        name="images_of_at_least_1x1_pixel",  # TensorFlow names the operation when it refuses an empty image
+    )
+    flat = tf.concat(
+        [
+            tf.matmul(tf.slice(flat, tf.stack([0, start]), piece), weights)
+            for start, weights in zip(starts, tf.unstack(per_channel), strict=True)
+        ],
+        axis=1,
+    )
+    if rounds:
+        flat = _to_8_bits(flat)
+
+    # Vertical pass: whole rows are gathered and mixed.
+    padded_width = columns.blocks * columns.block
+    flat = tf.reshape(flat, tf.stack([batch, used_height, padded_width * 3]))
+    flat = tf.gather(flat, window_rows, axis=1)
+    flat = tf.matmul(rows.weights, flat)
+    if rounds:
+        flat = _to_8_bits(flat)
+    levels = tf.reshape(flat, tf.stack([batch, rows.blocks * rows.block, padded_width, 3]))
+    levels = levels[:, :resolution, :resolution]
+    return tf.ensure_shape(levels, [images.shape[0], resolution, resolution, 3])
+
+
+def _crop_offset(side, transform):
+    """Where the centre crop begins, for a side (a scalar int32 tensor) of at least the crop."""
+    margin = side - transform.crop
+    if transform.crop_offset == "ceil":
+        return (margin + 1) // 2
+    # Python's round(margin / 2): a half goes to the even neighbour.
+    half = margin // 2
+    return half + (margin % 2) * (half % 2)
+
+
+def _to_8_bits(levels):
+    """Rounds half up and clips to 0..255 in one pass; the gradient is 1 inside the range and 0 outside."""
+    return tf.quantization.fake_quant_with_min_max_args(levels, min=0.0, max=255.0, num_bits=8)
+
+
+@dataclasses.dataclass
+class _Windows:
+    """The weights of one axis: block i of `block` outputs is `weights[i] @ pixels[starts[i] : starts[i] + window]`.
+
+    Attributes:
+        starts: int32 `[blocks]`, ascending.
+        window: scalar int32 tensor.
+        weights: float32 `[blocks, block, window]`.
+    """
+
+    starts: tf.Tensor
+    window: tf.Tensor
+    weights: tf.Tensor
+    blocks: int
+    block: int
+
+    def used(self):
+        """First pixel and number of pixels that any block reads."""
+        return self.starts[0], self.starts[-1] + self.window - self.starts[0]
+
+
+def _windows(length, new_length, offset, transform):
+    """The weights of an axis of `length` pixels resized to `new_length`, of which the crop from `offset` on is wanted.
+
+    Positions are float64 throughout: the virtual axis of a 1 x 4000 image is a million pixels long.
+    """
+    resolution = transform.resolution
+    blocks = math.ceil(resolution / LARGEST_BLOCK)
+    block = math.ceil(resolution / blocks)
+    bicubic = transform.interpolation == "bicubic"
+    radius = 2.0 if bicubic else 1.0
+
+    source, target = tf.cast(length, tf.float64), tf.cast(new_length, tf.float64)
+    scale = source / target
+    # The last block may reach over the crop; what it computes there is cut off, from positions that exist.
+    outputs = tf.minimum(tf.range(blocks * block), resolution - 1) + offset
+    outputs = tf.cast(outputs, tf.float64)
+    centers = _centers(outputs, source, target, transform)
+
+    reach = radius * tf.maximum(scale, 1.0) if transform.antialias else tf.constant(radius, tf.float64)
+    centers = tf.reshape(centers, [blocks, block])
+    last = length - 1
+    low = tf.clip_by_value(tf.cast(tf.floor(centers[:, 0] - reach - 0.5), tf.int32), 0, last)
+    high = tf.clip_by_value(tf.cast(tf.math.ceil(centers[:, -1] + reach + 0.5), tf.int32), 0, last)
+    window = tf.reduce_max(high - low) + 1
+    starts = tf.minimum(low, length - window)
+
+    positions = (starts[:, tf.newaxis] + tf.range(window))[:, tf.newaxis, :]
+    centers = centers[:, :, tf.newaxis]
+    kernel = (lambda x: _bicubic(x, -0.75 if transform.library == "opencv" else -0.5)) if bicubic else _triangle
+    if transform.antialias:
+        weights = kernel((tf.cast(positions, tf.float64) + 0.5 - centers) / tf.maximum(scale, 1.0))
+        weights = _normalized(weights)
+        if transform.library == "pil":
+            weights = tf.sign(weights) * tf.floor(tf.abs(weights) * PIL_WEIGHT_SCALE + 0.5) / PIL_WEIGHT_SCALE
+    elif bicubic and transform.library == "tensorflow":
+        first = tf.floor(centers - 0.5)
+        fraction = tf.round((centers - 0.5 - first) * TENSORFLOW_TABLE_SIZE) / TENSORFLOW_TABLE_SIZE
+        weights = _normalized(kernel(tf.cast(positions, tf.float64) - first - fraction))
+    else:
+        # Borders are replicated: the weight of a tap outside goes to the pixel at the border.
+        first = tf.floor(centers - 0.5)
+        fraction = centers - 0.5 - first
+        weights = 0.0
+        for tap in (-1, 0, 1, 2) if bicubic else (0, 1):
+            pixel = tf.clip_by_value(tf.cast(first, tf.int32) + tap, 0, last)
+            weights += kernel(tap - fraction) * tf.cast(tf.equal(positions, pixel), tf.float64)
+    return _Windows(starts, window, tf.cast(weights, tf.float32), blocks, block)
+
+
+def _centers(outputs, source, target, transform):
+    """Where output pixels lie on the source axis, in pixels; pixel i reaches from i to i + 1."""
+    if transform.library == "pil":
+        return (outputs + 0.5) * (source / target)
+    if transform.library == "opencv":
+        # resize.cpp multiplies in double and keeps the position in float.
+        position = tf.cast((outputs + 0.5) * (source / target) - 0.5, tf.float32)
+        return tf.cast(position, tf.float64) + 0.5
+    outputs, source, target = (tf.cast(value, tf.float32) for value in (outputs, source, target))
+    if transform.antialias:
+        return tf.cast((outputs + 0.5) * (1.0 / (target / source)), tf.float64)
+    return tf.cast((outputs + 0.5) * (source / target) - 0.5, tf.float64) + 0.5
+
+
+def _normalized(weights):
+    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+
+
+def _triangle(x):
+    return tf.maximum(1.0 - tf.abs(x), 0.0)
+
+
+def _bicubic(x, a):
+    """Keys' cubic convolution kernel (IEEE ASSP 29(6), 1981, equation 15 for a = -0.5)."""
+    x = tf.abs(x)
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    far = a * (((x - 5.0) * x + 8.0) * x - 4.0)
+    return tf.where(x < 1.0, near, tf.where(x < 2.0, far, tf.zeros_like(x)))

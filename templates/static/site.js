@@ -1,0 +1,39 @@
+// Copy buttons. Everything else on the pages works without a script.
+"use strict";
+
+function select(element) {
+  const selection = window.getSelection();
+  selection.removeAllRanges();
+  const range = document.createRange();
+  range.selectNodeContents(element);
+  selection.addRange(range);
+}
+
+async function copy(element) {
+  // The clipboard exists on https and localhost only; elsewhere the old command still works, or the text is at least selected.
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(element.textContent.trimEnd());
+    return true;
+  }
+  select(element);
+  return document.execCommand("copy");
+}
+
+for (const button of document.querySelectorAll("button[data-copy]")) {
+  button.hidden = false;
+  const label = button.querySelector("span");
+  button.addEventListener("click", async () => {
+    const target = document.getElementById(button.dataset.copy);
+    const done = await copy(target).catch(() => {
+      select(target);
+      return false;
+    });
+    const message = done ? "Copied" : "Selected: press Ctrl+C";
+    label.textContent = message;
+    document.getElementById("announcement").textContent = message;
+    window.setTimeout(() => {
+      label.textContent = "Copy";
+      document.getElementById("announcement").textContent = "";
+    }, 2000);
+  });
+}

@@ -1,0 +1,43 @@
+"""Replays golden cases against the builders and prints the differences; exit 1 when one is above its limit.
+
+python tools/conformance.py tests/golden
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="tools/conformance.py", description=__doc__.split("\n")[0])
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="a case, a preprocessing folder, or a folder of such")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="one line per case, or one JSON list"
+    )
+    options = parser.parse_args(arguments)
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from builders import conformance
+    from tools.catalog import preprocessing
+
+    try:
+        transforms = preprocessing.load()["transforms"]
+    except preprocessing.PreprocessingError as error:
+        print(error, file=sys.stderr)
+        return 1
+    results = []
+    for result in conformance.replay(options.folders, transforms):
+        results.append(result)
+        if options.format == "text":
+            print(result, flush=True)
+    if options.format == "json":
+        print(json.dumps([result.as_dict() for result in results], indent=1))
+    return 0 if all(result.passed for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,651 @@
+"""Where a hub lies: a folder, a bucket, or whatever fsspec can reach, with create-only writes.
+
+    storage = Storage("gs://bucket/hub")
+    storage.create("publisher/name/1.tar.gz", pathlib.Path("1.tar.gz"))   # AlreadyThere if somebody was first
+    storage.verify("publisher/name/1.tar.gz", size=..., sha256=..., md5=...)
+
+Three promises carry the rest of the hub: `create` never overwrites, a reader never sees half an object, and every
+failure is a `StorageError` that says what to do. Paths are relative to the hub and checked: none points outside of it.
+"""
+
+import base64
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import io
+import os
+import pathlib
+import stat
+import time
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers are then told from files at work by their age alone
+    fcntl = None
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+REVALIDATE = "no-cache"  # may be kept, but is asked for again each time: pages are derived and may change
+
+# Temporary files begin like this. Every path segment that begins with a dot is refused, never listed and never served.
+TEMPORARY_PREFIX = ".hubpress-writing-"
+LOCK_NAME = ".hubpress-lock"
+CHUNK_BYTES = 4 << 20
+
+CONTENT_TYPES = {
+    ".tar.gz": "application/gzip",
+    ".json": "application/json",
+    ".md": "text/markdown; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+    ".xml": "application/xml",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".ico": "image/x-icon",
+    ".woff2": "font/woff2",
+}
+
+Progress = Callable[[int, int | None], None]
+
+
+class StorageError(RuntimeError):
+    """Reading or writing a hub failed; the message says what failed, why, and what to do."""
+
+
+class NotThere(StorageError):
+    """The object does not exist."""
+
+
+class AlreadyThere(StorageError):
+    """The object exists, and a create-only write found it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a storage says of an object without reading it.
+
+    `size` in bytes; `md5` as hexadecimal digits, None where the storage keeps none; `tag` changes with the content.
+    """
+
+    size: int
+    md5: str | None
+    tag: str
+
+
+def content_type(path: str) -> str:
+    """The media type of a hub path, from its ending; archives are never `Content-Encoding: gzip`, see the server."""
+    for ending, media_type in CONTENT_TYPES.items():
+        if path.endswith(ending):
+            return media_type
+    return "application/octet-stream"
+
+
+def checked(path: str) -> str:
+    """Returns `path` when it is a plain path below a hub, and raises StorageError otherwise.
+
+    Plain means: segments joined by single slashes, none empty, none beginning with a dot (so no `.`, `..`, temporary or
+    hidden file), no backslash and no control character, at most 255 bytes each (what file systems take).
+    """
+    reason = None
+    if not path:
+        reason = "is empty"
+    elif "\\" in path or any(ord(character) < 32 or ord(character) == 127 for character in path):
+        reason = "has a backslash or a control character"
+    else:
+        for segment in path.split("/"):
+            if not segment:
+                reason = "is absolute or has an empty segment"
+            elif segment.startswith("."):
+                reason = f"has the segment {segment!r}, which begins with a dot"
+            elif len(segment.encode("utf-8", "surrogateescape")) > 255:
+                reason = "has a segment of more than 255 bytes"
+    if reason:
+        raise StorageError(
+            f"{path!r} is no path of a hub: it {reason}. Give a path relative to the hub, like 'a/b/1.json'."
+        )
+    return path
+
+
+class Storage:
+    """One hub, by URL.
+
+    Args:
+      url: a folder, `file://`, `gs://bucket/folder`, `memory://name`, or any URL that fsspec knows.
+      **options: handed to the fsspec file system (for example `endpoint_url`, `token`).
+
+    Raises:
+      StorageError: if the protocol is unknown or its package is missing. The hub itself need not exist yet.
+    """
+
+    def __init__(self, url: str | os.PathLike, **options: Any):
+        text = os.fspath(url)
+        if not text:
+            raise StorageError("The hub's address is empty. Give a folder or a URL, like ./hub or gs://bucket/hub.")
+        self._filesystem = None
+        self._root: pathlib.Path | None = None
+        if text.startswith("file://"):
+            text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
+        if "://" not in text and "::" not in text:
+            self._root = pathlib.Path(text).expanduser().resolve()
+            self.url = str(self._root)
+            return
+        self.url = text.rstrip("/")
+        self._filesystem, self._base = _open_filesystem(self.url, options)
+
+    def __repr__(self) -> str:
+        return f"Storage({self.url!r})"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the hub is a folder of this machine."""
+        return self._root is not None
+
+    def url_for(self, path: str) -> str:
+        """The address of an object: a file path for a folder hub, else the storage's own URL (`gs://...`)."""
+        return f"{self.url}/{checked(path)}"
+
+    def local_path(self, path: str) -> pathlib.Path:
+        """The file of a folder hub; raises StorageError for a remote hub, or when a link leads out of the hub."""
+        if self._root is None:
+            raise StorageError(f"{self.url} is not a folder, so {path} has no local file. Read it with Storage.read.")
+        file = self._root / checked(path)
+        # A link may point wherever it likes inside the hub, but never out of it.
+        if not file.resolve().is_relative_to(self._root):
+            raise NotThere(f"{file} leads out of the hub {self._root}. Put the file itself there instead of a link.")
+        return file
+
+    def is_there(self) -> bool:
+        """Whether the hub itself exists: its folder, or for a bucket at least one object."""
+        if self._root is not None:
+            return self._root.is_dir()
+        with _explained(f"look into the hub {self.url}"):
+            self._filesystem.invalidate_cache()
+            try:
+                return bool(self._filesystem.ls(self._base, detail=False))
+            except FileNotFoundError:
+                return False
+
+    # Writing
+
+    def create(
+        self,
+        path: str,
+        source: bytes | os.PathLike,
+        *,
+        content_type: str | None = None,
+        cache_control: str = IMMUTABLE,
+        progress: Progress | None = None,
+    ) -> None:
+        """Writes an object that must not exist yet; it appears whole or not at all.
+
+        Args:
+          path: where, relative to the hub.
+          source: the bytes, or a local file that holds them.
+          content_type: media type for stores that keep one; by the path's ending when None.
+          cache_control: likewise.
+          progress: called with (bytes done, bytes in all).
+
+        Raises:
+          AlreadyThere: if the object exists, whoever wrote it and whatever it holds.
+          StorageError: if it could not be written; nothing is there then.
+        """
+        self._write(path, source, content_type, cache_control, progress, create_only=True)
+
+    def replace(
+        self,
+        path: str,
+        data: bytes | os.PathLike,
+        *,
+        content_type: str | None = None,
+        cache_control: str = REVALIDATE,
+    ) -> bool:
+        """Writes an object over whatever was there, atomically; for what is derived, like pages and indexes.
+
+        Returns:
+          False if the same bytes were there already and nothing was written.
+        """
+        if isinstance(data, bytes) and self._holds(path, data):
+            return False
+        self._write(path, data, content_type, cache_control, None, create_only=False)
+        return True
+
+    def _write(self, path, source, media_type, cache_control, progress, *, create_only):
+        checked(path)
+        if not isinstance(source, bytes) and not os.path.isfile(source):
+            raise StorageError(f"Cannot publish {os.fspath(source)} as {path}: there is no such file. Build it first.")
+        if self._root is not None:
+            self._write_local(path, source, progress, create_only)
+        else:
+            self._write_remote(path, source, media_type or content_type(path), cache_control, progress, create_only)
+
+    def _write_local(self, path, source, progress, create_only):
+        final = self.local_path(path)
+        with _explained(f"write {final}", already=f"{final} exists already, and what is published never changes."):
+            if create_only and os.path.lexists(final):
+                raise FileExistsError(final)
+            _make_folders(final.parent)
+            temporary = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+            try:
+                # The lock lives as long as this process, so that `delete_leftovers` of another one can tell.
+                with open(temporary, "xb", buffering=0) as file:
+                    if fcntl:
+                        with contextlib.suppress(OSError):
+                            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _copy(source, file, progress)
+                    os.fsync(file.fileno())
+                    if create_only:
+                        self._link(temporary, final)
+                    else:
+                        os.replace(temporary, final)
+                _sync_folder(final.parent)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+
+    def _link(self, temporary: pathlib.Path, final: pathlib.Path) -> None:
+        """Gives a finished temporary file its name, unless the name is taken."""
+        try:
+            os.link(temporary, final)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+        # A file system without hard links: publishers take turns instead.
+        with open(self._root / LOCK_NAME, "ab") as lock:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.lexists(final):
+                raise FileExistsError(final)
+            os.rename(temporary, final)
+
+    def _write_remote(self, path, source, media_type, cache_control, progress, create_only):
+        from fsspec.callbacks import Callback
+
+        class Forward(Callback):
+            def call(self, *args, **kwargs):
+                if progress:
+                    progress(self.value, self.size)
+
+        target = f"{self._base}/{path}"
+        settings: dict[str, Any] = {}
+        if self._protocol == "gs":
+            settings = {
+                "content_type": media_type,
+                "consistency": "md5",  # the service's digest of what arrived is compared with ours
+                "fixed_key_metadata": {"cache_control": cache_control},
+            }
+        mode = "create" if create_only else "overwrite"
+        where = self.url_for(path)
+        with _explained(f"write {where}", already=f"{where} exists already, and what is published never changes."):
+            self._filesystem.invalidate_cache()
+            # Asked first because not every file system refuses by itself, and because no byte need travel then.
+            if create_only and self._information(path) is not None:
+                raise FileExistsError(target)
+            if isinstance(source, bytes):
+                self._filesystem.pipe_file(target, source, mode=mode, **settings)
+                if progress:
+                    progress(len(source), len(source))
+            elif create_only and self._protocol == "memory":
+                # fsspec's own put_file looks first and writes later; pipe_file does both at once.
+                self._filesystem.pipe_file(target, pathlib.Path(source).read_bytes(), mode=mode)
+            else:
+                self._filesystem.put_file(os.fspath(source), target, mode=mode, callback=Forward(), **settings)
+            self._filesystem.invalidate_cache()
+
+    # Reading
+
+    def read(self, path: str) -> bytes:
+        """The whole object; raises NotThere if it does not exist."""
+        with self.open(path) as file, _explained(f"read {self.url_for(path)}"):
+            return file.read()
+
+    def open(self, path: str) -> BinaryIO:
+        """The object as a seekable binary file; raises NotThere if it does not exist."""
+        checked(path)
+        with _explained(f"read {self.url_for(path)}"):
+            if self._root is None:
+                return self._filesystem.open(f"{self._base}/{path}", "rb")
+            # Without O_NONBLOCK a named pipe in the hub would hold the reader for ever.
+            descriptor = os.open(self.local_path(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise FileNotFoundError(path)
+                return os.fdopen(descriptor, "rb", buffering=1 << 18)
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+    def exists(self, path: str) -> bool:
+        """Whether the object exists; an unreachable storage is an error, never a no."""
+        with _explained(f"look for {self.url_for(path)}"):
+            return self._information(path) is not None
+
+    def about(self, path: str) -> About:
+        """Size, MD5 where known, and a tag, in one question to the storage; raises NotThere if it does not exist."""
+        with _explained(f"look for {self.url_for(path)}"):
+            information = self._information(path)
+            if information is None:
+                raise FileNotFoundError(path)
+        size, md5 = information["size"], _md5_of(information)
+        changed = [
+            information.get(key) for key in ("inode", "generation", "ETag", "etag", "mtime", "updated", "created")
+        ]
+        tag = md5 or hashlib.sha256(repr([size, *map(str, changed)]).encode()).hexdigest()[:32]
+        return About(size, md5, tag)
+
+    def size(self, path: str) -> int:
+        """The object's size in bytes; raises NotThere if it does not exist."""
+        return self.about(path).size
+
+    def digest(self, path: str) -> str | None:
+        """The object's MD5 as hexadecimal digits where the storage knows it (Google Cloud Storage does), else None."""
+        return self.about(path).md5
+
+    def verify(
+        self, path: str, size: int, sha256: str, md5: str | None = None, progress: Progress | None = None
+    ) -> None:
+        """Checks what arrived against what was sent.
+
+        Where the storage keeps an MD5 of its own, size and MD5 are compared and nothing is read; else the object is
+        read back and its SHA-256 compared.
+
+        Raises:
+          StorageError: if the object differs, is missing, or cannot be read.
+        """
+        where = self.url_for(path)
+        about = self.about(path)
+        advice = f"Delete {where} if no record beside it says that it is published, and publish again."
+        if about.size != size:
+            raise StorageError(f"{where} has {about.size:,} bytes, not the expected {size:,}. {advice}")
+        if md5 and about.md5:
+            if about.md5 != md5:
+                raise StorageError(f"{where} has the MD5 {about.md5}, not the expected {md5}. {advice}")
+            return
+        digest = hashlib.sha256()
+        done = 0
+        with self.open(path) as file, _explained(f"read {where}"):
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, size)
+        if digest.hexdigest() != sha256:
+            raise StorageError(f"{where} has the SHA-256 {digest.hexdigest()}, not the expected {sha256}. {advice}")
+
+    def delete_leftovers(self, older_than: float = 60.0) -> list[str]:
+        """Removes temporary files of publishers that were killed; those of publishers at work are left alone.
+
+        Args:
+          older_than: seconds since the last write; a file that is being written is also told by its lock.
+
+        Returns:
+          What was removed, as paths relative to the hub. Remote storages leave nothing behind.
+        """
+        removed: list[str] = []
+        if self._root is None:
+            return removed
+        with _explained(f"tidy {self.url}"):
+            for folder, _, names in os.walk(self._root):
+                for name in names:
+                    if not name.startswith(TEMPORARY_PREFIX):
+                        continue
+                    file = pathlib.Path(folder, name)
+                    with contextlib.suppress(FileNotFoundError):
+                        if time.time() - file.stat().st_mtime >= older_than and not _is_locked(file):
+                            file.unlink()
+                            removed.append(file.relative_to(self._root).as_posix())
+        return sorted(removed)
+
+    # The last of the public methods: below it, `list` would no longer mean the built-in.
+    def list(self, prefix: str = "", suffix: str = "", *, recursive: bool = True) -> list[str]:
+        """The paths of all objects that begin with `prefix` and end with `suffix`, sorted; temporary files left out.
+
+        With `recursive=False` only those in the folder that `prefix` names (up to its last slash).
+        """
+        folder = prefix.rpartition("/")[0]
+        if folder:
+            checked(folder)
+        with _explained(f"list {self.url}"):
+            if self._root is not None:
+                found = _walk(self._root / folder, f"{folder}/" if folder else "", recursive)
+            else:
+                self._filesystem.invalidate_cache()
+                base = f"{self._base}/{folder}" if folder else self._base
+                names = self._filesystem.find(base, maxdepth=None if recursive else 1)
+                found = (name[len(self._base) :].lstrip("/") for name in names)
+            return sorted(
+                path
+                for path in found
+                if path and path.startswith(prefix) and path.endswith(suffix) and "/." not in f"/{path}"
+            )
+
+    # Inside
+
+    @property
+    def _protocol(self) -> str:
+        protocol = self._filesystem.protocol
+        names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
+        return "gs" if "gs" in names else names[0]
+
+    def _information(self, path: str) -> dict[str, Any] | None:
+        """What is known about an object, or None if there is no such object (a folder is none)."""
+        checked(path)
+        try:
+            if self._root is not None:
+                status = os.stat(self.local_path(path))
+                if not stat.S_ISREG(status.st_mode):
+                    return None
+                return {"size": status.st_size, "mtime": status.st_mtime_ns, "inode": status.st_ino}
+            self._filesystem.invalidate_cache()
+            information = self._filesystem.info(f"{self._base}/{path}")
+            return information if information.get("type") == "file" else None
+        except (FileNotFoundError, NotADirectoryError, NotThere):
+            return None
+
+    def _holds(self, path: str, data: bytes) -> bool:
+        with _explained(f"look for {self.url_for(path)}"):
+            information = self._information(path)
+        if information is None or information["size"] != len(data):
+            return False
+        stored = _md5_of(information)
+        if stored is not None:
+            return stored == hashlib.md5(data, usedforsecurity=False).hexdigest()
+        try:
+            return self.read(path) == data
+        except NotThere:
+            return False
+
+
+def _open_filesystem(url: str, options: dict[str, Any]):
+    """The fsspec file system of a URL and the path of the hub in it."""
+    if url.startswith(("gs://", "gcs://")):
+        # Read when gcsfs is imported: without it each bucket is first asked for its type over gRPC, which an emulator
+        # never answers and which plain buckets do not need.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        import logging
+
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs tracebacks of what is raised, and said, anyway
+        options = {"use_listings_cache": False, **options}
+    from fsspec.core import url_to_fs
+
+    scheme = url.partition(":")[0]
+    try:
+        filesystem, base = url_to_fs(url, **options)
+    except ImportError as error:
+        raise StorageError(
+            f"The hub {url} needs a package that is not installed: {error}. Install the fsspec package for {scheme}://."
+        ) from error
+    except ValueError as error:
+        raise StorageError(
+            f"The hub's address {url} cannot be used: {error}. Give a folder, gs://bucket/folder or another URL that "
+            "fsspec knows."
+        ) from error
+    except Exception as error:
+        raise StorageError(_reason(f"open the hub {url}", error)) from error
+    return filesystem, base.rstrip("/")
+
+
+@contextlib.contextmanager
+def _explained(action: str, already: str = "It exists already.") -> Iterator[None]:
+    """Turns whatever a file system raises into a StorageError with a reason and a fix."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileExistsError as error:
+        raise AlreadyThere(f"{already} Publish a new version instead.") from error
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise NotThere(f"Cannot {action}: there is no such object. Check the path and the hub's address.") from error
+    except (MemoryError, AssertionError, TypeError, AttributeError, KeyError, IndexError, NameError):
+        raise  # programming errors keep their traceback
+    except Exception as error:
+        raise StorageError(_reason(action, error)) from error
+
+
+_FIXES = {
+    errno.ENOSPC: ("the disk is full", "Free some space and run the same command again."),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space and run the same command again."),
+    errno.EROFS: ("the file system is read-only", "Choose a hub that can be written, or remount it."),
+    errno.EACCES: ("permission is denied", "Give this user the right to it, or choose another hub."),
+    errno.EPERM: ("the operation is not permitted", "Give this user the right to it, or choose another hub."),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name or a hub closer to the root."),
+    errno.EMFILE: ("too many files are open", "Raise the limit (ulimit -n) and run the same command again."),
+}
+
+
+def _reason(action: str, error: Exception) -> str:
+    """One sentence about what failed and why, and one about the fix."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    kind = f"{type(error).__module__}.{type(error).__name__}"
+    lowered = text.lower()
+    code = str(getattr(error, "code", "") or getattr(error, "status", "") or "")
+    if isinstance(error, OSError) and error.errno in _FIXES:
+        reason, fix = _FIXES[error.errno]
+        return f"Cannot {action}: {reason}. {fix}"
+    if "auth" in kind.lower() or code == "401" or "credentials" in lowered or "anonymous caller" in lowered:
+        return (
+            f"Cannot {action}: credentials are missing or not accepted ({text}). For gs:// run "
+            "`gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS, then run the same command "
+            "again."
+        )
+    if code == "403" or "forbidden" in lowered or "permission" in lowered:
+        return (
+            f"Cannot {action}: permission is denied ({text}). Give this account the right to it, or choose another hub."
+        )
+    if "checksum" in kind.lower():
+        return f"Cannot {action}: the bytes were damaged on the way ({text}). Run the same command again."
+    if (
+        isinstance(error, (ConnectionError, TimeoutError))
+        or kind.startswith(("aiohttp.", "requests.", "urllib3.", "socket."))
+        or code.startswith("5")
+        or code == "429"
+    ):
+        return f"Cannot {action}: the storage cannot be reached ({text}). Check the network, then run it again."
+    return f"Cannot {action}: {text} ({type(error).__name__}). Put that right and run the same command again."
+
+
+def _copy(source: bytes | os.PathLike, target: io.RawIOBase, progress: Progress | None) -> None:
+    if isinstance(source, bytes):
+        view = memoryview(source)
+        while view:
+            view = view[target.write(view[:CHUNK_BYTES]) :]
+        if progress:
+            progress(len(source), len(source))
+        return
+    with open(source, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        done = 0
+        while done < size:
+            copied = _copy_range(file, target, size - done)
+            if not copied:
+                raise OSError(f"{os.fspath(source)} became shorter while it was copied")
+            done += copied
+            if progress:
+                progress(done, size)
+
+
+def _copy_range(source: io.FileIO, target: io.RawIOBase, limit: int) -> int:
+    """Copies a piece from where both files stand; inside the kernel where that works."""
+    piece = min(limit, 8 * CHUNK_BYTES)
+    if hasattr(os, "copy_file_range"):
+        with contextlib.suppress(OSError):
+            copied = os.copy_file_range(source.fileno(), target.fileno(), piece)
+            if copied:
+                return copied
+    view = memoryview(source.read(min(piece, CHUNK_BYTES)))
+    copied = len(view)
+    while view:
+        view = view[target.write(view) :]
+    return copied
+
+
+def _make_folders(folder: pathlib.Path) -> None:
+    """Makes a folder and what is missing above it, and sees to it that they survive a crash."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        try:
+            new.mkdir(exist_ok=True)
+        except FileExistsError as error:  # a file where a folder must be; not the object being written
+            raise StorageError(
+                f"{new} is a file, but a folder is needed there. Remove it or choose another hub."
+            ) from error
+        _sync_folder(new.parent)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _walk(folder: pathlib.Path, prefix: str, recursive: bool) -> Iterator[str]:
+    """Relative paths of the regular files below a folder, without anything that begins with a dot."""
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            # Links to folders are not followed: they could lead out of the hub or round in circles.
+            if entry.is_dir(follow_symlinks=False):
+                if recursive:
+                    yield from _walk(pathlib.Path(entry.path), f"{prefix}{entry.name}/", recursive)
+            elif entry.is_file(follow_symlinks=False):
+                yield f"{prefix}{entry.name}"
+
+
+def _is_locked(file: pathlib.Path) -> bool:
+    if not fcntl:
+        return False
+    with open(file, "rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+
+def _md5_of(information: dict[str, Any]) -> str | None:
+    encoded = information.get("md5Hash")
+    return base64.b64decode(encoded).hex() if encoded else None

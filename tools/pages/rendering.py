@@ -1,0 +1,154 @@
+"""From templates and Markdown to text: two strict Jinja2 environments, and the ways in which foreign text becomes safe.
+
+text("hub/module.md.j2", module=module)      # Hub Markdown: no HTML escaping, exactly one newline at the end
+page("site/module.html.j2", module=module)   # HTML: everything escaped
+"""
+
+import html
+import re
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markdown
+import nh3
+import pygments
+from markupsafe import Markup
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import BashLexer, BibTeXLexer, PythonLexer
+
+from tools.pages import facts
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+_LEXERS = {"python": PythonLexer, "shell": BashLexer, "bibtex": BibTeXLexer}
+_FILTERS = {
+    "thousands": facts.thousands,
+    "millions": facts.millions,
+    "decimal": facts.decimal,
+    "percent": facts.percent,
+    "size": facts.size,
+    "shape": facts.shape,
+    "span": facts.span,
+    "day": facts.day,
+    "one_line": facts.one_line,
+    "cell": facts.cell,
+}
+
+
+def environment(folder: Path, *, escape: bool) -> jinja2.Environment:
+    """Jinja2 over a folder of templates, where a fact that does not exist is an error and never an empty place."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        autoescape=escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+    made.filters.update(
+        {name: _strict(function) for name, function in {**_FILTERS, "plain": plain, "in_cell": in_cell}.items()}
+    )
+    made.globals["dash"] = facts.DASH
+    return made
+
+
+def _strict(function):
+    """The function as a filter that names a fact that does not exist, instead of tripping over it."""
+
+    def apply(value, *arguments, **keywords):
+        if isinstance(value, jinja2.Undefined):
+            str(value)  # raises UndefinedError with the fact's name
+        return function(value, *arguments, **keywords)
+
+    return apply
+
+
+@cache
+def _documents() -> jinja2.Environment:
+    return environment(TEMPLATES, escape=False)
+
+
+@cache
+def _site() -> jinja2.Environment:
+    return environment(TEMPLATES, escape=True)
+
+
+def text(template: str, **context: Any) -> str:
+    """Render a template of Markdown or code: no trailing blanks, no runs of empty lines, one newline at the end."""
+    raw = _documents().get_template(template).render(context)
+    lines = "\n".join(line.rstrip() for line in raw.splitlines())
+    return re.sub(r"\n{3,}", "\n\n", lines).strip("\n") + "\n"
+
+
+def page(template: str, **context: Any) -> str:
+    """Render a template of HTML, with everything escaped that is not markup already."""
+    rendered = _site().get_template(template).render(context)
+    # Empty lines that templates leave behind go; those of code stay.
+    parts = re.split(r"(<pre\b.*?</pre>)", rendered, flags=re.DOTALL)
+    return (
+        "".join(part if part.startswith("<pre") else re.sub(r"\n\s*\n+", "\n", part) for part in parts).strip() + "\n"
+    )
+
+
+def plain(value: Any) -> str:
+    """A fact for Markdown: on one line, and no HTML can begin in it."""
+    return facts.one_line(value).replace("<", "&lt;")
+
+
+def in_cell(value: Any) -> str:
+    """A fact for a cell of a Markdown table."""
+    return plain(value).replace("|", "\\|")
+
+
+@cache
+def _markdown() -> markdown.Markdown:
+    return markdown.Markdown(extensions=["tables", "fenced_code", "sane_lists"], output_format="html")
+
+
+def prose(source: str, *, link=None, inline: bool = False) -> Markup:
+    """Sanitised HTML of a piece of Markdown.
+
+    `link` maps each link's target to the one to write (absolute addresses inside the hub to relative ones); `inline`
+    takes the single paragraph off. Scripts, styles, event handlers and foreign schemes do not survive.
+    """
+
+    def attribute(tag: str, name: str, value: str) -> str:
+        return link(value) if link and name == "href" else value
+
+    clean = nh3.clean(
+        _converted(source),
+        attribute_filter=attribute,
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener",
+    )
+    if inline and clean.startswith("<p>") and clean.count("<p>") == 1:
+        clean = clean.removeprefix("<p>").strip().removesuffix("</p>")
+    return Markup(clean)
+
+
+@lru_cache(maxsize=1024)
+def _converted(source: str) -> str:
+    # Cached, since most sentences are the same on the pages of all modules.
+    return _markdown().reset().convert(source)
+
+
+def highlight(code: str, language: str, *, volatile: tuple[str, ...] = ()) -> Markup:
+    """The code as HTML with Pygments' class names, without any style.
+
+    `volatile` are the parts that differ from page to page (addresses, digests): they are taken out first, so that the
+    same snippet is coloured once for all modules.
+    """
+    marks = {f"volatile{i}mark": part for i, part in enumerate(volatile) if part}
+    for mark, part in marks.items():
+        code = code.replace(part, mark)
+    coloured = _coloured(code, language)
+    for mark, part in marks.items():
+        coloured = coloured.replace(mark, html.escape(part))
+    return Markup(coloured)
+
+
+@lru_cache(maxsize=512)
+def _coloured(code: str, language: str) -> str:
+    return pygments.highlight(code, _LEXERS[language](), HtmlFormatter(nowrap=True))

@@ -1,0 +1,95 @@
+"""The whole way of a module in a minute: publish the quickstart collection, serve it, use it through tensorflow_hub.
+
+make quickstart            # or: python tools/quickstart.py --hub hub
+"""
+
+import pathlib
+import sys
+
+sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
+
+import argparse
+import os
+import socket
+import tempfile
+import warnings
+
+PORT = 8000
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--hub", default="hub", help="the folder to publish into (default: %(default)s)")
+    arguments.add_argument("--port", type=int, help=f"serve here (default: {PORT}, or a free one if that is taken)")
+    options = arguments.parse_args()
+    port = options.port or free_port(PORT)
+
+    from tools import catalog, console, publish
+    from tools.hub.server import serve
+    from tools.hub.storage import Storage
+
+    url = f"http://127.0.0.1:{port}"
+    console.show(f"Publishing the quickstart collection into {options.hub} ...")
+    status = publish.main(["quickstart", "--hub", options.hub, "--url", url])
+    if status:
+        return status
+    modules = catalog.load().expand(["quickstart"])
+    with serve(Storage(options.hub), port=port):
+        console.show(f"Serving it at {url}; loading the modules from there with tensorflow_hub ...")
+        rows = use(url, modules)
+    console.show(console.table("Handle", "Parameters>", "Answer", "Test images right>", rows=rows))
+    classifier = next(m for m in modules if m.head == "classifier")
+    console.show(
+        f"""What to try next
+  python tools/serve.py --hub {options.hub} --port {port}       then open {url} in a browser
+  hub.load("{url}/{classifier.handle}")         in Python, after import tensorflow_hub as hub
+  python tools/publish.py --dry-run             everything that can be published
+"""
+    )
+    return 0
+
+
+def use(url: str, modules) -> list[tuple]:
+    """Load each module by its URL as a consumer would, with an empty cache; a table row for each."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", message="pkg_resources")
+    import numpy as np
+    import tensorflow_hub as hub
+
+    from tools import catalog
+
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="hubpress-cache-") as cache:
+        os.environ["TFHUB_CACHE_DIR"] = cache
+        for module in modules:
+            data = np.load(catalog.ROOT / "modules" / module.variant.evaluation)
+            images, labels = data["images"], data["labels"]
+            loaded = hub.load(f"{url}/{module.handle}")
+            outputs = loaded(images).numpy()
+            if module.head == "classifier":
+                names = [name.decode() for name in loaded.labels().numpy()]
+                said = ", ".join(names[i] for i in outputs[:5].argmax(-1))
+                truth = ", ".join(names[i] for i in labels[:5])
+                answer = f"five digits: {said} (they are: {truth})"
+                hits = outputs.argmax(-1) == labels
+                right = f"{hits.sum()} of {len(hits)} ({100 * hits.mean():.2f} %)"
+            else:
+                answer, right = f"{outputs.shape[1]} features for each of {outputs.shape[0]} images", ""
+            rows.append((module.handle, f"{sum(int(np.prod(v.shape)) for v in loaded.variables):,}", answer, right))
+    return rows
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` if nobody listens there, else any free port of this machine."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return probe.getsockname()[1]
+            except OSError:
+                continue
+    raise OSError("no free port on 127.0.0.1; stop a program that listens there")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Serves a hub over HTTP: archives for tensorflow_hub and pages for browsers, at the same URLs.
+
+python tools/serve.py --hub hub --port 8000
+"""
+
+import pathlib
+import sys
+
+sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
+
+import argparse  # noqa: E402 (the repository comes before everything else)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="tools/serve.py", description=__doc__.partition("\n")[0], epilog="Stop it with Ctrl-C."
+    )
+    parser.add_argument(
+        "--hub", required=True, metavar="DIR|URL", help="the hub: a folder, or a URL like gs://bucket/hub"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="port to listen at; 0 takes a free one (default: 8000)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)"
+    )
+    options = parser.parse_args(arguments)
+
+    from tools.hub.storage import Storage, StorageError
+
+    try:
+        storage = Storage(options.hub)
+        if not storage.is_there():
+            raise StorageError(
+                f"There is no hub at {storage.url}. Publish one: python tools/publish.py --hub {options.hub}"
+            )
+        from tools.hub import server
+
+        def ready(url: str) -> None:
+            print(f"Serving {options.hub} at {url}", flush=True)
+            made_for = server.other_address(storage, url)
+            if made_for:
+                print(
+                    f"The pages were made for {made_for}: their snippets name that address. For this one, run "
+                    f"python tools/publish.py --hub {options.hub} --url {url}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        server.run(storage, host=options.host, port=options.port, ready=ready)
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
