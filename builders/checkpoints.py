@@ -170,7 +170,7 @@ class Checkpoint:
         damaged = []
         for name, tensor in self.tensors.items():
             # Integers and booleans (numpy kinds i, u, b) cannot; bfloat16 and float8 have kind V or f.
-            if tensor.dtype.kind not in "iub" and not _all_finite(tensor):
+            if tensor.dtype.kind not in "iub" and not all_finite(tensor):
                 damaged.append(name)
             self.release()
         if damaged:
@@ -1034,7 +1034,8 @@ def _pieces(tensor: np.ndarray) -> Iterator[bytes]:
 # ------------------------------------------------------------------------------------------------------------- details
 
 
-def _all_finite(tensor: np.ndarray) -> bool:
+def all_finite(tensor: np.ndarray) -> bool:
+    """Whether no value is infinite or NaN, without a copy as large as the array."""
     flat = tensor.reshape(-1)  # a view, but for the rare tensor with other strides
     return all(bool(np.isfinite(flat[start : start + _CHUNK]).all()) for start in range(0, len(flat), _CHUNK))
 

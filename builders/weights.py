@@ -127,6 +127,7 @@ def restore(model, family, path, *, key: str | None = None) -> str:
       checkpoints.CheckpointError: the file cannot be read.
     """
     checkpoint = checkpoints.read(path, key=key)
+    checkpoint.check_intact()
     tensors = checkpoint.tensors
     format = recognise(model, family, tensors)
     if format is None:
@@ -145,7 +146,7 @@ def restore(model, family, path, *, key: str | None = None) -> str:
             if error:
                 misshaped.append(error)
             else:
-                infinite += [k for k, a in zip(weight.keys, arrays, strict=True) if not _finite(a)]
+                infinite += [k for k, a in zip(weight.keys, arrays, strict=True) if not checkpoints.all_finite(a)]
     if missing or unused or misshaped or infinite:
         lists = {"missing": missing, "unused": unused, "misshaped": misshaped, "not finite": infinite}
         lines = [f"{path} ({format} format) does not fit the model {model.name}:"]
@@ -155,6 +156,7 @@ def restore(model, family, path, *, key: str | None = None) -> str:
     for weight in plan:
         value = weight.kind.read([tensors[key] for key in weight.keys], tuple(weight.variable.shape))
         weight.variable.assign(np.ascontiguousarray(value, dtype=np.float32))
+        checkpoint.release()  # so that memory holds the weights once
     return format
 
 
@@ -204,14 +206,6 @@ def _numbers(numbers: dict[str, int]) -> dict[str, int]:
     for name, n in numbers.items():
         derived.update({f"{name}+1": n + 1, f"2{name}": 2 * n, f"2{name}+1": 2 * n + 1})
     return derived
-
-
-def _finite(array) -> bool:
-    """Whether no value is infinite or NaN, without a copy as large as the array."""
-    flat = np.asarray(array).reshape(-1)
-    return all(
-        np.isfinite(flat[i : i + (1 << 22)].astype(np.float32, copy=False)).all() for i in range(0, flat.size, 1 << 22)
-    )
 
 
 def _some(items: list[str]) -> str:

@@ -8,7 +8,7 @@ import sys
 
 sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
-import argparse  # noqa: E402 (the repository comes before everything else)
+import argparse
 
 
 def main(arguments: list[str] | None = None) -> int:

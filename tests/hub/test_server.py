@@ -1,5 +1,6 @@
 """The server: one URL for code and browser, archives by range and sendfile, and nothing outside the hub."""
 
+import asyncio
 import contextlib
 import gzip
 import hashlib
@@ -100,11 +101,11 @@ def get(url: str, **options) -> requests.Response:
     return requests.get(url, allow_redirects=False, timeout=20, **options)
 
 
-def raw(url: str, data: bytes, *, shut: bool = True) -> bytes:
-    """What comes back when exactly these bytes are sent."""
+def raw(url: str, data: bytes, *, shut: bool = False) -> bytes:
+    """What comes back when exactly these bytes are sent, and, with `shut`, the end of what is sent is told."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             connection.sendall(data)
             if shut:
                 connection.shutdown(socket.SHUT_WR)
@@ -467,7 +468,7 @@ TRICKS = [
     b"/p/name/1%0d%0aX-Evil:%201",
     b"/p/name/1\x80",
     b"/p/name/1?tf-hub-format=%00",
-    b"/p/name?" + b"&".join(b"a=1" for _ in range(1000)),
+    b"/nothing?" + b"&".join(b"a=1" for _ in range(1000)),
     "/p/\u00e4".encode(),
 ]
 
@@ -478,10 +479,8 @@ def test_path_tricks(guarded, target):
     assert b"SECRET" not in answer
     assert b"root:" not in answer
     assert b"X-Evil" not in answer.partition(b"\r\n\r\n")[0]
-    # Bytes beyond ASCII may also end the connection without a word.
-    assert (
-        answer[9:10] == b"4" or (answer == b"" and max(target) > 127) or (b" 302 " in answer[:20] and b"&a=1" in answer)
-    )
+    # Version 7 has a record, and an archive that is a link out of the hub: the owner's mistake, not the client's.
+    assert answer.startswith(b"HTTP/1.1 500" if b"name/7" in target else b"HTTP/1.1 4")
     assert get(f"{guarded}/p/name/1{COMPRESSED}").content == ARCHIVE  # and the server lives on
 
 
@@ -491,21 +490,21 @@ def test_path_tricks(guarded, target):
         b"",
         b"\r\n\r\n",
         b"nonsense\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.x\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",  # no Host
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: x\r\n" * 50_000 + b"\r\n",
         b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),  # a TLS greeting
         bytes(range(256)) * 100,
     ],
     ids=range(13),
 )
 def test_broken_requests(hub, data):
-    answer = raw(hub, data)
+    answer = raw(hub, data, shut=True)
     assert answer == b"" or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
     assert get(f"{hub}/p/name/1{COMPRESSED}").content == ARCHIVE
 
@@ -529,7 +528,7 @@ def test_many_requests_on_one_connection(any_hub):
     ask = "GET {} HTTP/1.1\r\nHost: hub\r\n{}\r\n"
     targets = [f"/p/name/1{COMPRESSED}", "/index.json", "/p/name/1.tar.gz", "/nothing", f"/p/name/10{COMPRESSED}"]
     data = "".join(ask.format(target, "") for target in targets) + ask.format("/p/name/1", "Connection: close\r\n")
-    answer = raw(any_hub, data.encode(), shut=False)
+    answer = raw(any_hub, data.encode())
     for status, body in [(200, ARCHIVE), (200, INDEX), (200, ARCHIVE), (404, None), (200, ARCHIVE[:1000]), (302, None)]:
         head, _, answer = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status)
@@ -543,7 +542,7 @@ def test_many_requests_on_one_connection(any_hub):
 
 
 def test_http_1_0(any_hub):
-    answer = raw(any_hub, b"GET /p/name/1.tar.gz HTTP/1.0\r\n\r\n", shut=False)
+    answer = raw(any_hub, b"GET /p/name/1.tar.gz HTTP/1.0\r\n\r\n")
     assert answer.partition(b"\r\n\r\n")[2] == ARCHIVE
 
 
@@ -604,13 +603,26 @@ def test_an_archive_that_becomes_shorter_is_not_delivered_as_whole(tmp_path, mon
 
 def test_any_asgi_server_will_do(folder):
     """Without the extension the same application sends in pieces."""
-    from starlette.testclient import TestClient
 
-    with TestClient(application(folder)) as client:
-        answer = client.get(f"/p/name/1{COMPRESSED}")
-        assert answer.status_code == 200
-        assert answer.content == ARCHIVE
-        assert client.get("/p/name/1.tar.gz", headers={"Range": "bytes=7-9"}).content == ARCHIVE[7:10]
+    async def ask(path: str, *headers: tuple[bytes, bytes]) -> tuple[int, list[bytes]]:
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": list(headers)}
+        sent = []
+
+        async def receive():
+            await asyncio.sleep(60)
+
+        async def send(message):
+            sent.append(message)
+
+        await application(folder)(scope, receive, send)
+        assert [message.get("more_body", False) for message in sent[1:]] == [True] * (len(sent) - 2) + [False]
+        return sent[0]["status"], [message["body"] for message in sent[1:]]
+
+    status, pieces = asyncio.run(ask("/p/name/1.tar.gz"))
+    assert status == 200
+    assert len(pieces) == 3
+    assert b"".join(pieces) == ARCHIVE
+    assert asyncio.run(ask("/p/name/1.tar.gz", (b"range", b"bytes=7-9"))) == (206, [ARCHIVE[7:10]])
 
 
 def test_storage_that_does_not_answer(monkeypatch):

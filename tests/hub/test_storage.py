@@ -171,6 +171,7 @@ def test_one_of_many_creators_wins(storage):
         "a/.hidden",
         TEMPORARY_PREFIX + "1",
         "x" * 256,
+        "x/" * 600 + "x",
     ],
 )
 def test_no_path_leads_outside(storage, path):
@@ -447,3 +448,14 @@ def test_errors_of_a_service_are_explained(monkeypatch, error, reason):
     monkeypatch.setattr(storage._filesystem, "info", fail)
     with pytest.raises(StorageError, match=reason):
         storage.exists("p/n/1.json")  # not "no"
+
+
+def test_the_folder_itself_refuses_a_second_create(tmp_path, monkeypatch):
+    """The race between looking and writing is decided by the file system, not by our look."""
+    storage = Storage(tmp_path)
+    storage.create("p/n/1.json", b"first")
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)
+    with pytest.raises(AlreadyThere):
+        storage.create("p/n/1.json", b"second")
+    assert storage.read("p/n/1.json") == b"first"
+    assert os.listdir(tmp_path / "p/n") == ["1.json"]

@@ -169,7 +169,7 @@ class Catalog:
                     if len(stems) == 1 and len(name) >= 4:
                         hits = [m for m in modules if m.variant.stem in stems]
             if not hits:
-                known = [*by_name, *collections, *families]
+                known = dict.fromkeys([*by_name, *collections, *families])
                 close = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or [k for k in known if name in k][:4]
                 hint = f"did you mean {', '.join(close)}?" if close else "`tools/publish.py --dry-run` lists all names"
                 unknown.append(f"no module, family or collection is called {name!r}; {hint}")
@@ -245,7 +245,7 @@ def _family(path: Path, root: Path, tags, shared, problems: Problems) -> list[Va
         table = Table(values, file, f"variant {number} ({row})", problems)
         count = len(problems.found)
         variant = _variant(table, family, patterns, architectures, data, sources, default_source, paper, shared, root)
-        if len(problems.found) == count:
+        if variant and len(problems.found) == count:
             variants.append(variant)
     return variants
 

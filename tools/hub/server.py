@@ -155,12 +155,15 @@ class _Hub:
             return _text(400, "This address cannot be understood: it holds encoded slashes or broken characters.\n")
         raw_query = scope["query_string"].decode("latin-1")
         query: dict[str, str] = {}
-        for key, value in urllib.parse.parse_qsl(raw_query, keep_blank_values=True, max_num_fields=100):
-            query.setdefault(key, value)
+        try:
+            for key, value in urllib.parse.parse_qsl(raw_query, keep_blank_values=True, max_num_fields=100):
+                query.setdefault(key, value)
+        except ValueError:
+            return _text(400, "This address asks for too many things at once.\n")
         ask = Ask(method, path, query, raw_query, Headers(scope=scope))
-        name = path.removesuffix("/")
-        if not name:
+        if not path:
             return self._file(ask, "index.html")
+        name = path.removesuffix("/")
         try:
             checked(name)
         except StorageError:

@@ -93,13 +93,16 @@ def checked(path: str) -> str:
     """Returns `path` when it is a plain path below a hub, and raises StorageError otherwise.
 
     Plain means: segments joined by single slashes, none empty, none beginning with a dot (so no `.`, `..`, temporary or
-    hidden file), no backslash and no control character, at most 255 bytes each (what file systems take).
+    hidden file), no backslash and no control character, at most 255 bytes each (what file systems take), and at most
+    1000 bytes in all (what buckets take).
     """
     reason = None
     if not path:
         reason = "is empty"
     elif "\\" in path or any(ord(character) < 32 or ord(character) == 127 for character in path):
         reason = "has a backslash or a control character"
+    elif len(path.encode("utf-8", "surrogateescape")) > 1000:
+        reason = "has more than 1000 bytes"
     else:
         for segment in path.split("/"):
             if not segment:
@@ -313,6 +316,8 @@ class Storage:
         checked(path)
         with _explained(f"read {self.url_for(path)}"):
             if self._root is None:
+                if self._protocol == "memory":  # whose files are one object, with one position, for all readers
+                    return io.BytesIO(self._filesystem.cat_file(f"{self._base}/{path}"))
                 return self._filesystem.open(f"{self._base}/{path}", "rb")
             # Without O_NONBLOCK a named pipe in the hub would hold the reader for ever.
             descriptor = os.open(self.local_path(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))

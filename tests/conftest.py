@@ -1,0 +1,86 @@
+"""One published quickstart hub for the whole run, made by the real command and served by the real server.
+
+`hub` is published once, whatever the number of test processes; `hub_url` serves it at the address that its pages name.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def run(*arguments, check=True, **options):
+    """Run a script of the repository in a process of its own; on failure its output is in the error."""
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600, **options
+    )
+    if check and result.returncode:
+        raise AssertionError(f"{arguments} failed with {result.returncode}:\n{result.stdout}\n{result.stderr}")
+    return result
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """(folder, address): the quickstart collection, published by `tools/publish.py`; read only, for all tests."""
+    shared = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared = shared.parent
+    with (shared / "published.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done, folder = shared / "published.json", shared / "published-hub"
+        if not done.exists():
+            from tools.quickstart import free_port
+
+            url = f"http://127.0.0.1:{free_port(0)}"
+            run("tools/publish.py", "quickstart", "--hub", folder, "--url", url, "--jobs", "2")
+            done.write_text(json.dumps(url))
+        return folder, json.loads(done.read_text())
+
+
+@pytest.fixture(scope="session")
+def hub(published):
+    """The folder of the published quickstart hub."""
+    return published[0]
+
+
+@pytest.fixture(scope="session")
+def hub_url(published):
+    """The published quickstart hub, served at the address that its pages name (used by one test file only: it has one port)."""
+    from tools.hub.server import serve
+
+    folder, url = published
+    with serve(folder, port=int(url.rsplit(":", 1)[1])) as served:
+        assert served == url
+        yield url
+
+
+@pytest.fixture(scope="session")
+def any_url(published):
+    """The published quickstart hub, served at some address of this process."""
+    from tools.hub.server import serve
+
+    with serve(published[0]) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The labelled test digits: `images` uint8 `[360, 8, 8, 3]`, `labels` `[360]`."""
+    import numpy as np
+
+    data = np.load(ROOT / "modules/quickstart/digits_test.npz")
+    return data["images"], data["labels"]
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty cache for tensorflow_hub."""
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "tfhub"))
+    return tmp_path / "tfhub"
