@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -318,15 +319,12 @@ def _digest(text: str) -> str:
 
 def _reason(module: str, code: int, log: str) -> str:
     """What a failed stage said: its own message, or the end of a traceback."""
-    lines = [
-        line
-        for line in log.splitlines()
-        if line.strip() and not line.startswith(("WARNING", "I0000", "W0000", "E0000"))
-    ]
     if code < 0:
-        return f"{module} was killed by signal {-code}{' (out of memory?)' if code == -9 else ''}; run the same command again"
+        killed = " (out of memory?)" if code == -9 else ""
+        return f"{module} was killed by signal {-code}{killed}; run the same command again"
+    chatter = re.compile(r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following")
+    lines = [line for line in log.splitlines() if not chatter.match(line)]
     start = max((i for i, line in enumerate(lines) if line.startswith("Traceback")), default=None)
     if start is not None:
         return f"{module} failed:\n" + "\n".join(lines[start:][-6:])
-    noise = ("/", "  from pkg_resources")
-    return "\n".join(line for line in lines if not line.startswith(noise)) or f"{module} failed with exit status {code}"
+    return "\n".join(lines) or f"{module} failed with exit status {code}"
