@@ -26,12 +26,19 @@ def run(*arguments, check=True, **options):
     return result
 
 
-@pytest.fixture(scope="session")
-def published(tmp_path_factory):
-    """(folder, address): the quickstart collection, published by `tools/publish.py`; read only, for all tests."""
-    shared = tmp_path_factory.getbasetemp()
+@pytest.fixture(scope="session", autouse=True)
+def shared(tmp_path_factory):
+    """A folder of this run that all test processes share; the publisher's cache lies there too, so that no build is made twice."""
+    folder = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        shared = shared.parent
+        folder = folder.parent
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(shared):
+    """(folder, address): the quickstart collection, published by `tools/publish.py`; read only, for all tests."""
     with (shared / "published.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done, folder = shared / "published.json", shared / "published-hub"

@@ -35,7 +35,7 @@ def test_classifier_by_url(any_url, digits, module):
     assert logits.shape == (len(images), 10) and logits.dtype == np.float32
     assert (logits.argmax(-1) == labels).mean() >= 0.98
     names = [name.decode() for name in loaded.labels().numpy()]
-    assert names == "zero one two three four five six seven eight nine".split()
+    assert names == ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     np.testing.assert_allclose(loaded(floats(images, module)).numpy(), logits, atol=1e-3)
 
 

@@ -57,8 +57,14 @@ def test_every_snippet_runs(hub, hub_url, tmp_path):
     for where, codes in by_page.items():
         # One process for a page, since importing TensorFlow takes longer than all its snippets; each has names of its own.
         runner = tmp_path / "page.py"
-        runner.write_text("\n".join(f"exec(compile({code!r}, {f'{where} snippet {n}'!r}, 'exec'), {{}})" for n, code in enumerate(codes, 1)))
-        result = subprocess.run([sys.executable, runner], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        runner.write_text(
+            "\n".join(
+                f"exec(compile({code!r}, {f'{where} snippet {n}'!r}, 'exec'), {{}})" for n, code in enumerate(codes, 1)
+            )
+        )
+        result = subprocess.run(
+            [sys.executable, runner], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
         if result.returncode:
             failures.append(f"{where}:\n{result.stderr[-2000:]}")
     assert not failures, "\n".join(failures)

@@ -4,8 +4,9 @@
     python tools/publish.py convnext_tiny_1k_224 --hub gs://bucket/hub --checkpoints ./mirror
     python tools/publish.py convnext --dry-run
 
-NAME is a module (convnext_tiny_1k_224_fe), a row (both its modules), a family, a collection, or `all`. What is published never
-changes: publishing the same again does nothing, and other bytes under a published version are refused.
+NAME is a row (convnext_tiny_1k_224: its classifier and its feature extractor), one module (by handle, hubpress/NAME/1, or by a
+name that is no row's), a family, a collection, or `all`. What is published never changes: publishing the same again does
+nothing, and other bytes under a published version are refused.
 """
 
 import pathlib
@@ -16,7 +17,7 @@ sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 import argparse
 import os
 
-DEFAULT_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hubpress/checkpoints"
+DEFAULT_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hubpress"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoints", metavar="DIR|URL", help="take upstream files from here, by file name, not from upstream"
     )
     arguments.add_argument(
-        "--cache", type=pathlib.Path, default=DEFAULT_CACHE, help="where downloads are kept (default: %(default)s)"
+        "--cache",
+        type=pathlib.Path,
+        default=DEFAULT_CACHE,
+        help="where downloads and builds are kept (default: %(default)s)",
     )
     arguments.add_argument("--jobs", type=int, default=1, metavar="N", help="rows built at the same time (default: 1)")
     arguments.add_argument("--dry-run", action="store_true", help="show the plan as a table, and do nothing")

@@ -9,7 +9,7 @@ from tools.catalog.catalog import ROOT, compose
 
 CATALOG = catalog.load()
 CONVNEXT = [v for v in CATALOG.variants if v.family == "convnext" and v.data in ("1k", "21k", "21k_1k")]
-SIZES = "atto femto pico nano tiny small base large xlarge".split()
+SIZES = ["atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge"]
 
 
 def test_convnext_has_the_25_published_rows():
@@ -56,9 +56,10 @@ def test_names_are_composed_in_one_place():
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (["convnext_tiny_1k_224"], ["convnext_tiny_1k_224"]),
+        (["convnext_tiny_1k_224"], ["convnext_tiny_1k_224", "convnext_tiny_1k_224_fe"]),
+        (["hubpress/convnext_tiny_1k_224/1"], ["convnext_tiny_1k_224"]),
         (["hubpress/convnext_tiny_1k_224_fe/1"], ["convnext_tiny_1k_224_fe"]),
-        (["convnext_digits"], ["convnext_digits"]),
+        (["convnext_digits_fe"], ["convnext_digits_fe"]),
         (["convnext_xlarge_21k_2"], ["convnext_xlarge_21k_224", "convnext_xlarge_21k_224_fe"]),
     ],
 )
@@ -67,7 +68,8 @@ def test_names_are_found_and_completed(asked, expected):
 
 
 @pytest.mark.parametrize(
-    ("asked", "suggestion"), [("convnxt_tiny_1k_224", "convnext_tiny_1k_224"), ("convnxt", "convnext"), ("xyz", "--dry-run")]
+    ("asked", "suggestion"),
+    [("convnxt_tiny_1k_224", "convnext_tiny_1k_224"), ("convnxt", "convnext"), ("xyz", "--dry-run")],
 )
 def test_mistyped_names_are_suggested(asked, suggestion):
     with pytest.raises(catalog.Unknown, match=suggestion):

@@ -35,7 +35,7 @@ def bucket_service():
             if query.get("ifGenerationMatch") != ["0"]:
                 return False
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.rfile = _Again(body)
+            self.rfile = _Again(body.replace(*server.damage) if server.damage else body)
             name = query["name"][0] if "name" in query else body.split(b'"name": "')[1].split(b'"')[0].decode()
             try:
                 objects.get_file_obj(BUCKET, name)
@@ -59,6 +59,7 @@ def bucket_service():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, objects))
     server.handle_error = lambda *arguments: None  # clients that leave are no news
     server.requests = requests
+    server.damage = None  # what is replaced by what on the way
     server.objects = objects
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

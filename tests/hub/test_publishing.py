@@ -91,13 +91,17 @@ def test_record_tells_what_was_stored(hub):
     for record in records.load_all(Storage(hub)):
         archive = (hub / record["archive"]["path"]).read_bytes()
         assert record["archive"]["sha256"] == hashlib.sha256(archive).hexdigest()
-        assert record["archive"]["md5"] == hashlib.md5(archive).hexdigest() and record["archive"]["bytes"] == len(archive)
+        assert record["archive"]["md5"] == hashlib.md5(archive).hexdigest() and record["archive"]["bytes"] == len(
+            archive
+        )
         checkpoint = ROOT / record["row"]["checkpoint"]
         assert record["checkpoint"]["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         assert record["verification"]["fine_tuned"] is True and record["verification"]["keras_difference"] < 1e-4
         with tarfile.open(hub / record["archive"]["path"]) as tar:
             described = json.load(tar.extractfile("assets.extra/module.json"))
-        assert described["checkpoint"]["sha256"] == record["checkpoint"]["sha256"] and described["head"] == record["head"]
+        assert (
+            described["checkpoint"]["sha256"] == record["checkpoint"]["sha256"] and described["head"] == record["head"]
+        )
         top1 = record["measured"]["top1"]
         if record["head"] == "classifier":
             assert top1["images"] == 360 and top1["value"] == round(100 * top1["correct"] / 360, 2) >= 98
@@ -109,7 +113,8 @@ def test_record_tells_what_was_stored(hub):
 
 def test_two_builds_in_two_processes_give_the_same_bytes(hub, tmp_path):
     """Another process, another hub, another day: the same archives to the last bit."""
-    done = publish(NAME, "--hub", tmp_path / "again", "--url", "http://elsewhere", SOURCE_DATE_EPOCH="86400")
+    again = ("--hub", tmp_path / "again", "--cache", tmp_path / "cache", "--url", "http://elsewhere")
+    done = publish(NAME, *again, SOURCE_DATE_EPOCH="86400")
     assert done.returncode == 0, done.stderr
     for name in (NAME, f"{NAME}_fe"):
         path = f"hubpress/{name}/1.tar.gz"
@@ -160,8 +165,9 @@ def test_foreign_archive_without_record_is_not_adopted(tmp_path):
 
 def test_two_publishers_at_once(tmp_path):
     """Both succeed, one publishes, and the hub is what a single one makes."""
+    command = (NAME, "--hub", tmp_path / "hub", "--cache", tmp_path / "cache", "--url", "http://one")
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        runs = list(pool.map(lambda _: publish(NAME, "--hub", tmp_path / "hub", "--url", "http://one"), range(2)))
+        runs = list(pool.map(lambda _: publish(*command), range(2)))
     assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
     stored = records.load_all(Storage(tmp_path / "hub"))
     assert [r["handle"] for r in stored] == [f"hubpress/{NAME}/1", f"hubpress/{NAME}_fe/1"]
@@ -214,16 +220,25 @@ def test_bad_checkpoint_is_refused_before_anything_is_written(repository, weight
 def test_pinned_checkpoint_that_differs_is_refused(tmp_path):
     rows = catalog.load()
     module = rows.find(NAME)
+    assert module.head == "classifier"
     object.__setattr__(module.variant, "sha256", "0" * 64)
     run = Publishing(rows, Storage(tmp_path / "hub"), base_url="http://x", cache=tmp_path / "cache")
     (result,) = run.run([module])
     assert result.state == "failed" and "the row pins 000000" in result.reason
-    assert not (tmp_path / "hub").exists()
+    assert not tree(tmp_path / "hub")
 
 
 def test_missing_file_in_the_mirror_is_named(tmp_path):
     (tmp_path / "mirror").mkdir()
-    done = publish("convnext_tiny_1k_224", "--hub", tmp_path / "hub", "--checkpoints", tmp_path / "mirror", "--cache", tmp_path / "c")
+    done = publish(
+        "convnext_tiny_1k_224",
+        "--hub",
+        tmp_path / "hub",
+        "--checkpoints",
+        tmp_path / "mirror",
+        "--cache",
+        tmp_path / "c",
+    )
     assert done.returncode == 1
     assert "convnext_tiny_1k_224_ema.pth" in done.stderr and "mirror" in done.stderr and "Traceback" not in done.stderr
 
@@ -231,10 +246,28 @@ def test_missing_file_in_the_mirror_is_named(tmp_path):
 def test_one_bad_row_leaves_the_others_alone(tmp_path):
     (tmp_path / "mirror").mkdir()
     done = publish(
-        NAME, "convnext_atto_1k_224", "--hub", tmp_path / "hub", "--checkpoints", tmp_path / "mirror", "--cache", tmp_path / "c"
+        NAME,
+        "convnext_atto_1k_224",
+        "--hub",
+        tmp_path / "hub",
+        "--checkpoints",
+        tmp_path / "mirror",
+        "--cache",
+        tmp_path / "c",
     )
     assert done.returncode == 1 and done.stdout.count("published") == 2 and done.stdout.count("failed") == 2
     assert (tmp_path / f"hub/hubpress/{NAME}/1/index.html").exists()
+
+
+def test_damaged_build_in_the_cache_is_made_again(hub, tmp_path, shared):
+    cache = tmp_path / "cache"
+    shutil.copytree(shared / "cache/hubpress", cache)
+    archives = list(cache.glob("builds/*/*.tar.gz"))
+    for archive in archives:
+        archive.write_bytes(archive.read_bytes()[:-1] + b"?")
+    assert publish(NAME, "--hub", tmp_path / "hub", "--cache", cache).returncode == 0
+    path = f"hubpress/{NAME}/1.tar.gz"
+    assert archives and (tmp_path / "hub" / path).read_bytes() == (hub / path).read_bytes()
 
 
 def test_hub_that_cannot_be_written(tmp_path):
@@ -249,11 +282,11 @@ def test_unknown_protocol():
     assert done.returncode == 1 and "nosuch" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_any_fsspec_url(tmp_path):
+def test_any_fsspec_url(shared):
     """The same transaction on storage that is no folder: fsspec's memory file system."""
     rows = catalog.load()
     storage = Storage("memory://publishing/hub")
-    run = Publishing(rows, storage, base_url="http://x", cache=tmp_path)
+    run = Publishing(rows, storage, base_url="http://x", cache=shared / "cache/hubpress")
     results = run.run(rows.expand([NAME]))
     assert [r.state for r in results] == ["published", "published"], results[0].reason
     assert run.write_pages() > 10 and run.write_pages() == 0

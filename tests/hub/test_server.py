@@ -570,6 +570,24 @@ def test_a_slow_client_holds_nobody(any_hub):
         assert get(f"{any_hub}/p/name/1{COMPRESSED}").content == ARCHIVE
 
 
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+def test_a_client_that_does_not_read_does_not_hold_a_server_that_stops(tmp_path, monkeypatch, caplog, kind):
+    monkeypatch.setattr(server_module, "GRACE_SECONDS", 0.2)
+    storage = Storage(tmp_path) if kind == "folder" else Storage(f"memory://{uuid.uuid4().hex}")
+    archive = bytes(20_000_000)  # more than the sockets' buffers take
+    storage.create("p/name/1.tar.gz", archive)
+    storage.create("p/name/1.json", record(archive))
+    with socket.socket() as connection:
+        with serve(storage) as url:
+            host, port = url.removeprefix("http://").split(":")
+            connection.connect((host, int(port)))
+            connection.sendall(b"GET /p/name/1.tar.gz HTTP/1.1\r\nHost: hub\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        with pytest.raises(requests.ConnectionError):
+            get(url)
+    assert "Exception" not in caplog.text
+
+
 def test_archives_of_a_folder_go_through_sendfile(folder, monkeypatch):
     """The zero-copy way is the one that is used: it would be slow, and nothing else would tell."""
     sent = []

@@ -411,6 +411,16 @@ def test_what_a_bucket_is_told(bucket, bucket_service, tmp_path):
     assert not [path for method, path in bucket_service.requests[before:] if "alt=media" in path]
 
 
+def test_what_is_damaged_on_the_way_does_not_stay(bucket, bucket_service, monkeypatch):
+    monkeypatch.setattr(bucket_service, "damage", (b"precious", b"precioux"))
+    with pytest.raises(StorageError, match=r"damaged on the way .*Run the same command again"):
+        bucket.create("p/n/1.json", b"precious")
+    monkeypatch.undo()
+    assert not bucket.exists("p/n/1.json")
+    bucket.create("p/n/1.json", b"precious")
+    assert bucket.read("p/n/1.json") == b"precious"
+
+
 def test_the_bucket_itself_refuses_a_second_create(bucket, monkeypatch):
     """The race between looking and writing is decided by the service, not by our look."""
     bucket.create("p/n/1.json", b"first")

@@ -46,7 +46,8 @@ class Variant:
 
     `top1` and `top5` are per cent and `gflops` is 10^9 multiply-adds, as `numbers` (a URL) printed them; None where the source
     has no figure. `pixel_range` is what float32 pixels span; `mean` and `std` apply to pixels scaled to [0, 1].
-    `checkpoint` is a URL, or a path inside the repository. `evaluation` is an `.npz` of labelled images, or None.
+    `checkpoint` is a URL, or a path inside the repository. `evaluation` is an `.npz` of labelled images, or None. `classes` is None
+    for a checkpoint without a head.
     """
 
     file: str
@@ -61,7 +62,7 @@ class Variant:
     network_architecture: str
     architecture: dict[str, Any]
     resolution: int
-    classes: int
+    classes: int | None
     labels: str | None
     transform: str
     normalization: str
@@ -139,37 +140,39 @@ class Catalog:
 
     def find(self, name: str) -> Module:
         """The module of a name or handle; raises `Unknown`."""
-        return self.expand([name], kinds=("module",))[0]
+        return self.expand([name], kinds=())[0]
 
-    def expand(self, names: Iterable[str], kinds=("module", "family", "collection")) -> list[Module]:
-        """Modules for names of modules (or their handles), families, collections, or unique beginnings of module names.
+    def expand(self, names: Iterable[str], kinds=("row", "family", "collection")) -> list[Module]:
+        """Modules for names of rows, modules (or their handles), families, collections, or unique beginnings of a row's name.
 
         Raises `Unknown` with every name that is none, each with suggestions.
         """
         modules = self.modules
         by_name = {m.name: m for m in modules}
         by_handle = {m.handle: m for m in modules}
+        by_row: dict[str, list[Module]] = {}
+        for module in modules:
+            by_row.setdefault(module.variant.stem, []).append(module)
         collections = {c.name: c for c in self.collections}
         families = {v.family for v in self.variants}
         found: dict[str, Module] = {}
         unknown = []
         for name in names:
-            if name in by_name:
-                hits = [by_name[name]]
-            elif name in by_handle:
+            if name in by_handle:
                 hits = [by_handle[name]]
+            elif "row" in kinds and name in by_row:
+                hits = by_row[name]
+            elif name in by_name:
+                hits = [by_name[name]]
             elif "collection" in kinds and name in collections:
                 hits = [m for m in modules if collections[name].selects(m.variant.facts())]
             elif "family" in kinds and name in families:
                 hits = [m for m in modules if m.variant.family == name]
             else:
-                hits = [m for m in modules if m.variant.stem == name]
-                if not hits:
-                    stems = {m.variant.stem for m in modules if m.name.startswith(name)}
-                    if len(stems) == 1 and len(name) >= 4:
-                        hits = [m for m in modules if m.variant.stem in stems]
+                begun = [stem for stem in by_row if "row" in kinds and stem.startswith(name) and len(name) >= 4]
+                hits = by_row[begun[0]] if len(begun) == 1 else []
             if not hits:
-                known = dict.fromkeys([*by_name, *collections, *families])
+                known = dict.fromkeys([*by_name, *by_row, *collections, *families])
                 close = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or [k for k in known if name in k][:4]
                 hint = f"did you mean {', '.join(close)}?" if close else "`tools/publish.py --dry-run` lists all names"
                 unknown.append(f"no module, family or collection is called {name!r}; {hint}")
@@ -304,6 +307,11 @@ def _variant(
             f"evaluation data modules/{evaluation} does not exist",
             "put the labelled images there, or drop `evaluation`",
         )
+    if data[data_key]["classes"] is None and "classifier" in heads:
+        table.complain(
+            f"has a classifier, but data.{data_key} has no `classes`",
+            f'add `classes = ...` to data.{data_key}, or `heads = ["feature_extractor"]` to the row of a checkpoint without a head',
+        )
     names = {}
     for head in heads:
         if not patterns[head]:
@@ -352,11 +360,11 @@ def _data(values: dict, file: str, row: str, tags, root: Path, problems: Problem
     found = {
         "data_text": table.take("text", str),
         "datasets": table.take("datasets", list, of=str, choices=tags["dataset"]),
-        "classes": table.take("classes", int),
+        "classes": table.take("classes", int, None),
         "labels": table.take("labels", str, None),
     }
     table.finish()
-    if None in (found["data_text"], found["datasets"], found["classes"]):
+    if None in (found["data_text"], found["datasets"]):
         return None
     found["datasets"] = tuple(found["datasets"])
     if found["labels"]:

@@ -5,7 +5,8 @@
     publisher.write_pages()
 
 An archive is created first, checked where it arrived, and only then its record: without a record a module does not
-exist, so whatever is killed whenever, the hub stays readable, and the same command finishes the job. Nothing published is ever overwritten.
+exist, so whatever is killed whenever, the hub stays readable,
+and the same command finishes the job. Nothing published is ever overwritten.
 """
 
 import datetime
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,7 +75,7 @@ def nothing(*_arguments) -> None:
 class Publishing:
     """One run against one hub.
 
-    `cache` is the folder of downloaded checkpoints, `mirrors` a folder or URL with upstream files by name, `base_url` what handles
+    `cache` is the folder that keeps downloaded checkpoints and finished builds, `mirrors` a folder or URL with upstream files by name, `base_url` what handles
     begin with. `report(variant, stage, done, total)` is called from the threads that do the work; bytes are None between transfers.
     """
 
@@ -86,6 +88,7 @@ class Publishing:
 
     def run(self, modules: list[Module], jobs: int = 1) -> list[Result]:
         """Publish `modules`, `jobs` rows at a time; a row that fails leaves the others alone."""
+        self.storage.prepare()
         rows: dict[str, list[Module]] = {}
         for module in modules:
             rows.setdefault(f"{module.variant.stem}/{module.variant.version}", []).append(module)
@@ -113,25 +116,73 @@ class Publishing:
         published = {module.handle: records.load(self.storage, module.handle) for module in modules}
         if all(record and record["build"]["key"] == spec["build"]["key"] for record in published.values()):
             return [Result(module, "unchanged", record=published[module.handle]) for module in modules]
-        with tempfile.TemporaryDirectory(prefix="hubpress-") as folder:
-            out = Path(folder) / "out"
-            specification = Path(folder) / "spec.json"
-            specification.write_text(json.dumps(spec))
-            self._process(variant, "builders.build", specification, out)
-            self._process(variant, "builders.check", specification, out)
-            built = json.loads((out / "build.json").read_text())["heads"]
-            checked = json.loads((out / "check.json").read_text())
-            results = []
-            for module in modules:
-                head = module.head
-                file = Path(folder) / f"{head}.tar.gz"
-                self.report(variant, f"pack {head}", None, None)
-                packed = archive.pack(
-                    out / head, file, lambda done, total, head=head: self.report(variant, f"pack {head}", done, total)
-                )
-                record = records.assemble(module, spec, built[head], checked[head], packed, now())
-                results.append(self._commit(module, file, packed, record, published[module.handle]))
-            return results
+        made = self._made(variant, spec)
+        results = []
+        for module in modules:
+            built, checked, packed = (made[key][module.head] for key in ("built", "checked", "packed"))
+            record = records.assemble(module, spec, built, checked, packed, now())
+            file = self._builds / spec["build"]["key"] / f"{module.head}.tar.gz"
+            results.append(self._commit(module, file, packed, record, published[module.handle]))
+        return results
+
+    @property
+    def _builds(self) -> Path:
+        return self.cache / "builds"
+
+    def _made(self, variant: Variant, spec: dict[str, Any]) -> dict[str, Any]:
+        """The checked archives of a row, `<cache>/builds/<key>/<head>.tar.gz`, and what was found out: kept, or made now.
+
+        The key covers everything that decides the bytes, and an archive whose digest is not the one noted is made again.
+        """
+        kept = self._builds / spec["build"]["key"]
+        try:
+            made = json.loads((kept / "made.json").read_text())
+            self.report(variant, "reuse the build", None, None)
+            if all(sha256(kept / f"{head}.tar.gz") == made["packed"][head]["sha256"] for head in spec["heads"]):
+                return made
+            shutil.rmtree(kept)
+        except FileNotFoundError:
+            pass
+        self._builds.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=self._builds) as folder:
+            made = self._make(variant, spec, Path(folder))
+            try:
+                (Path(folder) / "kept").rename(kept)
+            except OSError:  # another process made the same meanwhile
+                if not (kept / "made.json").exists():
+                    raise
+        return made
+
+    def _make(self, variant: Variant, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Build, check and pack all heads of a row below `folder`; the archives and `made.json` end up in `folder/kept`."""
+        out, specification, kept = folder / "out", folder / "spec.json", folder / "kept"
+        specification.write_text(json.dumps(spec))
+        self._process(variant, "builders.build", specification, out)
+        self._process(variant, "builders.check", specification, out)
+        made = {
+            "built": json.loads((out / "build.json").read_text())["heads"],
+            "checked": json.loads((out / "check.json").read_text()),
+            "packed": {},
+        }
+        kept.mkdir()
+        for head in spec["heads"]:
+            stage = f"pack {head}"
+            packed = archive.pack(
+                out / head,
+                kept / f"{head}.tar.gz",
+                lambda done, total, stage=stage: self.report(variant, stage, done, total),
+            )
+            shutil.rmtree(out / head)
+            made["packed"][head] = {
+                "bytes": packed.size,
+                "unpacked_bytes": packed.unpacked_size,
+                "sha256": packed.sha256,
+                "content_sha256": packed.content_sha256,
+                "md5": packed.md5,
+                "members": sum(not member.is_folder for member in packed.members),
+            }
+        (kept / "made.json").write_text(json.dumps(made))
+        return made
 
     def _commit(
         self, module: Module, file: Path, packed, record: dict[str, Any], existing: dict[str, Any] | None
@@ -157,24 +208,24 @@ class Publishing:
                         f"{module.variant.version + 1}"
                     ) from None
         if existing is None:
-            self.storage.verify(where["archive"], packed.size, packed.sha256, packed.md5)
+            self.storage.verify(where["archive"], packed["bytes"], packed["sha256"], packed["md5"])
             try:
                 self.storage.create(where["record"], records.encode(record), content_type="application/json")
                 return Result(module, "published", record=record)
             except AlreadyThere:
                 existing = records.load(self.storage, module.handle)
-        if existing["archive"]["sha256"] == packed.sha256:
+        if existing["archive"]["sha256"] == packed["sha256"]:
             return Result(module, "unchanged", record=existing)
         raise PublishError(
             f"{module.handle} is published with other bytes (sha256 {existing['archive']['sha256'][:12]}..., these are "
-            f"{packed.sha256[:12]}...), and what is published never changes; publish version {module.variant.version + 1}: "
+            f"{packed['sha256'][:12]}...), and what is published never changes; publish version {module.variant.version + 1}: "
             f"set `version = {module.variant.version + 1}` in its row of {module.variant.file}"
         )
 
     def _holds(self, path: str, packed) -> bool:
         """Whether the stored archive is the packed one."""
         try:
-            self.storage.verify(path, packed.size, packed.sha256, packed.md5)
+            self.storage.verify(path, packed["bytes"], packed["sha256"], packed["md5"])
             return True
         except NotThere:
             raise
@@ -187,7 +238,7 @@ class Publishing:
             return self.catalog.root / variant.checkpoint
         return fetch(
             variant.checkpoint,
-            cache=self.cache,
+            cache=self.cache / "checkpoints",
             mirrors=self.mirrors,
             sha256=variant.sha256,
             progress=lambda done, total: self.report(variant, "fetch", done, total),
@@ -218,7 +269,8 @@ class Publishing:
             "versions": self.versions,
         }
         labels = self._labels(variant)
-        key = _digest(json.dumps([module, labels, self.sources], sort_keys=True))
+        evaluation = self.catalog.root / "modules" / variant.evaluation if variant.evaluation else None
+        key = _digest(json.dumps([module, labels, self.sources, evaluation and sha256(evaluation)], sort_keys=True))
         spec = {
             "module": module,
             "labels": labels,
@@ -227,8 +279,8 @@ class Publishing:
             "checkpoint_path": str(path),
             "file": variant.file,
         }
-        if variant.evaluation:
-            spec["evaluation"] = {"path": str(self.catalog.root / "modules" / variant.evaluation)}
+        if evaluation:
+            spec["evaluation"] = {"path": str(evaluation)}
         return spec
 
     def _labels(self, variant: Variant) -> list[str] | None:
@@ -322,7 +374,9 @@ def _reason(module: str, code: int, log: str) -> str:
     if code < 0:
         killed = " (out of memory?)" if code == -9 else ""
         return f"{module} was killed by signal {-code}{killed}; run the same command again"
-    chatter = re.compile(r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following")
+    chatter = re.compile(
+        r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following"
+    )
     lines = [line for line in log.splitlines() if not chatter.match(line)]
     start = max((i for i, line in enumerate(lines) if line.startswith("Traceback")), default=None)
     if start is not None:

@@ -43,12 +43,12 @@ def encode(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def assemble(module, spec, built, checked, archive, published: str) -> dict[str, Any]:
+def assemble(module, spec, built, checked, packed, published: str) -> dict[str, Any]:
     """What is known of a module, as its record states it.
 
     Args:
       module: the catalogue's module; spec: what its build was asked for; built, checked: what `builders.build` and
-      `builders.check` found out about its head; archive: what `archive.pack` wrote; published: the time, ISO 8601 in UTC.
+      `builders.check` found out about its head; packed: sizes and digests of its archive; published: the time, ISO 8601 in UTC.
     """
     row = module.variant
     other = next((head for head in row.names if head != module.head), None)
@@ -75,15 +75,7 @@ def assemble(module, spec, built, checked, archive, published: str) -> dict[str,
             "top1": top1,
         },
         "checkpoint": spec["module"]["checkpoint"],
-        "archive": {
-            "path": paths(module.handle)["archive"],
-            "bytes": archive.size,
-            "unpacked_bytes": archive.unpacked_size,
-            "sha256": archive.sha256,
-            "content_sha256": archive.content_sha256,
-            "md5": archive.md5,
-            "members": sum(not member.is_folder for member in archive.members),
-        },
+        "archive": {"path": paths(module.handle)["archive"], **packed},
         "verification": {
             "golden_tolerance": 1e-4,
             "keras_difference": checked["keras_difference"],

@@ -101,7 +101,7 @@ def application(storage: Storage) -> Callable:
             await _send(answer, scope, receive, send)
         finally:
             if answer.file:
-                await run_in_threadpool(answer.file.close)
+                answer.file.close()
 
     return respond
 
@@ -538,7 +538,10 @@ class _SendfileProtocol(H11Protocol):
             if not message.get("more_body", False):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await self._application(scope, receive, send_or_sendfile)
+        try:
+            await self._application(scope, receive, send_or_sendfile)
+        except asyncio.CancelledError:  # the server stops, and this client was too slow for its grace
+            _hang_up(cycle)
 
     async def _sendfile(self, cycle, file: BinaryIO, offset: int, count: int) -> bool:
         """Sends a piece of a file; False if the client went away meanwhile."""
@@ -551,12 +554,16 @@ class _SendfileProtocol(H11Protocol):
             # RuntimeError is what asyncio says about a transport that is closing.
             if isinstance(error, RuntimeError) and not cycle.transport.is_closing():
                 raise
-            cycle.transport.abort()
-            await asyncio.sleep(0)  # lets uvicorn learn that the connection is lost
+            _hang_up(cycle)
             return False
         if sent != count:
             raise RuntimeError(f"{getattr(file, 'name', 'a file')} ended {count - sent} bytes too early")
         return True
+
+
+def _hang_up(cycle) -> None:
+    cycle.transport.abort()
+    cycle.disconnected = True  # uvicorn will learn it in a moment, and should not wonder about half an answer before
 
 
 # Running

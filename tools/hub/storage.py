@@ -179,6 +179,14 @@ class Storage:
 
     # Writing
 
+    def prepare(self) -> None:
+        """Makes a folder hub if there is none, and raises StorageError if nothing can be written there: before work begins."""
+        if self._root is not None:
+            with _explained(f"write into the hub {self.url}"):
+                _make_folders(self._root)
+                if not os.access(self._root, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._root))
+
     def create(
         self,
         path: str,
@@ -293,15 +301,21 @@ class Storage:
             # Asked first because not every file system refuses by itself, and because no byte need travel then.
             if create_only and self._information(path) is not None:
                 raise FileExistsError(target)
-            if isinstance(source, bytes):
-                self._filesystem.pipe_file(target, source, mode=mode, **settings)
-                if progress:
-                    progress(len(source), len(source))
-            elif create_only and self._protocol == "memory":
-                # fsspec's own put_file looks first and writes later; pipe_file does both at once.
-                self._filesystem.pipe_file(target, pathlib.Path(source).read_bytes(), mode=mode)
-            else:
-                self._filesystem.put_file(os.fspath(source), target, mode=mode, callback=Forward(), **settings)
+            try:
+                if isinstance(source, bytes):
+                    self._filesystem.pipe_file(target, source, mode=mode, **settings)
+                    if progress:
+                        progress(len(source), len(source))
+                elif create_only and self._protocol == "memory":
+                    # fsspec's own put_file looks first and writes later; pipe_file does both at once.
+                    self._filesystem.pipe_file(target, pathlib.Path(source).read_bytes(), mode=mode)
+                else:
+                    self._filesystem.put_file(os.fspath(source), target, mode=mode, callback=Forward(), **settings)
+            except Exception as error:
+                # Damaged on the way, it lies there under its name: what we just made, we may remove.
+                if type(error).__name__ == "ChecksumError":
+                    self._filesystem.rm_file(target)
+                raise
             self._filesystem.invalidate_cache()
 
     # Reading
