@@ -230,31 +230,14 @@ def test_pinned_checkpoint_that_differs_is_refused(tmp_path):
 
 def test_missing_file_in_the_mirror_is_named(tmp_path):
     (tmp_path / "mirror").mkdir()
-    done = publish(
-        "convnext_tiny_1k_224",
-        "--hub",
-        tmp_path / "hub",
-        "--checkpoints",
-        tmp_path / "mirror",
-        "--cache",
-        tmp_path / "c",
-    )
+    done = publish("convnext_tiny_1k_224", "--hub", tmp_path / "hub", "--checkpoints", tmp_path / "mirror")
     assert done.returncode == 1
     assert "convnext_tiny_1k_224_ema.pth" in done.stderr and "mirror" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_one_bad_row_leaves_the_others_alone(tmp_path):
     (tmp_path / "mirror").mkdir()
-    done = publish(
-        NAME,
-        "convnext_atto_1k_224",
-        "--hub",
-        tmp_path / "hub",
-        "--checkpoints",
-        tmp_path / "mirror",
-        "--cache",
-        tmp_path / "c",
-    )
+    done = publish(NAME, "convnext_atto_1k_224", "--hub", tmp_path / "hub", "--checkpoints", tmp_path / "mirror")
     assert done.returncode == 1 and done.stdout.count("published") == 2 and done.stdout.count("failed") == 2
     assert (tmp_path / f"hub/hubpress/{NAME}/1/index.html").exists()
 

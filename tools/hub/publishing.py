@@ -75,8 +75,9 @@ def nothing(*_arguments) -> None:
 class Publishing:
     """One run against one hub.
 
-    `cache` is the folder that keeps downloaded checkpoints and finished builds, `mirrors` a folder or URL with upstream files by name, `base_url` what handles
-    begin with. `report(variant, stage, done, total)` is called from the threads that do the work; bytes are None between transfers.
+    `cache` is the folder that keeps downloaded checkpoints and finished builds, `mirrors` a folder or URL with upstream files by
+    name, `base_url` what handles begin with. `report(variant, stage, done, total)` is called from the threads that do the work;
+    bytes are None between transfers.
     """
 
     catalog: Catalog
@@ -188,9 +189,14 @@ class Publishing:
         self, module: Module, file: Path, packed, record: dict[str, Any], existing: dict[str, Any] | None
     ) -> Result:
         """Store the archive, check what arrived, and create the record. The record's creation is the publication."""
+        from tools.pages import crosscheck
+
         where = records.paths(module.handle)
         stage = f"store {module.head}"
         if existing is None:
+            crosscheck.require(
+                record, module=module, file=file, packed=packed, catalog=self.catalog, base_url=self.base_url
+            )
             try:
                 self.storage.create(
                     where["archive"],
