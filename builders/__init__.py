@@ -8,7 +8,7 @@ logits = model(images)                     # [batch, height, width, 3], float32,
 
 import importlib
 
-FAMILIES = ("convnext",)
+FAMILIES = ("convnext", "convnextv2", "regnety", "vit")
 
 
 def family_module(family: str):
@@ -25,27 +25,32 @@ def create(family, *, num_classes=1000, include_top=True, input_shape=None, inpu
     `include_top=False` it is the last map, or with `pooling="avg"` the feature vector. `architecture` are the family's own
     arguments (see its file). Raises ValueError for an unknown family, TypeError for an argument that it does not have.
     """
-    module = family_module(family)
-    return module.create(
+    model = family_module(family).create(
         num_classes=num_classes,
         include_top=include_top,
         input_shape=input_shape,
         input_tensor=input_tensor,
         **architecture,
     )
+    model.family = family  # restore and write ask for it
+    return model
 
 
 def arguments(row):
-    """The `architecture` arguments of `create` for a row of the catalogue: its own, and what its family derives from the row."""
+    """The arguments of `create` for a row of the catalogue: its own, and what its family derives from the row.
+
+    A row without classes has a checkpoint without a head, and gets the model that gives the feature vector.
+    """
     derive = getattr(family_module(row["family"]), "arguments", None)
-    return derive(row) if derive else dict(row["architecture"])
+    own = derive(row) if derive else dict(row["architecture"])
+    return own if row["classes"] else own | {"include_top": False, "pooling": "avg"}
 
 
-def restore(model, path, *, key=None):
+def restore(model, path, *, key=None, resize=True):
     """Load an upstream checkpoint into `model`, strictly; returns the recognised format (see builders/weights.py:restore)."""
     from builders import weights
 
-    return weights.restore(model, family_module(_family_of(model)), path, key=key)
+    return weights.restore(model, family_module(_family_of(model)), path, key=key, resize=resize)
 
 
 def write(model, path, format):
@@ -56,9 +61,11 @@ def write(model, path, format):
 
 
 def _family_of(model) -> str:
-    """The family that built `model`: its layers say so, since their names are the family's."""
+    """The family that built `model`; of a model that was loaded or cut, its layers say so, since their names are the family's."""
     from builders import weights
 
+    if getattr(model, "family", None) in FAMILIES:
+        return model.family
     names = [layer.name for layer in model.layers if layer.weights]
     for family in FAMILIES:
         rows = family_module(family).WEIGHTS

@@ -21,7 +21,7 @@ def build(spec, out):
     import numpy as np
 
     import builders
-    from builders import export, layers
+    from builders import counting, export, layers
 
     row, out, where = spec["module"]["row"], Path(out), f"{spec['file']}: {spec['module']['row']['stem']}"
     out.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def build(spec, out):
     stage("restore")
     with layers.deferred_weights():
         model = builders.create(row["family"], num_classes=row["classes"], **builders.arguments(row))
-    format = builders.restore(model, path)
+    format = builders.restore(model, path, resize=False)  # the row says the size that its figures are for
     if format.split("_")[0] != row["format"]:
         raise ValueError(
             f"{where}: {Path(path).name} is in {format} format, the row says {row['format']}; correct one of them"
@@ -49,7 +49,7 @@ def build(spec, out):
         found["heads"][head] = {
             "parameters": part.count_params(),
             "trainable_parameters": sum(int(np.prod(v.shape)) for v in part.trainable_variables),
-            "multiply_adds": export.multiply_adds(part, row["resolution"]),
+            "multiply_adds": counting.multiply_adds(part, row["resolution"]),
             "signature": export.signature(head, row, part),
         }
     (out / "build.json").write_text(json.dumps(found))

@@ -28,9 +28,11 @@ ARCHITECTURE = {
     "convnext": ("depths", "dims"),
     "convnextv2": ("depths", "dims"),
     "regnety": ("w0", "wa", "wm", "depth", "group_size"),
-    # The .npz and the timm checkpoints of one architecture belong to two definitions (GELU, epsilons, standardisation).
-    "vit": ("patch", "hidden", "mlp", "heads", "layers", "resnet", "resnet_width_factor", "format"),
+    "vit": ("patch", "hidden", "mlp", "heads", "layers", "resnet", "resnet_width_factor"),
 }
+# The .npz and the timm checkpoints of one architecture belong to two definitions (GELU, epsilons, standardisation); in the timm
+# cases the width factor is that of the ResNet's stages, not of its stem.
+VIT_DEFINITIONS = {"augreg_npz": {"definition": "jax"}, "timm": {"definition": "timm", "stem_width": 64}}
 FIXED_SIZE_FAMILIES = ("vit",)  # made for one image size; the checkpoint's position embedding is resized to it
 
 
@@ -126,6 +128,8 @@ def _output_differences(folder):
 
     def make(shape):
         architecture = {key: case[key] for key in ARCHITECTURE[family] if key in case}
+        if family == "vit":
+            architecture |= VIT_DEFINITIONS[case["format"]]
         model = builders.create(family, num_classes=case["num_classes"], input_shape=shape, **architecture)
         builders.restore(model, folder / case["checkpoint"])
         return keras.Model(model.input, [model.output, model.get_layer("features").output])

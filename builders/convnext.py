@@ -34,6 +34,7 @@ def create(
     input_tensor=None,
     drop_path_rate=0.0,
     layer_scale=1e-6,
+    isotropic=False,
     name="convnext",
 ):
     """Build a ConvNeXt on normalised images.
@@ -48,26 +49,72 @@ def create(
       input_tensor: a Keras tensor to build on instead.
       drop_path_rate: stochastic depth of the last block; earlier ones grow linearly to it. Active in training only.
       layer_scale: initial value of the layer scale; 0 leaves it out.
+      isotropic: one stage on 16x16 patches, as in a ViT (section 3.3 of the paper; models/convnext_isotropic.py).
 
     Returns:
       A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
     """
+
+    def block(x, width, share, name):
+        return _block(x, width, drop_path_rate, share, layer_scale, name)
+
+    return network(
+        block,
+        depths=depths,
+        dims=dims,
+        num_classes=num_classes,
+        include_top=include_top,
+        pooling=pooling,
+        input_shape=input_shape,
+        input_tensor=input_tensor,
+        isotropic=isotropic,
+        name=name,
+    )
+
+
+def network(
+    block,
+    *,
+    depths,
+    dims,
+    num_classes,
+    include_top,
+    pooling,
+    input_shape,
+    input_tensor,
+    name,
+    isotropic=False,
+    final_norm=True,
+):
+    """What all ConvNeXts have around their blocks: stem, downsampling, head (arguments as in `create`).
+
+    `block(x, width, share, name)` makes one block; `share` is its part of the drop path rate, from 0 at the first to 1 at the last.
+    `final_norm=False` makes the plain global average the feature vector.
+    """
+    if pooling not in (None, "avg"):
+        raise ValueError(f"pooling={pooling!r}; use 'avg' for the feature vector or None for the map")
+    if isotropic and len(dims) != 1:
+        raise ValueError(f"an isotropic ConvNeXt has one stage, not {len(dims)}; write depths=(18,), dims=(384,)")
     images = keras.Input(input_shape or (None, None, 3), name="images") if input_tensor is None else input_tensor
-    x = Convolution(dims[0], 4, strides=4, name="stem.conv")(images)
-    x = LayerNormalization(epsilon=EPSILON, name="stem.norm")(x)
+    if isotropic:
+        x = Convolution(dims[0], 16, strides=16, name="stem")(images)
+    else:
+        x = Convolution(dims[0], 4, strides=4, name="stem.conv")(images)
+        x = LayerNormalization(epsilon=EPSILON, name="stem.norm")(x)
     total, position = sum(depths), 0
     for stage, (depth, width) in enumerate(zip(depths, dims, strict=True)):
         prefix = f"stages.{stage}"
         if stage:
             x = LayerNormalization(epsilon=EPSILON, name=f"{prefix}.downsample.norm")(x)
             x = Convolution(width, 2, strides=2, name=f"{prefix}.downsample.conv")(x)
-        for block in range(depth):
-            share = position / max(1, total - 1)
-            x = _block(x, width, drop_path_rate, share, layer_scale, f"{prefix}.blocks.{block}")
+        for number in range(depth):
+            label = f"blocks.{number}" if isotropic else f"{prefix}.blocks.{number}"
+            x = block(x, width, position / max(1, total - 1), label)
             position += 1
     if include_top or pooling == "avg":
-        x = GlobalAverage(name="pool", dtype="float32")(x)
-        x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
+        x = GlobalAverage(name="pool" if final_norm else "features", dtype="float32")(x)
+        if final_norm:
+            x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
     if include_top:
         x = Linear(num_classes, name="head", dtype="float32")(x)
     inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
@@ -103,12 +150,21 @@ WEIGHTS = table(
     features                      norm      head.norm                     norm                    classifier.0
     head                          linear    head.fc                       head                    classifier.2
     """
+) + table(  # the isotropic ones, of which only Facebook has weights
+    """
+    ours               kind      facebook
+    stem               conv      stem
+    blocks.{b}.conv_dw depthwise blocks.{b}.dwconv
+    blocks.{b}.norm    norm      blocks.{b}.norm
+    blocks.{b}.mlp.fc1 linear    blocks.{b}.pwconv1
+    blocks.{b}.mlp.fc2 linear    blocks.{b}.pwconv2
+    blocks.{b}.scale   vector    blocks.{b}.gamma
+    """
 )
 FORMATS = {
     "timm": Format("timm"),
-    "timm_conv_mlp": Format(
-        "timm", kinds={"linear": "pointwise", "head": "linear"}
-    ),  # MLPs as 1x1 convolutions (atto to nano)
+    # MLPs as 1x1 convolutions (atto to nano)
+    "timm_conv_mlp": Format("timm", kinds={"linear": "pointwise", "head": "linear"}),
     "facebook": Format("facebook"),
     "torchvision": Format("torchvision", kinds={"vector": "column"}),
 }

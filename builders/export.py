@@ -18,7 +18,6 @@ from builders.layers import override_drop_path
 from builders.preprocessing import Transform, preprocess
 
 OUTPUTS = {"classifier": "logits", "feature_extractor": "features"}
-MULTIPLY_OPS = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum")
 
 
 def head_model(model, head):
@@ -48,7 +47,7 @@ def save(model, head, described, directory, labels=None):
         "serving_default": _signature(forward, tf.float32, OUTPUTS[head]),
         "serving_uint8": _signature(forward, tf.uint8, OUTPUTS[head]),
     }
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)  # of grouped convolutions
     tf.saved_model.save(root, str(directory), signatures, options)
     _slim(directory)
     extra = directory / "assets.extra"
@@ -93,27 +92,6 @@ def signature(head, row, model):
         "outputs": [{"name": OUTPUTS[head], "dtype": "float32", "shape": [None, int(model.output.shape[-1])]}],
         "arguments": {"training": False, "drop_path_rate": 0.0},
     }
-
-
-def multiply_adds(model, resolution):
-    """Multiply-adds of one image through convolutions and matrix products, counted on the traced graph."""
-    traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(
-        tf.TensorSpec([1, resolution, resolution, 3], tf.float32)
-    )
-    total = 0
-    for op in traced.graph.get_operations():
-        if op.type not in MULTIPLY_OPS:
-            continue
-        output, weight = op.outputs[0].shape.num_elements(), op.inputs[1].shape
-        if op.type in ("Conv2D", "DepthwiseConv2dNative"):
-            total += output * (weight[:3] if op.type == "Conv2D" else weight[:2]).num_elements()
-        else:
-            total += output * op.inputs[0].shape[-2 if op.type != "Einsum" and _transposed(op) else -1]
-    return total
-
-
-def _transposed(op):
-    return op.get_attr("transpose_a") if op.type == "MatMul" else op.get_attr("adj_x")
 
 
 def _forward(model, described):
@@ -174,19 +152,26 @@ def _labels(root):
 
 
 def _slim(directory):
-    """Drop what TensorFlow infers again when it loads a graph, and make the fingerprint a function of the content.
+    """Drop what a loaded graph does not need, and make the fingerprint a function of the content.
 
-    The shapes of all intermediate results are an eighth of the graph; the fingerprint's identifier is drawn at random.
+    TensorFlow infers the shapes of intermediate results again, and the names of nodes inside functions, each repeated by all who
+    use it, are over half of a graph. The fingerprint's identifier would be drawn at random.
     """
     path = directory / "saved_model.pb"
     saved = saved_model_pb2.SavedModel()
     saved.ParseFromString(path.read_bytes())
+    names = {}
     for graph in saved.meta_graphs:
         for function in graph.graph_def.library.function:
             for node in function.node_def:
                 node.attr.pop("_output_shapes", None)
+            names[function.signature.name] = _shorten_names(function)
         for node in graph.graph_def.node:
             node.attr.pop("_output_shapes", None)
+        for node in graph.object_graph_def.nodes:  # custom gradients keep results of the functions that they belong to
+            if node.WhichOneof("kind") == "captured_tensor":
+                name, _, output = node.captured_tensor.name.partition(":")
+                node.captured_tensor.name = f"{names[node.captured_tensor.concrete_function][name]}:{output}"
     content = saved.SerializeToString(deterministic=True)
     path.write_bytes(content)
     path = directory / "fingerprint.pb"
@@ -195,6 +180,44 @@ def _slim(directory):
     fingerprint.saved_model_checksum = int.from_bytes(hashlib.sha256(content).digest()[:8])
     fingerprint.uuid = str(int.from_bytes(hashlib.sha256(content).digest()[:16]))
     path.write_bytes(fingerprint.SerializeToString(deterministic=True))
+
+
+def _shorten_names(function):
+    """Call the nodes of a function by their operation and a number, and the variables that it captures by a number.
+
+    Returns {old name: new name}.
+    """
+    names = {}
+    for index, argument in enumerate(function.signature.input_arg):
+        names[argument.name] = argument.name
+        if argument.type == tf.resource.as_datatype_enum:  # a captured variable: nobody passes it by name
+            names[argument.name] = argument.name = f"v{index}"
+            function.arg_attr[index].attr.pop("_user_specified_name", None)
+    taken = set(names.values())
+    counts = {}
+    for node in function.node_def:
+        counts[node.op] = counts.get(node.op, -1) + 1
+        while f"{node.op}_{counts[node.op]}" in taken:
+            counts[node.op] += 1
+        names[node.name] = f"{node.op}_{counts[node.op]}"
+
+    def renamed(reference):  # ^node, node:output:index, or the name of an argument
+        control, reference = reference.startswith("^"), reference.removeprefix("^")
+        name, colon, output = reference.partition(":")
+        return "^" * control + names[name] + colon + output
+
+    for node in function.node_def:
+        node.name = names[node.name]
+        node.input[:] = [renamed(reference) for reference in node.input]
+        node.ClearField("experimental_debug_info")
+        places = node.attr["_class"].list.s if "_class" in node.attr else []
+        for index, place in enumerate(places):
+            prefix, _, name = place.decode().partition("@")
+            places[index] = f"{prefix}@{names.get(name, name)}".encode()
+    for returned in (function.ret, function.control_ret):
+        for key, reference in list(returned.items()):
+            returned[key] = renamed(reference)
+    return names
 
 
 def _written(path, text):

@@ -12,15 +12,18 @@ import math
 import keras
 import tensorflow as tf
 
-_DEFERRED = contextvars.ContextVar("deferred_weights", default=False)
+_DEFERRED = contextvars.ContextVar("deferred_weights", default=None)
 _DROP_PATH_RATE = contextvars.ContextVar("drop_path_rate", default=None)
 register = keras.saving.register_keras_serializable("hubpress")
 
 
 @contextlib.contextmanager
-def deferred_weights():
-    """Build layers without drawing initial values: a variable that no checkpoint sets stays NaN, and shows."""
-    token = _DEFERRED.set(True)
+def deferred_weights(initializer=None):
+    """Build layers without drawing initial values: a variable that no checkpoint sets stays NaN, and shows.
+
+    `initializer`: a Keras initialiser to use instead of NaN.
+    """
+    token = _DEFERRED.set(initializer or keras.initializers.Constant(math.nan))
     try:
         yield
     finally:
@@ -38,9 +41,10 @@ def override_drop_path(rate):
 
 
 def initializer(value):
-    """The initial value of a weight: a standard deviation (truncated normal), "zeros", "ones" or a constant's `(value,)`."""
+    """The initial value of a weight: a standard deviation (truncated normal), "zeros", "ones", a constant's `(value,)`, or a
+    Keras initialiser's configuration (a dict)."""
     if _DEFERRED.get():
-        return keras.initializers.Constant(math.nan)
+        return _DEFERRED.get()
     if isinstance(value, tuple):
         return keras.initializers.Constant(value[0])
     if isinstance(value, float):
@@ -80,19 +84,19 @@ class Linear(keras.layers.Layer):
 
 @register
 class Convolution(keras.layers.Layer):
-    """2-D convolution `[batch, h, w, inputs] -> [batch, h', w', filters]`, kernel `[size, size, inputs / groups, filters]`.
+    """2-D convolution `[batch, h, w, inputs] -> [batch, h', w', filters]`, kernel `[size, size, inputs, filters]`.
 
     `padding`: "valid", "same" (TensorFlow's and XLA's rule) or a number of zero rows on each side (PyTorch's).
-    Grouped kernels go to `tf.nn.conv2d`, which runs them natively on a CPU.
+    Groups need more than `tf.nn.conv2d`: see builders/regnety.py.
     """
 
-    def __init__(self, filters, size, *, strides=1, padding="valid", groups=1, use_bias=True, stddev=0.02, **kwargs):
+    def __init__(self, filters, size, *, strides=1, padding="valid", use_bias=True, stddev=0.02, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.size, self.strides, self.padding = filters, size, strides, padding
-        self.groups, self.use_bias, self.stddev = groups, use_bias, stddev
+        self.use_bias, self.stddev = use_bias, stddev
 
     def build(self, input_shape):
-        shape = (self.size, self.size, input_shape[-1] // self.groups, self.filters)
+        shape = (self.size, self.size, input_shape[-1], self.filters)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer(self.stddev))
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=initializer("zeros"))
@@ -106,7 +110,7 @@ class Convolution(keras.layers.Layer):
         return (input_shape[0], rows, columns, self.filters)
 
     def get_config(self):
-        keys = ("filters", "size", "strides", "padding", "groups", "use_bias", "stddev")
+        keys = ("filters", "size", "strides", "padding", "use_bias", "stddev")
         return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
 
 

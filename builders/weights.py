@@ -22,11 +22,13 @@ class Kind:
     """How one of our variables lies in a checkpoint: the end of its key(s), and the change of layout in both directions.
 
     `read(arrays, shape)` makes our array of `shape` from the checkpoint's, `write(array)` the checkpoint's list from ours.
+    `adapt(arrays, layer)`, where a kind has it, first fits the checkpoint's arrays to a layer made for another image size.
     """
 
     suffixes: tuple[str, ...]
     read: Callable
     write: Callable
+    adapt: Callable | None = None
 
 
 def _transposed(axes, inverse):
@@ -90,6 +92,12 @@ class Weight:
     variable: object
     keys: tuple[str, ...]
     kind: Kind
+    layer: object = None
+
+    def arrays(self, tensors, resize: bool = True) -> list[np.ndarray]:
+        """What the checkpoint has for the variable, with `resize` fitted to the layer's image size."""
+        arrays = [tensors[key] for key in self.keys]
+        return self.kind.adapt(arrays, self.layer) if resize and self.kind.adapt else arrays
 
     def shape_error(self, arrays) -> str | None:
         """What is wrong with the checkpoint's shapes, or None."""
@@ -109,18 +117,24 @@ def weights(model, family, format: str) -> list[Weight]:
             continue
         row, numbers = _row(family.WEIGHTS, layer.name)
         kind = style.kinds.get(row.template, style.kinds.get(row.kind, row.kind))
+        if style.column not in row.columns:
+            raise KeyError(layer.name)  # a format that cannot hold this model
         prefix = row.columns[style.column].format_map(_numbers(numbers))
         for variable in layer.variables:
             spec = getattr(family, "KINDS", KINDS)[kind][variable.name]
-            found.append(Weight(variable, tuple(prefix + suffix for suffix in spec.suffixes), spec))
+            found.append(Weight(variable, tuple(prefix + suffix for suffix in spec.suffixes), spec, layer))
     return found
 
 
-def restore(model, family, path, *, key: str | None = None) -> str:
+def restore(model, family, path, *, key: str | None = None, resize: bool = True) -> str:
     """Set every variable of `model` from the checkpoint at `path`; returns the name of the recognised format.
 
     Every tensor must be used exactly once, every variable set exactly once, shapes must agree and values be finite. Of a
     checkpoint with a head, a model without one leaves the head's tensors aside; nothing else. Nothing is assigned on failure.
+    With `resize`, what belongs to another image size (a position embedding) is resized the upstream way; without, it is misshaped.
+
+    A family may have `canonical(tensors)`, which undoes spellings that say the same (wrappers, stacked layers), and
+    `check_format(model, format)`, which says why a model computes another function than a format's weights are for.
 
     Raises:
       RestoreError: with the lists of missing, unused, misshaped and non-finite tensors.
@@ -128,11 +142,12 @@ def restore(model, family, path, *, key: str | None = None) -> str:
     """
     checkpoint = checkpoints.read(path, key=key)
     checkpoint.check_intact()
-    tensors = checkpoint.tensors
+    tensors = getattr(family, "canonical", dict)(checkpoint.tensors)
     format = recognise(model, family, tensors)
     if format is None:
         some = ", ".join(list(tensors)[:5])
         raise RestoreError(f"{path}: no known format of this family ({', '.join(family.FORMATS)}) has keys like {some}")
+    _require_format(model, family, format, path)
     plan = weights(model, family, format)
     used = {key for weight in plan for key in weight.keys}
     ignored = [re.compile(p) for p in (*family.FORMATS[format].ignored, *_top_patterns(model, family, format))]
@@ -141,12 +156,11 @@ def restore(model, family, path, *, key: str | None = None) -> str:
     misshaped, infinite = [], []
     for weight in plan:
         if all(key in tensors for key in weight.keys):
-            arrays = [tensors[key] for key in weight.keys]
-            error = weight.shape_error(arrays)
+            error = weight.shape_error(weight.arrays(tensors, resize))
             if error:
                 misshaped.append(error)
             else:
-                infinite += [k for k, a in zip(weight.keys, arrays, strict=True) if not checkpoints.all_finite(a)]
+                infinite += [key for key in weight.keys if not checkpoints.all_finite(tensors[key])]
     if missing or unused or misshaped or infinite:
         lists = {"missing": missing, "unused": unused, "misshaped": misshaped, "not finite": infinite}
         lines = [f"{path} ({format} format) does not fit the model {model.name}:"]
@@ -154,7 +168,7 @@ def restore(model, family, path, *, key: str | None = None) -> str:
         lines.append("  Is it the checkpoint of this variant? Check the row's architecture, classes and checkpoint.")
         raise RestoreError("\n".join(lines))
     for weight in plan:
-        value = weight.kind.read([tensors[key] for key in weight.keys], tuple(weight.variable.shape))
+        value = weight.kind.read(weight.arrays(tensors, resize), tuple(weight.variable.shape))
         weight.variable.assign(np.ascontiguousarray(value, dtype=np.float32))
         checkpoint.release()  # so that memory holds the weights once
     return format
@@ -162,8 +176,16 @@ def restore(model, family, path, *, key: str | None = None) -> str:
 
 def write(model, family, path, format: str) -> None:
     """Write every variable of `model` to `path` (`.safetensors` or `.npz`) under the names and layouts of `format`."""
+    _require_format(model, family, format, path)
+    try:
+        plan = weights(model, family, format)
+    except KeyError as error:
+        fits = ", ".join(family.FORMATS)
+        raise RestoreError(
+            f"{path}: the format {format!r} has nothing for {error} of {model.name}; formats: {fits}"
+        ) from None
     tensors = {}
-    for weight in weights(model, family, format):
+    for weight in plan:
         arrays = weight.kind.write(np.asarray(weight.variable))
         tensors.update({key: np.ascontiguousarray(a) for key, a in zip(weight.keys, arrays, strict=True)})
     checkpoints.write(path, tensors)
@@ -175,13 +197,20 @@ def recognise(model, family, tensors) -> str | None:
     def score(format):
         try:
             plan = weights(model, family, format)
-        except KeyError:  # a format that cannot hold this model
+        except KeyError:
             return 0, 0
         present = [w for w in plan if all(key in tensors for key in w.keys)]
-        return len(present), sum(w.shape_error([tensors[k] for k in w.keys]) is None for w in present)
+        return len(present), sum(w.shape_error(w.arrays(tensors)) is None for w in present)
 
     best = max(family.FORMATS, key=score)
     return best if score(best)[0] else None
+
+
+def _require_format(model, family, format, path):
+    """Raise RestoreError where weights in `format` would mean another function than `model` computes, as its family knows."""
+    reason = getattr(family, "check_format", lambda model, format: None)(model, format)
+    if reason:
+        raise RestoreError(f"{path}: {reason}")
 
 
 def _top_patterns(model, family, format) -> list[str]:
@@ -201,10 +230,10 @@ def _row(rows, layer_name):
 
 
 def _numbers(numbers: dict[str, int]) -> dict[str, int]:
-    """The counters of a layer's name, and what formats make of them: {s}, {s+1}, {2s}, {2s+1}."""
+    """The counters of a layer's name, and what formats make of them: {s}, {s+1}, {s-1}, {2s}, {2s+1}."""
     derived = dict(numbers)
     for name, n in numbers.items():
-        derived.update({f"{name}+1": n + 1, f"2{name}": 2 * n, f"2{name}+1": 2 * n + 1})
+        derived.update({f"{name}+1": n + 1, f"{name}-1": n - 1, f"2{name}": 2 * n, f"2{name}+1": 2 * n + 1})
     return derived
 
 

@@ -41,6 +41,12 @@ def parser() -> argparse.ArgumentParser:
         help="where downloads and builds are kept (default: %(default)s)",
     )
     arguments.add_argument("--jobs", type=int, default=1, metavar="N", help="rows built at the same time (default: 1)")
+    arguments.add_argument(
+        "--mirror-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="also write folders that are ready to upload to Hugging Face and Kaggle (see tools/pages/mirror.py)",
+    )
     arguments.add_argument("--dry-run", action="store_true", help="show the plan as a table, and do nothing")
     return arguments
 
@@ -91,7 +97,28 @@ def main(argv=None) -> int:
         console.problems("interrupted; nothing is half-published, and the same command goes on from here")
         return 130
     console.results(results, pages, storage.url, publishing.base_url)
+    if options.mirror_dir and not mirror(publishing, results, options.mirror_dir):
+        return 1
     return 1 if any(result.state == "failed" for result in results) else 0
+
+
+def mirror(publishing, results, directory: pathlib.Path) -> bool:
+    """Write the folders for other hubs of what is published by now; says what they are, or why there are none."""
+    from tools import console
+    from tools.hub.archive import ArchiveError
+    from tools.hub.storage import StorageError
+    from tools.pages import mirror
+
+    done = [result.record for result in results if result.state != "failed"]
+    try:
+        hub = mirror.gather(publishing.storage, publishing.catalog, publishing.base_url)
+        folders = mirror.write(done, storage=publishing.storage, hub=hub, directory=directory)
+    except (StorageError, ArchiveError, ValueError, OSError) as error:
+        console.problems(error)
+        return False
+    for folder in folders:
+        console.show(f"mirrored to {folder}")
+    return True
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         storage = Storage(options.hub)
         if not storage.is_there():
             raise StorageError(
-                f"There is no hub at {storage.url}. Publish one: python tools/publish.py --hub {options.hub}"
+                f"There is no hub at {storage.url}. Publish one: python tools/publish.py NAME --hub {options.hub}"
             )
         from tools.hub import server
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
             if made_for:
                 print(
                     f"The pages were made for {made_for}: their snippets name that address. For this one, run "
-                    f"python tools/publish.py --hub {options.hub} --url {url}",
+                    f"python tools/render.py --hub {options.hub} --url {url}",
                     file=sys.stderr,
                     flush=True,
                 )

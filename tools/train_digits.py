@@ -27,7 +27,11 @@ PEAK_RATE = 2e-3
 WEIGHT_DECAY = 0.05
 AVERAGE_DECAY = 0.99  # of the moving average of the weights, which is what is written
 # What only training needs: initial values and regularisation that suit such short networks.
-TRAINING = {"convnext_digits": {"layer_scale": 0.1, "drop_path_rate": 0.1}}
+TRAINING = {
+    "convnext_digits": {"layer_scale": 0.1, "drop_path_rate": 0.1},
+    "regnety_digits": {"drop_path_rate": 0.1},
+    "vit_digits": {"drop_path_rate": 0.1},
+}
 
 
 def digits():
@@ -79,8 +83,7 @@ def train(module, out, seed=0, report=print):
     model = builders.create(
         row["family"],
         num_classes=row["classes"],
-        input_shape=(size, size, 3),
-        **(builders.arguments(row) | TRAINING.get(row["stem"], {})),
+        **({"input_shape": (size, size, 3)} | builders.arguments(row) | TRAINING.get(row["stem"], {})),
     )
     steps = EPOCHS * (len(labels) // BATCH)
     schedule = keras.optimizers.schedules.CosineDecay(1e-5, steps, warmup_target=PEAK_RATE, warmup_steps=steps // 10)
@@ -144,7 +147,7 @@ def augment(images):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", help="modules of the quickstart collection")
+    parser.add_argument("names", nargs="+", help="rows of the quickstart collection")
     parser.add_argument("--out", type=pathlib.Path, help="where to write the checkpoint instead (one name only)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -155,7 +158,7 @@ def main():
 
     rows = catalog.load()
     for name in options.names:
-        module = rows.find(name)
+        module = rows.expand([name])[0]
         *_, test_images, test_labels = digits()
         write_test_images(test_images, test_labels, QUICKSTART / "digits_test.npz")
         train(module, options.out or pathlib.Path(sys.path[0]) / module.variant.checkpoint, options.seed)

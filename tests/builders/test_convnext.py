@@ -60,9 +60,7 @@ def test_pooled_features_without_the_top(model):
     backbone = builders.create("convnext", include_top=False, pooling="avg", **SMALL)
     backbone.set_weights(model.get_weights()[:-2])
     x = images(2, 64, 64, 3)
-    np.testing.assert_allclose(
-        backbone(x), keras.Model(model.input, model.get_layer("features").output)(x), atol=1e-6
-    )
+    np.testing.assert_allclose(backbone(x), keras.Model(model.input, model.get_layer("features").output)(x), atol=1e-6)
 
 
 def test_epsilon_is_1e_6_everywhere(model):
@@ -118,7 +116,9 @@ def test_gelu_is_exact():
     layer.build((None, 1))
     layer.kernel.assign([[1.0]])
     # x * Phi(x), from tables of the normal distribution; the tanh form gives 0.8411920 and -0.1588080 at 1.
-    np.testing.assert_allclose(np.ravel(layer(np.array([[1.0], [-1.0], [2.0]]))), [0.8413447, -0.1586553, 1.9544997], atol=2e-7)
+    np.testing.assert_allclose(
+        np.ravel(layer(np.array([[1.0], [-1.0], [2.0]]))), [0.8413447, -0.1586553, 1.9544997], atol=2e-7
+    )
 
 
 def test_saves_and_loads_as_a_keras_model(model, tmp_path):
@@ -136,7 +136,10 @@ def test_unknown_family_and_argument():
 
 # Weights
 
-SIZES = {"tiny": {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768)}, "atto": {"depths": (2, 2, 6, 2), "dims": (40, 80, 160, 320)}}
+SIZES = {
+    "tiny": {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768)},
+    "atto": {"depths": (2, 2, 6, 2), "dims": (40, 80, 160, 320)},
+}
 
 
 @pytest.mark.parametrize("listing", sorted(p.name for p in (GOLDEN / "checkpoint-keys").glob("convnext_*.txt")))

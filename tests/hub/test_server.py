@@ -690,7 +690,7 @@ def test_the_script_serves_and_stops(folder, number):
     assert rest == ""
     assert "Traceback" not in errors
     assert "http://elsewhere.example" in errors  # the pages were made for another address
-    assert f"tools/publish.py --hub {folder.url} --url {url}" in errors
+    assert f"tools/render.py --hub {folder.url} --url {url}" in errors
 
 
 def test_no_hint_where_the_address_is_right(tmp_path):

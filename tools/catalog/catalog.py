@@ -231,6 +231,15 @@ def _family(path: Path, root: Path, tags, shared, problems: Problems) -> list[Va
     }
     patterns = {"stem": top.take("stem", str), **{head: top.take(head, str, None) for head in HEADS}}
     architectures = top.take("architectures", dict) or {}
+    for size, values in architectures.items():
+        if not isinstance(values, dict):
+            problems.add(
+                file, "architectures", f"`{size} = {values!r}` is not a table", "write its arguments as { ... }"
+            )
+            continue
+        table = Table(values, file, f"architectures.{size}", problems)
+        for key, value in values.items():
+            table.take(key, type(value))
     data = {
         key: _data(value, file, f"data.{key}", tags, root, problems)
         for key, value in (top.take("data", dict) or {}).items()
@@ -244,7 +253,7 @@ def _family(path: Path, root: Path, tags, shared, problems: Problems) -> list[Va
     top.finish()
     variants = []
     for number, values in enumerate(rows, 1):
-        row = " ".join(str(values[k]) for k in ("size", "data", "resolution") if k in values)
+        row = " ".join(str(values.get(k, "?")).partition(":")[0] for k in ("size", "data", "resolution"))
         table = Table(values, file, f"variant {number} ({row})", problems)
         count = len(problems.found)
         variant = _variant(table, family, patterns, architectures, data, sources, default_source, paper, shared, root)

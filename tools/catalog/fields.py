@@ -80,6 +80,11 @@ class Table:
                 self.complain(f"`{key}` is missing", f"add `{key} = ...` ({_TYPE_NAMES[kind]})")
                 return None
             return default
+        todo = _todo(value)
+        if todo is not None:
+            known = f" ({suggest('', choices)})" if choices is not None else ""
+            self.complain(f"`{key}` is still to be written", (todo or f"write {_TYPE_NAMES[kind]}") + known)
+            return None
         if not _is(value, kind) or (of and not all(_is(item, of) for item in value)):
             expected = _TYPE_NAMES[kind] + (f" of {_TYPE_NAMES[of].split()[-1]}s" if of else "")
             self.complain(f"`{key} = {value!r}` is not {expected}", f"write {expected}")
@@ -105,6 +110,14 @@ def _is(value: Any, kind: type) -> bool:
     if kind in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _todo(value: Any) -> str | None:
+    """What the marker of a stub asks for, "" if it does not say; None for a value that is none (tables look at their own)."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str) and item.lstrip().startswith("TODO"):
+            return item.strip().removeprefix("TODO").lstrip(":").strip()
+    return None
 
 
 def suggest(word: Any, known) -> str:

@@ -344,7 +344,7 @@ def _members(archive: os.PathLike | BinaryIO, limits: Limits) -> Iterator[tuple[
     """Yields the checked members with their contents, which must be read before the next one is asked for."""
     if hasattr(archive, "read"):
         name = str(getattr(archive, "name", "the archive"))
-        yield from _checked_members(archive, name, limits)
+        yield from checked_members(archive, name, limits)
         return
     try:
         file = open(archive, "rb", buffering=0)  # noqa: SIM115 (closed by the with below; only opening may be missing)
@@ -353,10 +353,10 @@ def _members(archive: os.PathLike | BinaryIO, limits: Limits) -> Iterator[tuple[
             f"{os.fspath(archive)} cannot be read: {error.strerror}. Give the path of an archive."
         ) from error
     with file:
-        yield from _checked_members(file, os.fspath(archive), limits)
+        yield from checked_members(file, os.fspath(archive), limits)
 
 
-def _checked_members(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[Member, BinaryIO | None]]:
+def checked_members(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[Member, BinaryIO | None]]:
     stream = _GunzipReader(file, name, limits)
     seen: set[str] = set()
     folders: set[str] = set()

@@ -338,24 +338,23 @@ class Publishing:
                 raise PublishError(_reason(module, code, errors.read()))
 
     def write_pages(self) -> int:
-        """Derive all pages and the index from the records until no other publisher has added one; returns how many were written."""
-        from tools.pages import site
+        """`write_pages` for this run's hub."""
+        return write_pages(self.catalog, self.storage, self.base_url)
 
-        tags = vocabularies.load(self.catalog.root / "modules/tags")
-        written, seen = 0, None
-        while (found := records.load_all(self.storage)) != seen:
-            pages = site.build(
-                found,
-                publisher=self.catalog.publisher,
-                collections=self.catalog.collections,
-                base_url=self.base_url,
-                tags=tags,
-            )
-            written += sum(
-                self.storage.replace(page.path, page.data, content_type=page.content_type) for page in pages.values()
-            )
-            seen = found
-        return written
+
+def write_pages(catalog: Catalog, storage: Storage, base_url: str) -> int:
+    """Derive pages and index from the hub's records, again if another publisher adds one meanwhile; how many were written."""
+    from tools.pages import site
+
+    tags = vocabularies.load(catalog.root / "modules/tags")
+    written, seen = 0, None
+    while (found := records.load_all(storage)) != seen:
+        pages = site.build(
+            found, publisher=catalog.publisher, collections=catalog.collections, base_url=base_url, tags=tags
+        )
+        written += sum(storage.replace(page.path, page.data, content_type=page.content_type) for page in pages.values())
+        seen = found
+    return written
 
 
 def now() -> str:

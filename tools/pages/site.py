@@ -27,6 +27,7 @@ __all__ = [
     "PageError",
     "build",
     "collection_markdown",
+    "describe",
     "gather",
     "index",
     "module_markdown",
@@ -105,13 +106,13 @@ def module_markdown(record: Mapping[str, Any], hub: Hub) -> str:
 def collection_markdown(collection: Collection, hub: Hub) -> str:
     """The Hub document of one of `hub.collections`."""
     return rendering.text(
-        "hub/collection.md.j2", hub=hub, collection=collection, columns=_columns(collection), describe=_describe
+        "hub/collection.md.j2", hub=hub, collection=collection, columns=_columns(collection), describe=describe
     )
 
 
 def publisher_markdown(hub: Hub) -> str:
     """The Hub document of the publisher: who it is, its collections, and the newest version of each module."""
-    return rendering.text("hub/publisher.md.j2", hub=hub, describe=_describe)
+    return rendering.text("hub/publisher.md.j2", hub=hub, describe=describe)
 
 
 def index(hub: Hub) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def index(hub: Hub) -> dict[str, Any]:
                 "task": module.task,
                 "family": row["family"],
                 "title": row["title"],
-                "description": _describe(module),
+                "description": describe(module),
                 "network_architecture": row["network_architecture"],
                 "datasets": list(row["datasets"]),
                 "license": row["licence"],
@@ -200,7 +201,8 @@ def _template_line(traceback) -> str:
     return line
 
 
-def _describe(module: Module) -> str:
+def describe(module: Module) -> str:
+    """A module in one sentence: the description of its document."""
     return rendering.text("hub/_description.md.j2", module=module).strip()
 
 
@@ -210,7 +212,7 @@ def _words(module: Module) -> dict[str, Any]:
     snippets = {name: rendering.text(f"snippets/{name}.py.j2", module=module).rstrip() for name in names}
     snippets["verify"] = rendering.text("snippets/verify.sh.j2", module=module).rstrip()
     snippets["citation"] = rendering.text("snippets/citation.bib.j2", module=module).rstrip()
-    return {"description": _describe(module), "snippets": snippets}
+    return {"description": describe(module), "snippets": snippets}
 
 
 def _module_document(module: Module, words: dict[str, Any]) -> str:
@@ -262,7 +264,7 @@ def _page(hub: Hub, template: str, path: str, **context: Any) -> str:
         link=link,
         prose=prose,
         partial=partial,
-        describe=_describe,
+        describe=describe,
         highlight=rendering.highlight,
         **context,
     )

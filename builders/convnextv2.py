@@ -1,0 +1,176 @@
+"""ConvNeXt V2: ConvNeXt with global response normalisation instead of layer scale, pre-trained as a masked autoencoder (FCMAE).
+
+Woo et al. 2023, "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", https://arxiv.org/abs/2301.00808.
+Upstream: facebookresearch/ConvNeXt-V2, models/convnextv2.py; the second naming of the weights: timm, timm/models/convnext.py.
+
+    model = builders.create("convnextv2", depths=(3, 3, 9, 3), dims=(96, 192, 384, 768))
+    builders.restore(model, "convnextv2_tiny_1k_224_ema.pt")
+"""
+
+import keras
+import tensorflow as tf
+
+from builders import weights
+from builders.convnext import EPSILON, network
+from builders.layers import DepthwiseConvolution, DropPath, LayerNormalization, Linear, initializer, register
+from builders.weights import Format, Kind, table
+
+
+def create(
+    *,
+    depths,
+    dims,
+    num_classes=1000,
+    include_top=True,
+    pooling=None,
+    input_shape=None,
+    input_tensor=None,
+    drop_path_rate=0.0,
+    final_norm=True,
+    name="convnextv2",
+):
+    """Build a ConvNeXt V2 on normalised images.
+
+    Args:
+      depths: blocks of each of the four stages.
+      dims: channels of each stage.
+      num_classes: length of the logits.
+      include_top: with False the output is the last stage's map `[batch, h/32, w/32, dims[-1]]`, for heads of your own.
+      pooling: without the top, "avg" gives the feature vector `[batch, dims[-1]]`.
+      input_shape: `(height, width, 3)`; any size by default. Odd sizes lose their last rows, as upstream.
+      input_tensor: a Keras tensor to build on instead.
+      drop_path_rate: stochastic depth of the last block; earlier ones grow linearly to it. Active in training only.
+      final_norm: False for the checkpoints of the autoencoder alone, which end with the last stage: the feature vector is the
+        plain global average, and there is no top.
+
+    Returns:
+      A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
+    """
+    if include_top and not final_norm:
+        raise ValueError("a ConvNeXt V2 without its last normalisation has no classifier; add include_top=False")
+
+    def block(x, width, share, name):
+        return _block(x, width, drop_path_rate, share, name)
+
+    return network(
+        block,
+        depths=depths,
+        dims=dims,
+        num_classes=num_classes,
+        include_top=include_top,
+        pooling=pooling,
+        input_shape=input_shape,
+        input_tensor=input_tensor,
+        final_norm=final_norm,
+        name=name,
+    )
+
+
+def arguments(row):
+    """The arguments of `create` for a row: one without classes is a checkpoint of the autoencoder's encoder alone."""
+    return {**row["architecture"], "final_norm": row["classes"] is not None}
+
+
+def _block(x, width, rate, share, name):
+    """The block of ConvNeXt with the response normalisation between GELU and the second linear layer (figure 5 of the paper)."""
+    shortcut = x
+    x = DepthwiseConvolution(7, name=f"{name}.conv_dw")(x)
+    x = LayerNormalization(epsilon=EPSILON, name=f"{name}.norm")(x)
+    x = Linear(4 * width, activation="gelu", name=f"{name}.mlp.fc1")(x)
+    x = GlobalResponseNormalization(name=f"{name}.mlp.grn")(x)
+    x = Linear(width, name=f"{name}.mlp.fc2")(x)
+    x = DropPath(rate, share, name=f"{name}.drop_path")(x)
+    return keras.layers.Add(name=f"{name}.add")([shortcut, x])
+
+
+@register
+class GlobalResponseNormalization(keras.layers.Layer):
+    """Scale each channel by how strong it is beside the others: `gamma * (x * n) + beta + x`, `[batch, h, w, channels]`.
+
+    `n` is the channel's L2 norm over height and width (not a matrix norm), divided by the mean of all channels' norms plus
+    `epsilon` (section 3.2, algorithm 1; models/utils.py:GRN). In float32 under any policy: the sum of squares over a map
+    overflows float16. Both weights start at zero, so the layer starts as the identity.
+    """
+
+    def __init__(self, *, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=initializer("zeros"))
+        self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer=initializer("zeros"))
+
+    def call(self, inputs):
+        x = tf.cast(inputs, tf.float32)
+        squares = tf.reduce_sum(tf.square(x), [1, 2], keepdims=True)
+        norms = tf.sqrt(tf.maximum(squares, 1e-30))  # a dead channel has gradient 0, as in PyTorch, not NaN
+        relative = norms / (tf.reduce_mean(norms, -1, keepdims=True) + self.epsilon)
+        # One product and one sum over the map: x * n * gamma + x = x * (1 + n * gamma).
+        scale = 1.0 + relative * tf.cast(self.gamma, tf.float32)
+        return tf.cast(x * scale + tf.cast(self.beta, tf.float32), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+# Our layer, its kind, and the layer's name in each format; {s} and {b} count stages and blocks from 0. "sparse" is what FCMAE
+# training itself writes: convolutions and normalisations of MinkowskiEngine below `encoder.`.
+WEIGHTS = table(
+    """
+    ours                          kind      timm                          facebook                sparse
+    stem.conv                     conv      stem.0                        downsample_layers.0.0   encoder.downsample_layers.0.0
+    stem.norm                     norm      stem.1                        downsample_layers.0.1   encoder.downsample_layers.0.1
+    stages.{s}.downsample.norm    norm      stages.{s}.downsample.0       downsample_layers.{s}.0 encoder.downsample_layers.{s}.0.ln
+    stages.{s}.downsample.conv    conv      stages.{s}.downsample.1       downsample_layers.{s}.1 encoder.downsample_layers.{s}.1
+    stages.{s}.blocks.{b}.conv_dw depthwise stages.{s}.blocks.{b}.conv_dw stages.{s}.{b}.dwconv   encoder.stages.{s}.{b}.dwconv
+    stages.{s}.blocks.{b}.norm    norm      stages.{s}.blocks.{b}.norm    stages.{s}.{b}.norm     encoder.stages.{s}.{b}.norm.ln
+    stages.{s}.blocks.{b}.mlp.fc1 linear    stages.{s}.blocks.{b}.mlp.fc1 stages.{s}.{b}.pwconv1  encoder.stages.{s}.{b}.pwconv1
+    stages.{s}.blocks.{b}.mlp.grn grn       stages.{s}.blocks.{b}.mlp.grn stages.{s}.{b}.grn      encoder.stages.{s}.{b}.grn
+    stages.{s}.blocks.{b}.mlp.fc2 linear    stages.{s}.blocks.{b}.mlp.fc2 stages.{s}.{b}.pwconv2  encoder.stages.{s}.{b}.pwconv2
+    features                      norm      head.norm                     norm                    -
+    head                          linear    head.fc                       head                    -
+    """
+)
+
+
+def _reshaped(*leading):
+    """Ours is the vector `[channels]`, the checkpoint's has axes of length 1 before it."""
+    return lambda arrays, shape: arrays[0].reshape(shape), lambda array: [array.reshape(*leading, -1)]
+
+
+def _sparse(arrays, shape):
+    """MinkowskiEngine counts the places of a kernel down the columns: `[columns * rows, ...] -> [rows, columns, ...]`."""
+    rows, columns, inputs, outputs = shape
+    return arrays[0].reshape(columns, rows, inputs, outputs).swapaxes(0, 1)
+
+
+_ROW = _reshaped(1)
+_SPARSE_CONV = (_sparse, lambda array: [array.swapaxes(0, 1).reshape(-1, *array.shape[2:])])
+_SPARSE_DEPTHWISE = (_sparse, lambda array: [array.swapaxes(0, 1).reshape(-1, array.shape[2])])
+KINDS = {
+    **weights.KINDS,
+    "grn": {"gamma": Kind((".gamma",), *_reshaped(1, 1, 1)), "beta": Kind((".beta",), *_reshaped(1, 1, 1))},
+    "sparse_grn": {"gamma": Kind((".gamma",), *_ROW), "beta": Kind((".beta",), *_ROW)},
+    "sparse_conv": {"kernel": Kind((".kernel",), *_SPARSE_CONV), "bias": Kind((".bias",), *_ROW)},
+    "sparse_linear": {
+        variable: Kind((f".linear{kind.suffixes[0]}",), kind.read, kind.write)
+        for variable, kind in weights.KINDS["linear"].items()
+    },
+    "sparse_depthwise": {"kernel": Kind((".kernel",), *_SPARSE_DEPTHWISE), "bias": Kind((".bias",), *_ROW)},
+}
+FORMATS = {
+    "timm": Format("timm", kinds={"grn": "norm"}),
+    # MLPs as 1x1 convolutions (atto to nano)
+    "timm_conv_mlp": Format("timm", kinds={"grn": "norm", "linear": "pointwise", "head": "linear"}),
+    "facebook": Format("facebook"),
+    # What the encoder was trained with is left aside (main_finetune.py), the rest as utils.py:remap_checkpoint_keys reads it.
+    "facebook_sparse": Format(
+        "sparse",
+        kinds={kind: f"sparse_{kind}" for kind in ("conv", "depthwise", "linear", "grn")} | {"stem.conv": "conv"},
+        ignored=(r"(decoder|proj|pred)\..*", "mask_token"),
+    ),
+}
+TOP = ("features", "head")  # what a model without the top leaves in the checkpoint

@@ -1,0 +1,455 @@
+"""ViT and ResNet-ViT hybrids: Transformers on image patches, or on the maps of a small ResNet.
+
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929; the checkpoints: Steiner et al. 2022,
+"How to train your ViT?", https://arxiv.org/abs/2106.10270 (AugReg). Upstream: google-research/vision_transformer,
+vit_jax/models_vit.py and models_resnet.py. timm has the same networks with slightly other definitions (`DEFINITIONS`).
+
+    model = builders.create("vit", patch=16, hidden=384, mlp=1536, heads=6, layers=12)
+    builders.restore(model, "S_16-i21k-...-res_224.npz")
+"""
+
+import math
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from builders import weights
+from builders.layers import (
+    Convolution,
+    DropPath,
+    LayerNormalization,
+    Linear,
+    activate,
+    flatten_rows,
+    initializer,
+    register,
+)
+from builders.weights import Format, Kind, table
+
+EPSILON = 1e-6  # of every layer normalisation
+GROUPS = 32  # of every group normalisation
+# What differs: the GELU, the epsilon of group normalisation, and by what a kernel of variance v is divided to standardise it.
+DEFINITIONS = {
+    "jax": {"gelu": "gelu_tanh", "epsilon": 1e-6, "scale": lambda v: 1 / (tf.sqrt(v) + 1e-5)},
+    "timm": {"gelu": "gelu", "epsilon": 1e-5, "scale": lambda v: tf.math.rsqrt(v + 1e-8)},
+}
+
+
+def create(
+    *,
+    patch,
+    hidden,
+    mlp,
+    heads,
+    layers,
+    resnet=None,
+    resnet_width_factor=1,
+    stem_width=None,
+    definition="jax",
+    num_classes=1000,
+    include_top=True,
+    pooling=None,
+    input_shape=None,
+    input_tensor=None,
+    drop_path_rate=0.0,
+    name="vit",
+):
+    """Build a ViT or a hybrid on normalised images of one size: the position embedding belongs to it.
+
+    Args:
+      patch: side of a patch, in pixels, or for a hybrid in positions of the ResNet's map.
+      hidden: width of the Transformer.
+      mlp: width inside its MLPs.
+      heads: attention heads; they divide `hidden`.
+      layers: Transformer blocks.
+      resnet: None for patches of pixels; for a hybrid the units of each stage, () for the stem alone.
+      resnet_width_factor: of the channels of the ResNet, which begins with 64.
+      stem_width: channels of its stem, if they are not those.
+      definition: "jax" for AugReg `.npz` checkpoints, "timm" for timm's; they are not the same function.
+      num_classes: length of the logits.
+      include_top: with False the output is the last block's map `[batch, rows, columns, hidden]`, without the class token.
+      pooling: without the top, "token" gives the feature vector `[batch, hidden]`, which is the class token, normalised, that the
+        classifier's last layer is fed. "avg", by which other families call their feature vector, gives the same.
+      input_shape: `(height, width, 3)`, (224, 224, 3) by default.
+      input_tensor: a Keras tensor of known height and width to build on instead.
+      drop_path_rate: stochastic depth of the last block's branches; earlier ones grow linearly to it. Active in training only.
+
+    Returns:
+      A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
+    """
+    if definition not in DEFINITIONS:
+        raise ValueError(f"definition={definition!r}; use 'jax' for .npz checkpoints or 'timm' for timm's")
+    if pooling not in (None, "token", "avg"):
+        raise ValueError(f"pooling={pooling!r}; use 'token' for the feature vector or None for the map")
+    if hidden % heads:
+        raise ValueError(f"{heads} heads do not divide a width of {hidden}; choose heads that do")
+    images = keras.Input(input_shape or (224, 224, 3), name="images") if input_tensor is None else input_tensor
+    if None in images.shape[1:3]:
+        raise ValueError(f"a ViT is made for one image size, not {images.shape[1:3]}; pass input_shape=(224, 224, 3)")
+    x = images
+    if resnet is not None:
+        width = int(64 * resnet_width_factor)
+        x = _resnet(x, resnet, width, stem_width or width, definition)
+    x = Convolution(hidden, patch, strides=patch, name="embedding")(x)
+    grid = tuple(x.shape[1:3])
+    if 0 in grid:
+        raise ValueError(f"images of {images.shape[1:3]} hold no whole patch; pass a larger input_shape")
+    x = keras.layers.Reshape((-1, hidden), name="tokens")(x)
+    x = ClassToken(name="cls")(x)
+    x = PositionEmbedding(grid, name="position")(x)
+    for block in range(layers):
+        drop = {"rate": drop_path_rate, "share": block / max(1, layers - 1)}
+        x = _block(x, hidden, mlp, heads, DEFINITIONS[definition]["gelu"], drop, f"blocks.{block}")
+    if include_top or pooling:
+        x = x[:, 0]
+        x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
+    else:
+        x = keras.layers.Reshape((*grid, hidden), name="map")(x[:, 1:])
+    if include_top:
+        x = Linear(num_classes, name="head", dtype="float32")(x)
+    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    return keras.Model(inputs, x, name=name)
+
+
+def arguments(row):
+    """What `create` needs beyond a row's architecture: the size of its images, and the definition that its format stands for."""
+    definition = "timm" if row["format"] == "timm" else "jax"
+    return row["architecture"] | {"input_shape": (row["resolution"],) * 2 + (3,), "definition": definition}
+
+
+def _block(x, hidden, mlp, heads, gelu, drop, name):
+    """Attention and MLP, each normalised before and added after (figure 1 of the paper)."""
+    y = LayerNormalization(epsilon=EPSILON, name=f"{name}.norm1")(x)
+    y = Attention(heads, name=f"{name}.attention")(y)
+    y = DropPath(**drop, name=f"{name}.drop_path1")(y)
+    x = keras.layers.Add(name=f"{name}.add1")([x, y])
+    y = LayerNormalization(epsilon=EPSILON, name=f"{name}.norm2")(x)
+    y = Linear(mlp, activation=gelu, name=f"{name}.mlp.fc1")(y)
+    y = Linear(hidden, name=f"{name}.mlp.fc2")(y)
+    y = DropPath(**drop, name=f"{name}.drop_path2")(y)
+    return keras.layers.Add(name=f"{name}.add2")([x, y])
+
+
+def _resnet(x, stages, width, stem_width, definition):
+    """A ResNet V1 with group normalisation and standardised kernels, XLA's "same" padding, and nothing after its last ReLU."""
+
+    def conv(x, filters, size, strides, name):
+        return StandardizedConvolution(filters, size, strides=strides, definition=definition, name=name)(x)
+
+    def norm(x, name, activation="relu", initial="ones"):
+        epsilon = DEFINITIONS[definition]["epsilon"]
+        return GroupNormalization(epsilon=epsilon, activation=activation, initial=initial, name=name)(x)
+
+    stem = "backbone.stem" if stages else "backbone"  # timm's two names for it
+    x = norm(conv(x, stem_width, 7, 2, f"{stem}.conv"), f"{stem}.norm")
+    x = keras.layers.MaxPooling2D(3, 2, "same", name=f"{stem}.pool")(x)
+    for stage, depth in enumerate(stages):
+        for block in range(depth):
+            name = f"backbone.stages.{stage}.blocks.{block}"
+            filters, strides = width * 2**stage, 2 if stage and not block else 1
+            y = norm(conv(x, filters, 1, 1, f"{name}.conv1"), f"{name}.norm1")
+            y = norm(conv(y, filters, 3, strides, f"{name}.conv2"), f"{name}.norm2")
+            y = norm(conv(y, 4 * filters, 1, 1, f"{name}.conv3"), f"{name}.norm3", None, "zeros")
+            if not block:
+                x = norm(conv(x, 4 * filters, 1, strides, f"{name}.downsample.conv"), f"{name}.downsample.norm", None)
+            x = keras.layers.Add(name=f"{name}.add")([x, y])
+            x = keras.layers.ReLU(name=f"{name}.relu")(x)
+    return x
+
+
+@register
+class StandardizedConvolution(Convolution):
+    """A convolution whose kernel is brought to mean 0 and variance 1 per output channel (Qiao et al. 2019), no bias, "same".
+
+    The variable is the raw kernel, so that it can be fine-tuned.
+    """
+
+    def __init__(self, filters, size, *, definition="jax", padding="same", use_bias=False, **kwargs):
+        super().__init__(filters, size, padding=padding, use_bias=use_bias, **kwargs)
+        self.definition = definition
+
+    def call(self, inputs):
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), tf.float32)
+        kernel -= tf.reduce_mean(kernel, [0, 1, 2])
+        kernel *= DEFINITIONS[self.definition]["scale"](tf.reduce_mean(tf.square(kernel), [0, 1, 2]))
+        return tf.nn.conv2d(inputs, tf.cast(kernel, inputs.dtype), self.strides, "SAME")
+
+    def get_config(self):
+        return {**super().get_config(), "definition": self.definition}
+
+
+@register
+class GroupNormalization(keras.layers.Layer):
+    """Normalise each of 32 groups of channels over the whole map `[batch, h, w, channels]`, scale and shift, then "relu" or None.
+
+    Statistics in float32.
+    """
+
+    def __init__(self, *, epsilon=1e-6, activation=None, initial="ones", **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon, self.activation, self.initial = epsilon, activation, initial
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels % GROUPS:
+            raise ValueError(f"{self.name}: {channels} channels make no {GROUPS} groups; correct resnet_width_factor")
+        self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer=initializer(self.initial))
+        self.beta = self.add_weight(name="beta", shape=(channels,), initializer=initializer("zeros"))
+
+    def call(self, inputs):
+        x = tf.cast(inputs, tf.float32)
+        rows, columns, channels = x.shape[1:]
+        members = [GROUPS, channels // GROUPS]
+
+        def mean_of_groups(values):  # [batch, groups, 1]; sums are faster than means
+            sums = tf.reshape(tf.reduce_sum(values, [1, 2]), [-1, *members])
+            return tf.reduce_mean(sums, -1, keepdims=True) * (1 / (rows * columns))
+
+        mean, square = mean_of_groups(x), mean_of_groups(tf.square(x))
+        variance = tf.maximum(square - tf.square(mean), 0.0)
+        scale = tf.math.rsqrt(variance + self.epsilon) * tf.reshape(tf.cast(self.gamma, tf.float32), members)
+        shift = tf.reshape(tf.cast(self.beta, tf.float32), members) - mean * scale
+        x = x * tf.reshape(scale, [-1, 1, 1, channels]) + tf.reshape(shift, [-1, 1, 1, channels])
+        return activate(tf.cast(x, inputs.dtype), self.activation)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        keys = ("epsilon", "activation", "initial")
+        return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
+
+
+@register
+class Attention(keras.layers.Layer):
+    """Multi-head self-attention `[batch, tokens, hidden] -> [batch, tokens, hidden]`; the softmax in float32.
+
+    Queries, keys and values come from one product: `qkv_kernel` is `[hidden, 3, heads, hidden / heads]`.
+    """
+
+    def __init__(self, heads, **kwargs):
+        super().__init__(**kwargs)
+        self.heads = heads
+
+    def build(self, input_shape):
+        hidden = input_shape[-1]
+        shape = (3, self.heads, hidden // self.heads)
+        self.qkv_kernel = self.add_weight(name="qkv_kernel", shape=(hidden, *shape), initializer=initializer(0.02))
+        self.qkv_bias = self.add_weight(name="qkv_bias", shape=shape, initializer=initializer("zeros"))
+        self.out_kernel = self.add_weight(name="out_kernel", shape=(*shape[1:], hidden), initializer=initializer(0.02))
+        self.out_bias = self.add_weight(name="out_bias", shape=(hidden,), initializer=initializer("zeros"))
+
+    def call(self, inputs):
+        tokens, hidden = inputs.shape[1:]
+        rows = self._project(flatten_rows(inputs), self.qkv_kernel, self.qkv_bias, 3 * hidden)
+        width = hidden // self.heads
+        queries, keys, values = tf.unstack(tf.reshape(rows, [-1, tokens, 3, self.heads, width]), axis=2)
+        queries = tf.transpose(queries * width**-0.5, [0, 2, 1, 3])
+        scores = tf.matmul(queries, tf.transpose(keys, [0, 2, 3, 1]))  # three small transpositions beat a large one
+        shares = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32)), inputs.dtype)
+        values = tf.transpose(values, [0, 2, 1, 3])
+        mixed = tf.transpose(tf.matmul(shares, values), [0, 2, 1, 3])
+        rows = self._project(tf.reshape(mixed, [-1, hidden]), self.out_kernel, self.out_bias, hidden)
+        return tf.reshape(rows, [-1, tokens, hidden])
+
+    def _project(self, rows, kernel, bias, units):
+        kernel = tf.reshape(tf.convert_to_tensor(kernel), [-1, units])
+        return tf.nn.bias_add(tf.matmul(rows, kernel), tf.reshape(tf.convert_to_tensor(bias), [units]))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "heads": self.heads}
+
+
+@register
+class ClassToken(keras.layers.Layer):
+    """Put a learnt token before the others: `[batch, n, hidden] -> [batch, 1 + n, hidden]`."""
+
+    def build(self, input_shape):
+        self.token = self.add_weight(name="token", shape=(1, 1, input_shape[-1]), initializer=initializer("zeros"))
+
+    def call(self, inputs):
+        shape = tf.stack([tf.shape(inputs)[0], 1, inputs.shape[-1]])
+        return tf.concat([tf.broadcast_to(tf.convert_to_tensor(self.token), shape), inputs], 1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[1] + 1, input_shape[2])
+
+
+@register
+class PositionEmbedding(keras.layers.Layer):
+    """Add what is learnt of each position: row 0 for the class token, then the `grid` (rows, columns) row by row."""
+
+    def __init__(self, grid, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = tuple(grid)
+
+    def build(self, input_shape):
+        self.embedding = self.add_weight(name="embedding", shape=(1, *input_shape[1:]), initializer=initializer(0.02))
+
+    def call(self, inputs):
+        return inputs + tf.convert_to_tensor(self.embedding)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}
+
+
+def _linear(old, new):
+    """The weights `[new, old]` of scipy.ndimage.zoom(order=1), which vit_jax resizes with: the ends stay."""
+    return np.maximum(0, 1 - np.abs(np.linspace(0, old - 1, new)[:, None] - np.arange(old)))
+
+
+def _bicubic(old, new):
+    """The weights `[new, old]` of torch's antialiased bicubic resize, which timm uses: half-pixel centres, Keys' a = -0.5."""
+    scale = old / new
+    x = np.abs((np.arange(old) + 0.5 - (np.arange(new)[:, None] + 0.5) * scale) / max(scale, 1))
+    kernel = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0))
+    return kernel / kernel.sum(1, keepdims=True)
+
+
+def _resizing(axis_weights):
+    """Fit a checkpoint's position embedding `[1, 1 + n * n, hidden]` to the layer's grid; what is no such thing stays as it is."""
+
+    def adapt(arrays, layer):
+        (embedding,) = arrays
+        side = math.isqrt(max(0, embedding.shape[1] - 1)) if embedding.ndim == 3 else 0
+        if side == 0 or embedding.shape[1] != 1 + side * side or layer.grid == (side, side):
+            return arrays
+        grid = np.asarray(embedding[0, 1:], np.float64).reshape(side, side, -1)
+        rows, columns = (axis_weights(side, new) for new in layer.grid)
+        resized = np.einsum("ik,jl,klc->ijc", rows, columns, grid, optimize=True)
+        return [np.concatenate([embedding[:, :1], resized.reshape(1, -1, embedding.shape[2])], 1).astype(np.float32)]
+
+    return adapt
+
+
+def _kind(*suffixes, read=lambda arrays, shape: arrays[0].reshape(shape), write=lambda a: [a], adapt=None):
+    return Kind(suffixes, read, write, adapt)
+
+
+def _stacked(name, axis):
+    """Three arrays of a checkpoint, the queries', keys' and values', as one along `axis`."""
+    keys = [f"/{part}/{name}" for part in ("query", "key", "value")]
+    return _kind(*keys, read=lambda a, shape: np.stack(a, axis), write=lambda a: list(np.moveaxis(a, axis, 0)))
+
+
+def _matrix(suffix, outputs):
+    """A kernel of many axes, the last `outputs` of them outputs, as PyTorch's `[outputs, inputs]`."""
+
+    def write(array):
+        return [array.reshape(math.prod(array.shape[:-outputs]), -1).T]
+
+    return _kind(suffix, read=lambda arrays, shape: arrays[0].T.reshape(shape), write=write)
+
+
+KINDS = weights.KINDS | {
+    "group": weights.KINDS["norm"],
+    "token": {"token": _kind("")},
+    "position": {"embedding": _kind("", adapt=_resizing(_bicubic))},
+    "attention": {
+        "qkv_kernel": _matrix(".qkv.weight", 3),
+        "qkv_bias": _kind(".qkv.bias", write=lambda a: [a.reshape(-1)]),
+        "out_kernel": _matrix(".proj.weight", 1),
+        "out_bias": _kind(".proj.bias"),
+    },
+    "flax": {"kernel": _kind("/kernel"), "bias": _kind("/bias")},
+    "flax_norm": {"gamma": _kind("/scale"), "beta": _kind("/bias")},
+    "flax_group": {  # the AugReg files have the shape [1, 1, 1, channels] (google/flax#1721)
+        "gamma": _kind("/scale", write=lambda a: [a.reshape(1, 1, 1, -1)]),
+        "beta": _kind("/bias", write=lambda a: [a.reshape(1, 1, 1, -1)]),
+    },
+    "flax_position": {"embedding": _kind("", adapt=_resizing(_linear))},
+    "flax_attention": {
+        "qkv_kernel": _stacked("kernel", 1),
+        "qkv_bias": _stacked("bias", 0),
+        "out_kernel": _kind("/out/kernel"),
+        "out_bias": _kind("/out/bias"),
+    },
+}
+# Our layer, its kind, and its name in each format; {s}, {b} and {i} count stages, blocks and convolutions.
+WEIGHTS = table(
+    """
+    ours                 kind      augreg                               linen                                timm
+    backbone.conv        conv      conv_root                            conv_root                            BACKBONE.conv
+    backbone.norm        group     gn_root                              gn_root                              BACKBONE.norm
+    backbone.stem.conv   conv      conv_root                            conv_root                            BACKBONE.stem.conv
+    backbone.stem.norm   group     gn_root                              gn_root                              BACKBONE.stem.norm
+    UNIT.conv{i}         conv      FLAX_UNIT/conv{i}                    FLAX_UNIT/conv{i}                    TIMM.conv{i}
+    UNIT.norm{i}         group     FLAX_UNIT/gn{i}                      FLAX_UNIT/gn{i}                      TIMM.norm{i}
+    UNIT.downsample.conv conv      FLAX_UNIT/conv_proj                  FLAX_UNIT/conv_proj                  TIMM.downsample.conv
+    UNIT.downsample.norm group     FLAX_UNIT/gn_proj                    FLAX_UNIT/gn_proj                    TIMM.downsample.norm
+    embedding            conv      embedding                            embedding                            patch_embed.proj
+    cls                  token     cls                                  cls                                  cls_token
+    position             position  ENCODER/posembed_input/pos_embedding ENCODER/posembed_input/pos_embedding pos_embed
+    blocks.{b}.norm1     norm      BLOCK/LayerNorm_0                    BLOCK/LayerNorm_0                    blocks.{b}.norm1
+    blocks.{b}.attention attention BLOCK/MultiHeadDotProductAttention_1 BLOCK/MultiHeadDotProductAttention_0 blocks.{b}.attn
+    blocks.{b}.norm2     norm      BLOCK/LayerNorm_2                    BLOCK/LayerNorm_1                    blocks.{b}.norm2
+    blocks.{b}.mlp.fc1   linear    BLOCK/MlpBlock_3/Dense_0             BLOCK/MlpBlock_0/Dense_0             blocks.{b}.mlp.fc1
+    blocks.{b}.mlp.fc2   linear    BLOCK/MlpBlock_3/Dense_1             BLOCK/MlpBlock_0/Dense_1             blocks.{b}.mlp.fc2
+    features             norm      ENCODER/encoder_norm                 ENCODER/encoder_norm                 norm
+    head                 linear    head                                 head                                 head
+    """.replace("FLAX_UNIT", "block{s+1}/unit{b+1}")
+    .replace("TIMM", "BACKBONE.stages.{s}.blocks.{b}")
+    .replace("UNIT", "backbone.stages.{s}.blocks.{b}")
+    .replace("BACKBONE", "patch_embed.backbone")
+    .replace("BLOCK", "ENCODER/encoderblock_{b}")
+    .replace("ENCODER", "Transformer")
+)
+_FLAX = {"conv": "flax", "linear": "flax"} | {k: f"flax_{k}" for k in ("norm", "group", "position", "attention")}
+FORMATS = {
+    "augreg": Format("augreg", kinds=_FLAX),  # the released files: names of Flax before linen
+    "augreg_linen": Format("linen", kinds=_FLAX),  # what the same programs write today
+    "timm": Format("timm"),
+}
+TOP = ("features", "head")  # what a model without the top leaves in the checkpoint
+
+
+def check_format(model, format):
+    """Why the weights of a `format` are not for `model`, or None: each definition has formats of its own."""
+    gelu = next((layer.activation for layer in model.layers if layer.name.endswith(".mlp.fc1")), None)
+    wanted = "timm" if format == "timm" else "jax"
+    if gelu in (None, DEFINITIONS[wanted]["gelu"]):
+        return None
+    return (
+        f"the {format} format is for the {wanted} definition of a ViT, the model {model.name} has the other; "
+        f"create it with definition={wanted!r}"
+    )
+
+
+def canonical(tensors):
+    """The tensors of a Flax checkpoint under AugReg's names: without what training programs put around and before them.
+
+    Takes off the roots "opt/target/", "params/" and "params/img/" (and leaves the optimizer's state), takes blocks apart that a
+    scan stacked, gives group normalisations AugReg's shape, and a position embedding without a class token's row one of zeros.
+    """
+    roots = [root for root in ("opt/target/", "params/img/", "params/", "") if f"{root}embedding/kernel" in tensors]
+    if not roots:
+        return tensors
+    root, found = roots[0], {}
+
+    def put(name, array):  # a name that is taken twice stays to be found unused
+        found[f"{name} (a second time)" if name in found else name] = array
+
+    for key, array in tensors.items():
+        name = key.removeprefix(root)
+        if root and re.match(r"opt/(?!target/)", key):
+            continue
+        if not key.startswith(root):
+            put(f"{key} (outside {root})", array)
+        elif name.startswith("Transformer/encoderblock/") and array.ndim:
+            for block, part in enumerate(array):
+                put(name.replace("block/", f"block_{block}/"), part)
+        elif name == "pos_embedding" and array.ndim == 3:
+            put(f"Transformer/posembed_input/{name}", np.pad(array, ((0, 0), (1, 0), (0, 0))))
+        elif re.fullmatch(r"(.*/)?gn(\d|_root|_proj)/(scale|bias)", name) and array.ndim == 1:
+            put(name, array.reshape(1, 1, 1, -1))
+        else:
+            put(name, array)
+    return found

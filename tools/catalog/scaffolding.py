@@ -1,0 +1,110 @@
+"""Stubs of what can be published: a row, a family, a collection, with TODO where a person must decide.
+
+Nothing here has to be complete: `tools.catalog.load` refuses every TODO, and says what belongs in its place.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tools.catalog.catalog import FAMILY_FILES_EXCLUDED, ROOT
+from tools.catalog.fields import suggest
+
+# What every row must say, and what its TODO asks for.
+ROW = {
+    "size": "TODO: a key of [architectures]",
+    "data": "TODO: a key of [data]",
+    "resolution": "TODO: a whole number, the side of the images in pixels",
+    "checkpoint": "TODO: the name of the file at upstream, below the `url` of its source",
+}
+
+
+class ScaffoldingError(ValueError):
+    """A stub cannot be written; the message ends with the fix."""
+
+
+def variant(family: str, values: dict[str, Any], root: Path = ROOT) -> list[str]:
+    """Add a row with `values` to the file of `family`; returns the changed files, relative to `root`."""
+    path = root / f"modules/{family}.toml"
+    families = {p.stem for p in (root / "modules").glob("*.toml") if p.name not in FAMILY_FILES_EXCLUDED}
+    if family not in families:
+        raise ScaffoldingError(
+            f"there is no family {family!r}; {suggest(family, families)}, or `tools/new.py family {family}`"
+        )
+    row = ", ".join(f"{key} = {toml(value)}" for key, value in (ROW | values).items())
+    text = path.read_text(encoding="utf-8")
+    changed = re.sub(r"(?ms)^(variants = \[\n.*?)^\]$", lambda m: f"{m[1]}  {{ {row} }},\n]", text, count=1)
+    if changed == text:
+        raise ScaffoldingError(f"{path.name} has no list `variants = [` that ends with a line `]`; add one")
+    path.write_text(changed, encoding="utf-8")
+    return [f"modules/{family}.toml"]
+
+
+def family(name: str, root: Path = ROOT) -> list[str]:
+    """Write a family's model file, its rows, and its name into `builders.FAMILIES`; returns the files, relative to `root`."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ScaffoldingError(f"{name!r} is no family's name; use lower-case letters, digits and `_`")
+    registry = root / "builders/__init__.py"
+    text = registry.read_text(encoding="utf-8")
+    changed = re.sub(r"(?m)^(FAMILIES = \(.*?),?\)$", rf'\1, "{name}")', text, count=1)
+    if changed == text:
+        raise ScaffoldingError(f"{registry} has no line `FAMILIES = (...)`; add {name!r} where it lists the families")
+    files = {f"builders/{name}.py": "family.py.j2", f"modules/{name}.toml": "family.toml.j2"}
+    _refuse_existing(files, root)
+    for file, template in files.items():
+        (root / file).write_text(_rendered(root, template, name=name), encoding="utf-8")
+    registry.write_text(changed, encoding="utf-8")
+    return [
+        *files,
+        *variant(name, {"size": "small", "data": "1k", "resolution": 224}, root)[1:],
+        "builders/__init__.py",
+    ]
+
+
+def collection(name: str, family: str | None = None, root: Path = ROOT) -> list[str]:
+    """Write a collection's file, of the rows of `family`; returns the file, relative to `root`."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+        raise ScaffoldingError(f"{name!r} is no collection's name; use lower-case letters, digits, `_`, `.`, `-`")
+    file = f"collections/{name}.toml"
+    _refuse_existing([file], root)
+    text = _rendered(root, "collection.toml.j2", name=name, family=family or "TODO: a family, or other keys and values")
+    (root / file).write_text(text, encoding="utf-8")
+    return [file]
+
+
+def toml(value: Any) -> str:
+    """A value as TOML spells it: a string in quotation marks, a number, true or false, a list of such."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, int | float):
+        return f"{value:_}" if isinstance(value, int) else repr(value)
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def parse(assignment: str) -> tuple[str, Any]:
+    """`KEY=VALUE` as a key and a value: a number, true or false, a list where it looks like one, else a string."""
+    import tomllib
+
+    key, sign, value = assignment.partition("=")
+    if not sign or not re.fullmatch(r"[a-z0-9_]+", key):
+        raise ScaffoldingError(f"{assignment!r} is no KEY=VALUE; write, for example, resolution=224")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _refuse_existing(files, root: Path) -> None:
+    for file in files:
+        if (root / file).exists():
+            raise ScaffoldingError(f"{file} exists already; choose another name, or edit it")
+
+
+def _rendered(root: Path, template: str, **names: str) -> str:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(root / "templates/new")
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return environment.get_template(template).render(**names)

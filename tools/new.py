@@ -1,0 +1,66 @@
+"""Start something new: writes a stub, and says what is still to be written.
+
+    python tools/new.py variant convnext size=tiny data=1k resolution=256
+    python tools/new.py family resnet
+    python tools/new.py collection small_models --family convnext
+
+A stub has TODO where a person must decide. The catalogue refuses each of them and says what belongs there: correct what it names,
+run `python tools/publish.py --dry-run` again, and go on until it lists the module.
+"""
+
+import pathlib
+import sys
+
+sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
+
+import argparse
+
+
+def parser() -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(
+        prog="tools/new.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = arguments.add_subparsers(dest="kind", required=True)
+    variant = kinds.add_parser("variant", help="a row in modules/FAMILY.toml")
+    variant.add_argument("name", metavar="FAMILY")
+    variant.add_argument("values", nargs="*", metavar="KEY=VALUE", help="what is known already, as in resolution=224")
+    family = kinds.add_parser("family", help="builders/NAME.py and modules/NAME.toml")
+    family.add_argument("name", metavar="NAME")
+    collection = kinds.add_parser("collection", help="collections/NAME.toml")
+    collection.add_argument("name", metavar="NAME")
+    collection.add_argument("--family", help="select the rows of this family")
+    return arguments
+
+
+def main(argv=None) -> int:
+    options = parser().parse_args(argv)
+
+    from tools import catalog, console
+    from tools.catalog import scaffolding
+
+    try:
+        match options.kind:
+            case "variant":
+                files = scaffolding.variant(options.name, dict(map(scaffolding.parse, options.values)))
+            case "family":
+                files = scaffolding.family(options.name)
+            case "collection":
+                files = scaffolding.collection(options.name, options.family)
+    except scaffolding.ScaffoldingError as error:
+        console.problems(error)
+        return 2
+    print("wrote " + ", ".join(files))
+    try:
+        catalog.load()
+    except catalog.CatalogError as error:
+        print("still to be written:")
+        for problem in error.problems:
+            print(f"  {problem}")
+        print("then see it listed: python tools/publish.py --dry-run")
+    else:
+        print("the catalogue is complete: python tools/publish.py --dry-run lists it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
