@@ -14,7 +14,7 @@ test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests
 
 bench: $(STAMP)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[bench]'
+	$(VENV)/bin/python -m pip install --quiet 'onnxruntime>=1.20' 'openvino>=2025.0'
 	$(VENV)/bin/python tools/benchmark.py
 
 lint: $(STAMP)

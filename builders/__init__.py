@@ -36,6 +36,16 @@ def create(family, *, num_classes=1000, include_top=True, input_shape=None, inpu
     return model
 
 
+def maps(model):
+    """The maps between the layers of `model`, `{name: Keras tensor [batch, rows, columns, channels]}`, for dense tasks.
+
+    `keras.Model(model.input, builders.maps(model))` computes them. Named by their
+    stride, or by their block (see the family; it may have none).
+    """
+    found = getattr(family_module(_family_of(model)), "maps", None)
+    return found(model) if found else {}
+
+
 def arguments(row):
     """The arguments of `create` for a row of the catalogue: its own, and what its family derives from the row.
 

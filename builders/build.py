@@ -40,7 +40,8 @@ def build(spec, out):
     for head in spec["heads"]:
         stage(f"save {head}")
         part = export.head_model(model, head)
-        outputs = np.asarray(part(normalised, training=False), np.float32)
+        answers = {k: np.asarray(v) for k, v in export.joint_model(part, head)(normalised, training=False).items()}
+        outputs = np.asarray(answers.pop(export.OUTPUTS[head]), np.float32)
         if not np.isfinite(outputs).all():
             raise ValueError(f"{where}: the {head} answers NaN; its checkpoint leaves weights unset or is damaged")
         labels = spec["labels"] if head == "classifier" else None
@@ -51,6 +52,7 @@ def build(spec, out):
             "trainable_parameters": sum(int(np.prod(v.shape)) for v in part.trainable_variables),
             "multiply_adds": counting.multiply_adds(part, row["resolution"]),
             "signature": export.signature(head, row, part),
+            "magnitudes": {name: float(np.abs(answer).mean()) for name, answer in answers.items()},
         }
     (out / "build.json").write_text(json.dumps(found))
     return found

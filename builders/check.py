@@ -65,6 +65,7 @@ def check_head(spec, head, directory, built):
     for height, width in SIZES:
         answer = module(np.full((1, height, width, 3), high, np.float32)).numpy()
         require(np.isfinite(answer).all(), row, head, f"answers {answer.ravel()[:3]} to a white {height}x{width} image")
+    check_maps(module, built, images, row, head)
     if head == "classifier" and spec["labels"]:
         names = [name.decode() for name in module.labels().numpy()]
         require(
@@ -81,6 +82,26 @@ def check_head(spec, head, directory, built):
         stage(f"fine-tune {head}")
         findings["fine_tuned"] = fine_tune(hub, tf, row, head, str(directory), images)
     return findings
+
+
+def check_maps(module, built, images, row, head):
+    """`stages()` gives the maps that the signature lists, with the Keras model's values (by the mean magnitude of each)."""
+    import numpy as np
+
+    expected = {each["name"]: each for each in built["signature"]["maps"]}
+    if not expected:
+        return
+    found = module.stages(images)
+    require(set(found) == set(expected), row, head, f"stages() gives {sorted(found)}, not {sorted(expected)}")
+    for name, answer in found.items():
+        require(
+            list(answer.shape[1:]) == expected[name]["shape"][1:], row, head, f"stages()[{name!r}] is {answer.shape}"
+        )
+        magnitude = float(np.abs(answer.numpy()).mean())
+        difference = abs(magnitude - built["magnitudes"][name]) / max(1e-6, built["magnitudes"][name])
+        require(
+            difference <= TOLERANCE, row, head, f"stages()[{name!r}] differs from the Keras model by {difference:.2g}"
+        )
 
 
 def accuracy(module, evaluation, batch=64):

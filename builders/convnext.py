@@ -17,6 +17,7 @@ from builders.layers import (
     LayerNormalization,
     LayerScale,
     Linear,
+    last_outputs,
 )
 from builders.weights import Format, table
 
@@ -132,6 +133,12 @@ def _block(x, width, rate, share, layer_scale, name):
         x = LayerScale(initial=layer_scale, name=f"{name}.scale")(x)
     x = DropPath(rate, share, name=f"{name}.drop_path")(x)
     return keras.layers.Add(name=f"{name}.add")([shortcut, x])
+
+
+def maps(model):
+    """The map of each stage by its stride, `stride_4` to `stride_32`; isotropic: of each block, `block_0` and on."""
+    strides = last_outputs(model, r"stages\.(\d+)\.blocks\.\d+\.add", lambda stage: f"stride_{4 * 2**stage}")
+    return strides or last_outputs(model, r"blocks\.(\d+)\.add", "block_{}".format)
 
 
 # Our layer, its kind (builders/weights.py), and the layer's name in each format; {s} and {b} count stages and blocks from 0.

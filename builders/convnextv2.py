@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from builders import weights
-from builders.convnext import EPSILON, network
+from builders.convnext import EPSILON, maps, network
 from builders.layers import DepthwiseConvolution, DropPath, LayerNormalization, Linear, initializer, register
 from builders.weights import Format, Kind, table
 
@@ -115,6 +115,8 @@ class GlobalResponseNormalization(keras.layers.Layer):
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}
 
+
+__all__ = ["FORMATS", "TOP", "WEIGHTS", "create", "maps"]
 
 # Our layer, its kind, and the layer's name in each format; {s} and {b} count stages and blocks from 0. "sparse" is what FCMAE
 # training itself writes: convolutions and normalisations of MinkowskiEngine below `encoder.`.

@@ -1,12 +1,14 @@
 """A Keras model as a SavedModel that `hub.load`, `hub.KerasLayer`, TensorFlow Serving and TFSMLayer use, preprocessing inside.
 
 `module(images, training=False, drop_path_rate=0.0)` with `images` `[batch, height, width, 3]`, float32 in the row's pixel range or
-uint8; also `variables`, `trainable_variables`, `regularization_losses`, `labels()` and the signatures "serving_default" (float32)
-and "serving_uint8".
+uint8; of a feature extractor also `stages(images, ...)`, the maps between its layers; further `variables`,
+`trainable_variables`, `regularization_losses`, `labels()` and the signatures "serving_default" (float32) and "serving_uint8".
 """
 
+import collections
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -14,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 
+import builders
 from builders.layers import override_drop_path
 from builders.preprocessing import Transform, preprocess
 
@@ -24,7 +27,15 @@ def head_model(model, head):
     """The part of a classifier that a head publishes: the whole, or up to the layer named "features"."""
     if head == "classifier":
         return model
-    return keras.Model(model.input, model.get_layer("features").output, name=f"{model.name}_features")
+    features = keras.Model(model.input, model.get_layer("features").output, name=f"{model.name}_features")
+    features.family = model.family
+    return features
+
+
+def joint_model(model, head):
+    """A head's model with all that its module answers: `{"logits": ...}`, or `{"features": ..., map: ...}` with `builders.maps`."""
+    maps = builders.maps(model) if head == "feature_extractor" else {}
+    return keras.Model(model.input, {OUTPUTS[head]: model.output, **maps}, name=model.name)
 
 
 def save(model, head, described, directory, labels=None):
@@ -34,12 +45,14 @@ def save(model, head, described, directory, labels=None):
     whole into `assets.extra/module.json`. `labels` are class names, for `module.labels()`.
     """
     directory = Path(directory)
-    forward = _forward(model, described)
+    forward = _forward(joint_model(model, head), described)
     root = tf.__internal__.tracking.AutoTrackable()
     root.variables = [v.value for v in model.variables]
     root.trainable_variables = [v.value for v in model.trainable_variables]
     root.regularization_losses = []
-    root.__call__ = _call(forward)
+    root.__call__ = _call(lambda *arguments: forward(*arguments)[OUTPUTS[head]])
+    if signature(head, described["row"], model)["maps"]:
+        root.stages = _call(lambda *arguments: {k: v for k, v in forward(*arguments).items() if k != OUTPUTS[head]})
     if labels:
         root.labels_file = tf.saved_model.Asset(_written(directory.parent / "labels.txt", "\n".join(labels)))
         root.labels = _labels(root)
@@ -84,18 +97,27 @@ def signature(head, row, model):
     """Inputs and outputs as the record states them; shapes have null where any size goes."""
     low, high = row["pixel_range"]
     shape = [None, None, None, 3]
+    size = (row["resolution"], row["resolution"], 3)
+    maps = []
+    if head == "feature_extractor":
+        shapes = joint_model(model, head).compute_output_shape((None, *size))
+        maps = [{"name": k, "dtype": "float32", "shape": list(v)} for k, v in shapes.items() if k != OUTPUTS[head]]
     return {
         "inputs": [
             {"name": "images", "dtype": "float32", "shape": shape, "range": [low, high]},
             {"name": "images", "dtype": "uint8", "shape": shape, "range": [0, 255]},
         ],
         "outputs": [{"name": OUTPUTS[head], "dtype": "float32", "shape": [None, int(model.output.shape[-1])]}],
+        "maps": maps,
         "arguments": {"training": False, "drop_path_rate": 0.0},
     }
 
 
 def _forward(model, described):
-    """`forward(images, training, rate)`. All callers share its traces of preprocessing and network: each is saved once."""
+    """`forward(images, training, rate)`, all answers of the model by name, float32.
+
+    All callers share its traces of preprocessing and network: each is saved once, and what a caller leaves unused is not computed.
+    """
     resolution = described["row"]["resolution"]
     normalised = tf.TensorSpec([None, resolution, resolution, 3], tf.float32)
     prepare = {
@@ -115,13 +137,14 @@ def _forward(model, described):
 
     def forward(images, training, rate):
         x = prepare[images.dtype](images)
-        return tf.cast(train(x, rate) if training else infer(x), tf.float32)
+        answers = train(x, rate) if training else infer(x)
+        return {name: tf.cast(answer, tf.float32) for name, answer in answers.items()}
 
     return forward
 
 
 def _call(forward):
-    """The traced `__call__`, for both dtypes, in training and not."""
+    """A function of the module, `__call__` or `stages`, traced for both dtypes, in training and not."""
 
     @tf.function
     def __call__(images, training=False, drop_path_rate=0.0):
@@ -138,7 +161,7 @@ def _call(forward):
 def _signature(forward, dtype, output):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], dtype, name="images")])
     def serve(images):
-        return {output: forward(images, False, None)}
+        return {output: forward(images, False, None)[output]}
 
     return serve
 
@@ -183,7 +206,7 @@ def _slim(directory):
 
 
 def _shorten_names(function):
-    """Call the nodes of a function by their operation and a number, and the variables that it captures by a number.
+    """Call the nodes of a function by what they are called inside their scopes, numbered, and captured variables by a number.
 
     Returns {old name: new name}.
     """
@@ -194,12 +217,13 @@ def _shorten_names(function):
             names[argument.name] = argument.name = f"v{index}"
             function.arg_attr[index].attr.pop("_user_specified_name", None)
     taken = set(names.values())
-    counts = {}
+    counts = collections.Counter()
     for node in function.node_def:
-        counts[node.op] = counts.get(node.op, -1) + 1
-        while f"{node.op}_{counts[node.op]}" in taken:
-            counts[node.op] += 1
-        names[node.name] = f"{node.op}_{counts[node.op]}"
+        leaf = re.sub(r"_\d+$", "", node.name.rsplit("/", 1)[-1])
+        while (name := f"{leaf}_{counts[leaf]}" if counts[leaf] else leaf) in taken:
+            counts[leaf] += 1
+        taken.add(name)
+        names[node.name] = name
 
     def renamed(reference):  # ^node, node:output:index, or the name of an argument
         control, reference = reference.startswith("^"), reference.removeprefix("^")

@@ -8,6 +8,7 @@ of stochastic depth while a graph is traced.
 import contextlib
 import contextvars
 import math
+import re
 
 import keras
 import tensorflow as tf
@@ -230,6 +231,16 @@ class GlobalAverage(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[-1])
+
+
+def last_outputs(model, pattern, name):
+    """`{name(number): output}` of the layers that `pattern` matches, its group being the number; the last of a name counts."""
+    found = {}
+    for layer in model.layers:
+        match = re.fullmatch(pattern, layer.name)
+        if match:
+            found[name(int(match[1]))] = layer.output
+    return found
 
 
 def flatten_rows(inputs):

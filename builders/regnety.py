@@ -19,6 +19,7 @@ from builders.layers import (
     Linear,
     activate,
     initializer,
+    last_outputs,
     register,
     spatial,
     tf_padding,
@@ -321,6 +322,13 @@ KINDS = weights.KINDS | {
     "pycls": _normalised("", "_bn"),
     "torchvision": _normalised(".0", ".1"),
 }
+
+
+def maps(model):
+    """The map of each stage by its stride, `stride_4` to `stride_32`, after the last block's ReLU."""
+    return last_outputs(model, r"s(\d)\.b\d+\.relu", lambda stage: f"stride_{2 ** (stage + 1)}")
+
+
 # Our layer, its kind, and the layer's name in each format; {s} and {b} count stages and blocks from 1.
 WEIGHTS = table(
     """

@@ -24,6 +24,7 @@ from builders.layers import (
     activate,
     flatten_rows,
     initializer,
+    last_outputs,
     register,
 )
 from builders.weights import Format, Kind, table
@@ -373,6 +374,21 @@ KINDS = weights.KINDS | {
         "out_bias": _kind("/out/bias"),
     },
 }
+
+
+def maps(model):
+    """The map of each Transformer block, `block_0` and on, `[batch, rows, columns, hidden]`, without the class token and not
+    normalised; of a hybrid, first that of each stage of its ResNet by its stride, `stride_4` and on."""
+    tokens = last_outputs(model, r"blocks\.(\d+)\.add2", "block_{}".format)
+    grid = model.get_layer("position").grid
+    blocks = {
+        name: keras.layers.Reshape((*grid, output.shape[-1]), name=f"map.{name}")(output[:, 1:])
+        for name, output in tokens.items()
+    }
+    strides = last_outputs(model, r"backbone\.stages\.(\d+)\.blocks\.\d+\.relu", lambda stage: f"stride_{4 * 2**stage}")
+    return strides | blocks
+
+
 # Our layer, its kind, and its name in each format; {s}, {b} and {i} count stages, blocks and convolutions.
 WEIGHTS = table(
     """

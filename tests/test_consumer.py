@@ -141,3 +141,23 @@ def test_golden_in_the_archive_replays(any_url):
         golden = np.load(f"{path}/assets.extra/golden.npz")
         got = tensorflow_hub.load(path)(golden["images"]).numpy()
         assert np.abs(got - golden["outputs"]).max() <= 1e-4 * max(1, np.abs(golden["outputs"]).max())
+
+
+@pytest.mark.parametrize("module", EXTRACTORS, **by_name)
+def test_maps_of_the_stages(any_url, digits, module):
+    """For dense tasks: float32 maps by stride or block, from uint8 or float32, which gradients flow through in training."""
+    loaded = tensorflow_hub.load(f"{any_url}/{module.handle}")
+    maps = loaded.stages(digits[0][:2])
+    assert len(maps) >= 4 and {m.dtype for m in maps.values()} == {tf.float32}
+    for name, values in maps.items():
+        assert values.shape[0] == 2 and values.shape.rank == 4
+        if name.startswith("stride_"):
+            assert values.shape[1] == 32 // int(name.removeprefix("stride_"))
+    again = loaded.stages(floats(digits[0][:2], module))
+    for name, values in maps.items():
+        np.testing.assert_allclose(again[name], values, atol=1e-3)
+    with tf.GradientTape() as tape:
+        maps = loaded.stages(digits[0][:2], training=True, drop_path_rate=0.1)
+        loss = sum(tf.reduce_mean(tf.square(values)) for values in maps.values())
+    gradients = tape.gradient(loss, loaded.trainable_variables)
+    assert sum(gradient is not None for gradient in gradients) >= len(gradients) - 2  # all but the last normalisation

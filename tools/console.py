@@ -34,7 +34,7 @@ def show(content) -> None:
     if OUT.is_terminal:
         OUT.print(content)
     else:
-        rich.console.Console(file=sys.stdout, width=240, highlight=False).print(content)
+        rich.console.Console(file=sys.stdout, width=1000, highlight=False).print(content)
 
 
 def size(count: float) -> str:
@@ -85,6 +85,43 @@ def results(found, pages: int, hub: str, url: str) -> None:
     for reason in dict.fromkeys(result.reason for result in found if result.reason):
         problems(reason)
     show(f"{pages} pages written to {hub}; handles begin with {url}")
+
+
+def audit(report, hub: str) -> None:
+    """What an audit found: one line for each finding, then what was looked at and how."""
+    for finding in report.findings:
+        kind = "[bold red]error[/]" if finding.is_error else "[bold yellow]warning[/]"
+        ERR.print(f"{kind}: {rich.markup.escape(finding.message)}", soft_wrap=True)
+    how = {
+        "content": "every archive read: digests and members",
+        "digests": "sizes and digests compared with the storage's own",
+        "sizes": "sizes compared; this storage keeps no digests, so --thorough would read the archives",
+    }[report.depth]
+    show(
+        f"{hub}: {report.modules} modules, {size(report.bytes)} of archives; {how}. "
+        f"{len(report.errors)} errors, {len(report.findings) - len(report.errors)} warnings"
+    )
+
+
+def verified(results) -> None:
+    """What verification found: one line for each module with its checks, then the reason of every failure."""
+    marks = {"ok": "ok", "failed": "FAILED", "skipped": "-"}
+    names = list(dict.fromkeys(check.name for result in results for check in result.checks))
+    rows = [
+        (
+            result.handle or result.url,
+            *(marks[next((c.state for c in result.checks if c.name == name), "skipped")] for name in names),
+            result.note,
+        )
+        for result in results
+    ]
+    show(table("Module", *(name.capitalize() for name in names), "", rows=rows))
+    for result in results:
+        for check in result.checks:
+            if check.state == "failed":
+                problems(f"{result.handle or result.url}: {check.name}: {check.message}")
+    wrong = sum(not result.ok for result in results)
+    show(f"{len(results)} verified, {wrong} wrong" if wrong else f"{len(results)} verified, nothing wrong")
 
 
 def _top1(record) -> str:

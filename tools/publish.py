@@ -3,10 +3,13 @@
     python tools/publish.py quickstart --hub ./hub
     python tools/publish.py convnext_tiny_1k_224 --hub gs://bucket/hub --checkpoints ./mirror
     python tools/publish.py convnext --dry-run
+    python tools/publish.py --hub ./hub --yank hubpress/convnext_digits/1 --why "trained on its test images"
+    python tools/publish.py --hub ./hub --audit --thorough
 
 NAME is a row (convnext_tiny_1k_224: its classifier and its feature extractor), one module (by handle, hubpress/NAME/1, or by a
 name that is no row's), a family, a collection, or `all`. What is published never changes: publishing the same again does
-nothing, and other bytes under a published version are refused.
+nothing, and other bytes under a published version are refused. A version that nobody should use any more is yanked: it still
+loads, its page says why, and the lists leave it out.
 """
 
 import pathlib
@@ -48,6 +51,19 @@ def parser() -> argparse.ArgumentParser:
         help="also write folders that are ready to upload to Hugging Face and Kaggle (see tools/pages/mirror.py)",
     )
     arguments.add_argument("--dry-run", action="store_true", help="show the plan as a table, and do nothing")
+    arguments.add_argument(
+        "--yank", metavar="HANDLE", help="withdraw a published version, like hubpress/NAME/1; with --why"
+    )
+    arguments.add_argument("--unyank", metavar="HANDLE", help="take a yank back")
+    arguments.add_argument("--why", metavar="TEXT", help="for --yank: one sentence for the module's page")
+    arguments.add_argument(
+        "--audit",
+        action="store_true",
+        help="check that the whole hub is in order: sizes, and digests where the storage keeps them",
+    )
+    arguments.add_argument(
+        "--thorough", action="store_true", help="for --audit: read every archive, its digests and members"
+    )
     return arguments
 
 
@@ -56,6 +72,17 @@ def main(argv=None) -> int:
     options = arguments.parse_args(argv)
     if options.jobs < 1:
         arguments.error("--jobs must be at least 1")
+    maintenance = [name for name in ("yank", "unyank", "audit") if getattr(options, name)]
+    if maintenance:
+        if len(maintenance) > 1 or options.names or options.dry_run:
+            arguments.error(f"--{maintenance[0]} is a command of its own: leave out names and the other flags")
+        if not options.hub:
+            arguments.error("say which hub: --hub DIR or --hub gs://bucket/path")
+        if options.yank and not (options.why or "").strip():
+            arguments.error("say why nobody should use it any more: --why TEXT")
+        return audit(options) if options.audit else yank(options)
+    if options.why or options.thorough:
+        arguments.error("--why goes with --yank, and --thorough with --audit")
     if not options.dry_run and not options.names:
         arguments.error("say what to publish: a module, family or collection, or `all`; --dry-run lists them")
     if not options.dry_run and not options.hub:
@@ -76,6 +103,7 @@ def main(argv=None) -> int:
 
     from tools.hub.publishing import Publishing
     from tools.hub.storage import Storage, StorageError
+    from tools.pages.site import PageError
 
     try:
         storage = Storage(options.hub)
@@ -90,7 +118,7 @@ def main(argv=None) -> int:
             )
             results = publishing.run(modules, options.jobs)
             pages = publishing.write_pages() if any(r.state != "failed" for r in results) else 0
-    except StorageError as error:
+    except (StorageError, PageError) as error:
         console.problems(error)
         return 1
     except KeyboardInterrupt:
@@ -100,6 +128,61 @@ def main(argv=None) -> int:
     if options.mirror_dir and not mirror(publishing, results, options.mirror_dir):
         return 1
     return 1 if any(result.state == "failed" for result in results) else 0
+
+
+def yank(options: argparse.Namespace) -> int:
+    """Yank a version or take that back, by a note beside its record, and make the pages again; the exit status."""
+    from tools import catalog, console
+    from tools.hub import records
+    from tools.hub.publishing import now, write_pages
+    from tools.hub.storage import Storage, StorageError
+    from tools.pages.site import PageError
+
+    action = records.YANK if options.yank else records.UNYANK
+    handle, why = (options.yank or options.unyank).strip("/"), " ".join((options.why or "").split())
+    try:
+        rows = catalog.load()
+        storage = Storage(options.hub)
+        note = records.add_note(storage, handle, action, why, date=now())
+        url = (options.url or index_url(storage) or rows.publisher.url).rstrip("/")
+        pages = write_pages(rows, storage, url)
+    except (catalog.CatalogError, StorageError, PageError) as error:
+        console.problems(error)
+        return 1
+    done = "yanked" if action == records.YANK else "no longer yanked"
+    console.show(f"{handle} is {done}" + ("" if note else " already") + f"; {pages} pages written to {storage.url}")
+    return 0
+
+
+def index_url(storage) -> str | None:
+    """The address that the hub's pages were made for."""
+    import json
+
+    from tools.hub.storage import NotThere
+
+    try:
+        index = json.loads(storage.read("index.json"))
+    except (NotThere, ValueError):
+        return None
+    return index.get("url") if isinstance(index, dict) else None
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Check a whole hub; the exit status is 1 if something is wrong with it."""
+    from tools import console
+    from tools.hub import audit
+    from tools.hub.storage import Storage, StorageError
+
+    try:
+        storage = Storage(options.hub)
+        if not storage.is_there():
+            raise StorageError(f"There is no hub at {storage.url}. Check the address.")
+        report = audit.audit(storage, thorough=options.thorough)
+    except StorageError as error:
+        console.problems(error)
+        return 1
+    console.audit(report, storage.url)
+    return 1 if report.errors else 0
 
 
 def mirror(publishing, results, directory: pathlib.Path) -> bool:

@@ -9,8 +9,10 @@ import sys
 sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 import argparse
+import json
 import os
 import socket
+import subprocess
 import tempfile
 import warnings
 
@@ -21,7 +23,11 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--hub", default="hub", help="the folder to publish into (default: %(default)s)")
     arguments.add_argument("--port", type=int, help=f"serve here (default: {PORT}, or a free one if that is taken)")
+    arguments.add_argument("--use", metavar="URL", help=argparse.SUPPRESS)
     options = arguments.parse_args()
+    if options.use:
+        print(json.dumps(use(options.use)))
+        return 0
     port = options.port or free_port(PORT)
 
     from tools import catalog, console, publish
@@ -36,20 +42,26 @@ def main() -> int:
     modules = catalog.load().expand(["quickstart"])
     with serve(Storage(options.hub), port=port):
         console.show(f"Serving it at {url}; loading the modules from there with tensorflow_hub ...")
-        rows = use(url, modules)
+        # A process of its own: what TensorFlow logs while it starts is shown only if something fails.
+        user = subprocess.run([sys.executable, __file__, "--use", url], capture_output=True)
+    if user.returncode:
+        console.problems(user.stderr.decode(errors="replace"))
+        return 1
+    rows = json.loads(user.stdout)
     console.show(console.table("Handle", "Parameters>", "Answer", "Test images right>", rows=rows))
     classifier = next(m for m in modules if m.head == "classifier")
     console.show(
         f"""What to try next
-  python tools/serve.py --hub {options.hub} --port {port}       then open {url} in a browser
-  hub.load("{url}/{classifier.handle}")         in Python, after import tensorflow_hub as hub
-  python tools/publish.py --dry-run             everything that can be published
-"""
+  .venv/bin/python tools/serve.py --hub {options.hub} --port {port}
+      then open {url} in a browser, or in Python, with tensorflow_hub as hub:
+      hub.load("{url}/{classifier.handle}")
+  .venv/bin/python tools/publish.py --dry-run
+      everything that can be published"""
     )
     return 0
 
 
-def use(url: str, modules) -> list[tuple]:
+def use(url: str) -> list[tuple]:
     """Load each module by its URL as a consumer would, with an empty cache; a table row for each."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", message="pkg_resources")
@@ -58,6 +70,7 @@ def use(url: str, modules) -> list[tuple]:
 
     from tools import catalog
 
+    modules = catalog.load().expand(["quickstart"])
     rows = []
     with tempfile.TemporaryDirectory(prefix="hubpress-cache-") as cache:
         os.environ["TFHUB_CACHE_DIR"] = cache

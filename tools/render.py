@@ -1,8 +1,9 @@
-"""Make the pages of a hub again from its records: after a change of templates, of collections or of the hub's address.
+"""Make the pages of a hub again from its records, or a site from any tree of documents in tfhub.dev's format.
 
     python tools/render.py --hub ./hub --url http://127.0.0.1:8000
+    python tools/render.py --docs tfhub.dev/assets/docs --out ./site
 
-Pages that come out as they are already are left alone. Archives and records are never touched.
+Pages that come out as they are already are left alone. Archives, records and documents are never touched.
 """
 
 import pathlib
@@ -17,9 +18,24 @@ def main(argv=None) -> int:
     arguments = argparse.ArgumentParser(
         prog="tools/render.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arguments.add_argument("--hub", required=True, help="a folder, gs://bucket/path, or any URL that fsspec knows")
-    arguments.add_argument("--url", help="the public address that handles begin with (default: modules/publisher.toml)")
+    arguments.add_argument("--hub", help="a folder, gs://bucket/path, or any URL that fsspec knows")
+    arguments.add_argument(
+        "--url",
+        help="the public address that handles begin with (default: modules/publisher.toml; with --docs https://tfhub.dev)",
+    )
+    arguments.add_argument("--docs", metavar="DIR", type=pathlib.Path, help="a tree of documents, not necessarily ours")
+    arguments.add_argument(
+        "--out", metavar="DIR", type=pathlib.Path, help="where the site of --docs goes: new or its own"
+    )
+    arguments.add_argument("--title", default="Hub documents", help="what the site of --docs is called")
+    arguments.add_argument("--processes", metavar="N", type=int, default=2, help="with --docs (default: 2)")
     options = arguments.parse_args(argv)
+    if options.docs or options.out:
+        if options.hub or not (options.docs and options.out):
+            arguments.error("give --docs and --out together, or --hub")
+        return documents(options)
+    if not options.hub:
+        arguments.error("give --hub, or --docs and --out")
 
     from tools import catalog, console
     from tools.hub.publishing import write_pages
@@ -40,6 +56,27 @@ def main(argv=None) -> int:
         return 1
     console.show(f"{count} pages written to {storage.url}; handles begin with {url}")
     return 0
+
+
+def documents(options) -> int:
+    """Render a tree of documents; 1 if a document has no page."""
+    from tools.pages import library
+
+    url = options.url or library.OFFICIAL
+    try:
+        report = library.render(
+            options.docs, options.out, url=url, title=options.title, processes=max(1, options.processes)
+        )
+    except (library.LibraryError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for file, problem in report.problems:
+        print(f"{file}:1: error: {problem}", file=sys.stderr)
+    print(
+        f"{report.documents:,} documents: {report.written:,} pages written, {report.kept:,} kept, "
+        f"{report.removed:,} removed in {options.out}"
+    )
+    return 1 if report.problems else 0
 
 
 if __name__ == "__main__":

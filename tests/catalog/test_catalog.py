@@ -134,3 +134,12 @@ def test_all_problems_of_all_files_in_one_go(copied):
     text = str(refused.value)
     assert "`sise`" in text and "'mitt'" in text and "reported_top1" in text
     assert len(refused.value.problems) >= 3
+
+
+def test_imagenet_labels_are_wordnets():
+    """21k heads follow the sorted WordNet ids, as upstream's image folders do; the 1k classes are among them but for one."""
+    ids = {name: [line.split("\t")[0] for line in (ROOT / f"modules/labels/{name}.tsv").read_text().splitlines()] for name in ("imagenet_1k", "imagenet_21k")}  # fmt: skip
+    assert len(ids["imagenet_1k"]) == 1000 and len(ids["imagenet_21k"]) == 21841
+    for found in ids.values():
+        assert found == sorted(set(found)) and all(i[0] == "n" and len(i) == 9 for i in found)
+    assert set(ids["imagenet_1k"]) - set(ids["imagenet_21k"]) == {"n04399382"}

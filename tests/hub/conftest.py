@@ -2,7 +2,10 @@
 
 import functools
 import http.server
+import io
 import os
+import socket
+import struct
 import threading
 import urllib.parse
 import uuid
@@ -41,25 +44,61 @@ def bucket_service():
                 objects.get_file_obj(BUCKET, name)
             except NotFound:
                 return False
-            self.send_response(412)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(412)
             return True
 
-        def do_POST(self):
+        def answer(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def fails(self) -> bool:
+            """Whether this request is one that a fault was ordered for: a status, or what happens to the connection."""
+            fault = server.faults.pop(0) if server.faults else None
+            if fault is None:
+                return False
+            requests.append((self.command, self.path))
+            length = int(self.headers.get("Content-Length") or 0)
+            if isinstance(fault, int):
+                self.rfile.read(length)
+                self.answer(fault)
+            elif fault == "reset":  # in the middle of what is sent
+                self.rfile.read(length // 2)
+                self.hang_up()
+            elif fault == "lost answer":
+                self.wfile = io.BytesIO()
+                self.do(self.command)
+                self.hang_up()
+            return True
+
+        def hang_up(self) -> None:
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.wfile = io.BytesIO()  # whatever else is written goes nowhere
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+        def do(self, method: str) -> None:
             with lock:
                 if not self.refuses():
-                    super().do_POST()
+                    getattr(RequestHandler, f"do_{method}")(self)
+
+        def do_GET(self):
+            requests.append((self.command, self.path))
+            super().do_GET()
+
+        def do_POST(self):
+            if not self.fails():
+                self.do("POST")
 
         def do_PUT(self):
-            with lock:
-                if not self.refuses():
-                    super().do_PUT()
+            if not self.fails():
+                self.do("PUT")
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, objects))
     server.handle_error = lambda *arguments: None  # clients that leave are no news
     server.requests = requests
     server.damage = None  # what is replaced by what on the way
+    server.faults = []  # for the next uploads, in order: None, a status, "reset", "lost answer"
     server.objects = objects
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -491,3 +491,21 @@ def test_help_stays_fast():
     """Neither requests nor fsspec nor TensorFlow is imported before something is fetched."""
     program = "import sys, tools.hub.download; assert not {'requests', 'fsspec', 'tensorflow'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=pathlib.Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("hf", "huggingface_hub"), ("s3", "s3fs")])
+def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch, scheme, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(DownloadError, match=rf"install {package} with .*or download the file by other means"):
+        fetch(f"{scheme}://owner/name/{NAME}", cache=tmp_path)
+
+
+def test_what_is_not_there_is_told_from_what_failed(server, tmp_path):
+    server.behaviour.script = [404]
+    for url in (server.url, str(tmp_path / NAME), f"memory://nothing/{NAME}"):
+        with pytest.raises(download.NotFound):
+            fetch(url, cache=tmp_path)
+    server.behaviour.script = [403]
+    with pytest.raises(DownloadError) as refused:
+        fetch(server.url, cache=tmp_path)
+    assert not isinstance(refused.value, download.NotFound)

@@ -106,7 +106,7 @@ def test_record_tells_what_was_stored(hub):
         if record["head"] == "classifier":
             assert top1["images"] == 360 and top1["value"] == round(100 * top1["correct"] / 360, 2) >= 98
             page = (hub / f"{record['handle']}.md").read_text()
-            assert f"{top1['value']:.2f}" in page and "360" in page
+            assert f"| {top1['value']} |" in page and f"{top1['correct']} of 360 images right" in page
         else:
             assert top1 is None
 

@@ -650,7 +650,11 @@ def test_storage_that_does_not_answer(monkeypatch):
         def fail(*arguments, **keywords):
             raise ConnectionResetError("reset by peer: bucket-internal-name")
 
-        monkeypatch.setattr(storage, "_filesystem", type("Broken", (), {"info": fail, "open": fail, "protocol": "x"})())
+        monkeypatch.setattr(
+            storage,
+            "_filesystem",
+            type("Broken", (), {"info": fail, "open": fail, "cat_file": fail, "protocol": "x"})(),
+        )
         monkeypatch.setattr(storage._filesystem, "invalidate_cache", lambda: None, raising=False)
         answer = get(f"{url}/p/name/1{COMPRESSED}")
         assert answer.status_code == 503

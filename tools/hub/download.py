@@ -41,11 +41,19 @@ _WEB_PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
 # torch.hub: name-01bb0f51.pth begins the file's SHA-256. Eight digits that read as a date are one.
 _DIGEST_IN_NAME = re.compile(r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8})\.[A-Za-z0-9]+$")
 
+_PACKAGES = {
+    "hf": "huggingface_hub with `python -m pip install 'huggingface-hub>=0.27'` (the extra `huggingface`)",
+    "s3": "s3fs with `python -m pip install s3fs`",
+}
 _ELSEWHERE = "download the file by other means into a folder, and name that folder as the mirror (--checkpoints)"
 
 
 class DownloadError(RuntimeError):
     """A file could not be fetched or is not the one that was asked for. The message ends with the fix."""
+
+
+class NotFound(DownloadError):
+    """There is no such file: the server, the storage or the folder says so, and asking again would not help."""
 
 
 class _Temporary(Exception):
@@ -103,7 +111,7 @@ def fetch(
     local = _local_path(source)
     if local is not None:
         if not local.is_file():
-            raise DownloadError(f"{local}: no such file. Fix: {missing}")
+            raise NotFound(f"{local}: no such file. Fix: {missing}")
         size = local.stat().st_size
         _check_size(source, size, limit_bytes)
         if expected is not None:
@@ -344,7 +352,7 @@ def _open_http(source: str, offset: int, validator: str | None, missing: str) ->
             response.close()
             return _open_http(source, 0, None, missing)
         if status in (404, 410):
-            raise DownloadError(f"{_shown(source)}: no such file on the server ({status}). Fix: {missing}")
+            raise NotFound(f"{_shown(source)}: no such file on the server ({status}). Fix: {missing}")
         if status in (401, 403, 407):
             raise DownloadError(
                 f"{_shown(source)}: the server refuses access ({status}). Fix: check the URL and its terms, or "
@@ -392,8 +400,11 @@ def _open_fsspec(source: str, offset: int, validator: str | None, missing: str) 
 
     try:
         files, path = fsspec.core.url_to_fs(source)
-    except (ValueError, ImportError) as error:
-        raise DownloadError(f"{_shown(source)}: {error}. Fix: check the URL, or install what it needs") from error
+    except ImportError as error:
+        package = _PACKAGES.get(source.partition(":")[0], "what it needs")
+        raise DownloadError(f"{_shown(source)}: {_reason(error)}. Fix: install {package}, or {_ELSEWHERE}") from error
+    except ValueError as error:
+        raise DownloadError(f"{_shown(source)}: {error}. Fix: check the URL") from error
     with _fsspec_failures(source, missing):
         info = files.info(path)
         if info.get("type") == "directory":
@@ -421,7 +432,7 @@ def _fsspec_failures(source: str, missing: str) -> Iterator[None]:
     except (DownloadError, GeneratorExit):
         raise
     except FileNotFoundError as error:
-        raise DownloadError(f"{_shown(source)}: no such file there. Fix: {missing}") from error
+        raise NotFound(f"{_shown(source)}: no such file there. Fix: {missing}") from error
     except PermissionError as error:
         raise DownloadError(
             f"{_shown(source)}: access is refused. Fix: log in (for gs://: `gcloud auth application-default login`)"

@@ -86,10 +86,12 @@ class Publishing:
     cache: Path
     mirrors: str | None = None
     report: Callable[..., None] = nothing
+    _known: dict[str, Any] = field(default_factory=dict)  # records that were read, by path: they never change
 
     def run(self, modules: list[Module], jobs: int = 1) -> list[Result]:
         """Publish `modules`, `jobs` rows at a time; a row that fails leaves the others alone."""
         self.storage.prepare()
+        self.storage.delete_leftovers()
         rows: dict[str, list[Module]] = {}
         for module in modules:
             rows.setdefault(f"{module.variant.stem}/{module.variant.version}", []).append(module)
@@ -114,7 +116,7 @@ class Publishing:
         path = self._checkpoint(variant)
         self.report(variant, "hash", None, None)
         spec = self._specification(variant, path)
-        published = {module.handle: records.load(self.storage, module.handle) for module in modules}
+        published = {module.handle: self._record(module.handle) for module in modules}
         if all(record and record["build"]["key"] == spec["build"]["key"] for record in published.values()):
             return [Result(module, "unchanged", record=published[module.handle]) for module in modules]
         made = self._made(variant, spec)
@@ -125,6 +127,12 @@ class Publishing:
             file = self._builds / spec["build"]["key"] / f"{module.head}.tar.gz"
             results.append(self._commit(module, file, packed, record, published[module.handle]))
         return results
+
+    def _record(self, handle: str) -> dict[str, Any] | None:
+        record = records.load(self.storage, handle)
+        if record is not None:
+            self._known[records.paths(handle)["record"]] = record
+        return record
 
     @property
     def _builds(self) -> Path:
@@ -220,6 +228,8 @@ class Publishing:
                 return Result(module, "published", record=record)
             except AlreadyThere:
                 existing = records.load(self.storage, module.handle)
+                if existing and records.encode(existing) == records.encode(record):  # ours: the answer was lost
+                    return Result(module, "published", record=record)
         if existing["archive"]["sha256"] == packed["sha256"]:
             return Result(module, "unchanged", record=existing)
         raise PublishError(
@@ -339,22 +349,49 @@ class Publishing:
 
     def write_pages(self) -> int:
         """`write_pages` for this run's hub."""
-        return write_pages(self.catalog, self.storage, self.base_url)
+        return write_pages(self.catalog, self.storage, self.base_url, self._known)
 
 
-def write_pages(catalog: Catalog, storage: Storage, base_url: str) -> int:
-    """Derive pages and index from the hub's records, again if another publisher adds one meanwhile; how many were written."""
+def write_pages(catalog: Catalog, storage: Storage, base_url: str, known: dict[str, Any] | None = None) -> int:
+    """Derive pages and index from the hub's records and notes, again if others add some meanwhile; how many were written.
+
+    `known` are records that were read already, by path.
+    """
     from tools.pages import site
 
     tags = vocabularies.load(catalog.root / "modules/tags")
+    known = {} if known is None else known
     written, seen = 0, None
-    while (found := records.load_all(storage)) != seen:
+    while (hub := records.survey(storage, known)) and (hub.records, hub.yanked) != seen:
         pages = site.build(
-            found, publisher=catalog.publisher, collections=catalog.collections, base_url=base_url, tags=tags
+            hub.records,
+            publisher=catalog.publisher,
+            collections=catalog.collections,
+            base_url=base_url,
+            tags=tags,
+            yanked=hub.yanked,
         )
-        written += sum(storage.replace(page.path, page.data, content_type=page.content_type) for page in pages.values())
-        seen = found
+        # What lists the others comes last, so that no link is dead meanwhile.
+        for wave in (False, True):
+            chosen = [page for path, page in pages.items() if _lists(path) == wave]
+            written += _store(storage, chosen, hub.listing)
+        seen = (hub.records, hub.yanked)
     return written
+
+
+def _lists(path: str) -> bool:
+    """Whether a page is an index of others: the hub's own files, and the search."""
+    return "/" not in path or path.startswith("search/")
+
+
+def _store(storage: Storage, pages: list, listing: dict[str, Any]) -> int:
+    """Write the pages that are not there as they are, several at a time where each takes a round trip; how many were written."""
+
+    def store(page) -> bool:
+        return storage.replace(page.path, page.data, content_type=page.content_type, known=listing.get(page.path))
+
+    with ThreadPoolExecutor(1 if storage.is_local else records.REMOTE_READERS) as pool:
+        return sum(pool.map(store, pages))
 
 
 def now() -> str:

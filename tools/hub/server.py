@@ -9,7 +9,7 @@
 | `/<handle>` | 302 to `/<handle>/`, the module's page, so that the page's relative links are right |
 | `/<handle>` with `Accept: text/markdown`, `/<handle>.md` | the Hub document |
 | `/<handle>?tf-hub-format=uncompressed` | 303 with the `gs://` path of the unpacked module if there is one, else 404 |
-| `/<publisher>/<name>`, with or without a query | 302 to the newest published version |
+| `/<publisher>/<name>`, with or without a query | 302 to the newest published version that is not yanked |
 | any other path | the hub's file, or the `index.html` of that folder |
 
 A folder hub's archives go out through sendfile(2); everything else is read in pieces. Redirects are relative, so that
@@ -38,6 +38,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tools.hub import records
 from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, Storage, StorageError, checked, content_type
 
 READ_BYTES = 1 << 20  # per piece where sendfile is not possible
@@ -244,14 +245,16 @@ class _Hub:
         return record
 
     def _newest(self, name: str) -> int | None:
-        """The highest version of a module that has a record, or of a collection that has a document."""
+        """The highest version of a module that has a record, or of a collection that has a document; yanked ones come last."""
         segments = name.split("/")
         if len(segments) < 2 or segments[0] == "static":
             return None
         ending = ".md" if segments[1] == "collections" else ".json"
         found = self.storage.list(f"{name}/", ending, recursive=False)
-        versions = (path[len(name) + 1 : -len(ending)] for path in found)
-        return max((int(version) for version in versions if re.fullmatch("0|[1-9][0-9]{0,17}", version)), default=None)
+        texts = (path[len(name) + 1 : -len(ending)] for path in found)
+        versions = [int(text) for text in texts if re.fullmatch("0|[1-9][0-9]{0,17}", text)]
+        yanked = records.yanked(self.storage, found)
+        return max(versions, key=lambda version: (f"{name}/{version}" not in yanked, version), default=None)
 
     def _redirect_to_newest(self, ask: Ask, name: str, ending: str) -> Answer | None:
         """From a module or collection without a version to its newest one, with the query; None if there is none."""

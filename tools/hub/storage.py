@@ -35,6 +35,10 @@ REVALIDATE = "no-cache"  # may be kept, but is asked for again each time: pages 
 TEMPORARY_PREFIX = ".hubpress-writing-"
 LOCK_NAME = ".hubpress-lock"
 CHUNK_BYTES = 4 << 20
+# Of an upload to a bucket: what is sent again when the connection breaks. Buckets want a multiple of 256 KiB.
+UPLOAD_BYTES = 16 << 20
+# A peer that fell silent is given up, and asked again, after this.
+CONNECT_SECONDS, SILENCE_SECONDS = 30, 300
 
 CONTENT_TYPES = {
     ".tar.gz": "application/gzip",
@@ -185,7 +189,9 @@ class Storage:
             with _explained(f"write into the hub {self.url}"):
                 _make_folders(self._root)
                 if not os.access(self._root, os.W_OK | os.X_OK):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._root))
+                    read_only = hasattr(os, "statvfs") and os.statvfs(self._root).f_flag & os.ST_RDONLY
+                    code = errno.EROFS if read_only else errno.EACCES
+                    raise OSError(code, os.strerror(code), str(self._root))
 
     def create(
         self,
@@ -218,14 +224,22 @@ class Storage:
         *,
         content_type: str | None = None,
         cache_control: str = REVALIDATE,
+        known: About | None = None,
     ) -> bool:
         """Writes an object over whatever was there, atomically; for what is derived, like pages and indexes.
+
+        Args:
+          known: what `survey` just said of the object, so that nobody need ask again.
 
         Returns:
           False if the same bytes were there already and nothing was written.
         """
-        if isinstance(data, bytes) and self._holds(path, data):
-            return False
+        if isinstance(data, bytes):
+            if known and known.md5:
+                if known.size == len(data) and known.md5 == hashlib.md5(data, usedforsecurity=False).hexdigest():
+                    return False
+            elif self._holds(path, data):
+                return False
         self._write(path, data, content_type, cache_control, None, create_only=False)
         return True
 
@@ -310,6 +324,8 @@ class Storage:
                     # fsspec's own put_file looks first and writes later; pipe_file does both at once.
                     self._filesystem.pipe_file(target, pathlib.Path(source).read_bytes(), mode=mode)
                 else:
+                    if self._protocol == "gs":
+                        settings["chunksize"] = UPLOAD_BYTES
                     self._filesystem.put_file(os.fspath(source), target, mode=mode, callback=Forward(), **settings)
             except Exception as error:
                 # Damaged on the way, it lies there under its name: what we just made, we may remove.
@@ -321,7 +337,11 @@ class Storage:
     # Reading
 
     def read(self, path: str) -> bytes:
-        """The whole object; raises NotThere if it does not exist."""
+        """The whole object, in one question to the storage; raises NotThere if it does not exist."""
+        if self._root is None:
+            checked(path)
+            with _explained(f"read {self.url_for(path)}"):
+                return self._filesystem.cat_file(f"{self._base}/{path}")
         with self.open(path) as file, _explained(f"read {self.url_for(path)}"):
             return file.read()
 
@@ -354,12 +374,7 @@ class Storage:
             information = self._information(path)
             if information is None:
                 raise FileNotFoundError(path)
-        size, md5 = information["size"], _md5_of(information)
-        changed = [
-            information.get(key) for key in ("inode", "generation", "ETag", "etag", "mtime", "updated", "created")
-        ]
-        tag = md5 or hashlib.sha256(repr([size, *map(str, changed)]).encode()).hexdigest()[:32]
-        return About(size, md5, tag)
+        return _about(information)
 
     def size(self, path: str) -> int:
         """The object's size in bytes; raises NotThere if it does not exist."""
@@ -423,6 +438,19 @@ class Storage:
                             file.unlink()
                             removed.append(file.relative_to(self._root).as_posix())
         return sorted(removed)
+
+    def survey(self) -> dict[str, About | None]:
+        """Every object of the hub by path, with what the storage's listing says of it: one question for a thousand objects.
+
+        The value is None where a listing says nothing (folders): ask `about` for the single one.
+        """
+        if self._root is not None:
+            return dict.fromkeys(self.list())
+        with _explained(f"list {self.url}"):
+            self._filesystem.invalidate_cache()
+            found = self._filesystem.find(self._base, detail=True)
+            paths = ((name[len(self._base) :].lstrip("/"), about) for name, about in found.items())
+            return {path: _about(about) for path, about in sorted(paths) if path and "/." not in f"/{path}"}
 
     # The last of the public methods: below it, `list` would no longer mean the built-in.
     def list(self, prefix: str = "", suffix: str = "", *, recursive: bool = True) -> list[str]:
@@ -493,7 +521,15 @@ def _open_filesystem(url: str, options: dict[str, Any]):
         import logging
 
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs tracebacks of what is raised, and said, anyway
-        options = {"use_listings_cache": False, **options}
+        import aiohttp
+
+        # Without the first, a bucket behind a dead connection would hold the publisher for ever.
+        silence = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        options = {"requests_timeout": silence, "use_listings_cache": False, **options}
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            options.setdefault(
+                "token", "anon"
+            )  # an emulator knows nobody, and asking the cloud for who we are takes long
     from fsspec.core import url_to_fs
 
     scheme = url.partition(":")[0]
@@ -663,6 +699,13 @@ def _is_locked(file: pathlib.Path) -> bool:
         except OSError:
             return True
         return False
+
+
+def _about(information: dict[str, Any]) -> About:
+    size, md5 = information["size"], _md5_of(information)
+    changed = [information.get(key) for key in ("inode", "generation", "ETag", "etag", "mtime", "updated", "created")]
+    tag = md5 or hashlib.sha256(repr([size, *map(str, changed)]).encode()).hexdigest()[:32]
+    return About(size, md5, tag)
 
 
 def _md5_of(information: dict[str, Any]) -> str | None:

@@ -263,6 +263,11 @@ class Module:
         return bool(_LINK.fullmatch(self.record["checkpoint"]["url"]))
 
     @property
+    def maps(self) -> list[dict[str, Any]]:
+        """The maps between the layers that `stages` gives: name, dtype, shape."""
+        return self.record["signature"].get("maps", [])
+
+    @property
     def arguments(self) -> dict[str, Any]:
         return self.record["signature"].get("arguments", {})
 
@@ -354,6 +359,7 @@ class Hub:
     base_url: str
     modules: dict[str, Module]
     collections: tuple[Collection, ...]
+    tags: Mapping[str, Any]
 
     @cached_property
     def names(self) -> list[Module]:
@@ -376,6 +382,43 @@ def cell(module: Module, column: str) -> str:
         "resolution": lambda: str(module.row["resolution"]),
         "download": lambda: module.download,
     }[column]()
+
+
+def raw(module: Module, column: str) -> Any:
+    """The figure behind `cell`, for sorting and for programs; "" where there is none."""
+    value = {
+        "reported_top1": lambda: module.reported["top1"],
+        "measured_top1": lambda: module.measured_top1,
+        "parameters": lambda: module.measured["parameters"],
+        "gflops": lambda: module.measured["gflops"],
+        "resolution": lambda: module.row["resolution"],
+        "download": lambda: module.archive["bytes"],
+    }[column]()
+    return "" if value is None else value
+
+
+def trained(data: str) -> str:
+    """A row's training data in brief, in the order of training: "21k_1k" -> "21k, then 1k"."""
+    return data.replace("_", ", then ")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of an image that a module sees, in pixels of the image."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def crop_of(module: Module, width: int, height: int) -> Crop:
+    """What the module's preprocessing keeps of an image of this size: a centred square, or all of it when it is warped."""
+    transform = module.preprocessing["transform"]
+    if transform["resize"] != "short_side":
+        return Crop(0, 0, width, height)
+    side = round(min(width, height) * min(module.row["resolution"] / transform["size"], 1), 1)
+    return Crop(round((width - side) / 2, 1), round((height - side) / 2, 1), side, side)
 
 
 def gather(
@@ -423,7 +466,7 @@ def gather(
             found_collections.append(Collection(definition, publisher.name, base_url, ordered))
     for module in modules.values():
         module.around["collections"] = [c for c in found_collections if module.newest in c.members]
-    return Hub(publisher, base_url, modules, tuple(found_collections))
+    return Hub(publisher, base_url, modules, tuple(found_collections), tags)
 
 
 def _by_size(module: Module) -> tuple:

@@ -5,7 +5,12 @@ page("site/module.html.j2", module=module)   # HTML: everything escaped
 """
 
 import html
+import json
+import posixpath
 import re
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +23,7 @@ from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import BashLexer, BibTeXLexer, PythonLexer
 
-from tools.pages import facts
+from tools.pages import facts, plots
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 _LEXERS = {"python": PythonLexer, "shell": BashLexer, "bibtex": BibTeXLexer}
@@ -33,6 +38,10 @@ _FILTERS = {
     "day": facts.day,
     "one_line": facts.one_line,
     "cell": facts.cell,
+    "raw": facts.raw,
+    "trained": facts.trained,
+    "crop_of": facts.crop_of,
+    "accuracy": plots.accuracy,
 }
 
 
@@ -65,6 +74,43 @@ def _strict(function):
     return apply
 
 
+@dataclass(frozen=True)
+class Site:
+    """What all pages of a site have around their content; `navigation` holds (label, path, anchor)."""
+
+    title: str
+    description: str
+    navigation: tuple[tuple[str, str, str], ...]
+    feed: bool = False
+
+
+def linker(page: str, root: str = "/") -> Callable[[str], str]:
+    """A function from a path of the site to the relative link from `page`; `x/index.html` is linked as `x/`.
+
+    The page for missing addresses is shown at any depth: its links begin at `root`, the site's path on its server.
+    """
+    start = posixpath.dirname(page) or "."
+
+    @cache
+    def link(path: str) -> str:
+        folder, file = posixpath.split(path)
+        if page == "404.html":
+            target = root + (path if file != "index.html" else folder + "/" if folder else "")
+        elif file == "index.html":
+            target = posixpath.relpath(folder or ".", start) + "/"
+        else:
+            target = posixpath.relpath(path, start)
+        return urllib.parse.quote(target, safe="/.-_~&;")
+
+    return link
+
+
+def json_block(data: Any) -> Markup:
+    """JSON for a data block of a page: nothing in it can end the block or begin markup."""
+    written = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return Markup(written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
 @cache
 def _documents() -> jinja2.Environment:
     return environment(TEMPLATES, escape=False)
@@ -73,6 +119,12 @@ def _documents() -> jinja2.Environment:
 @cache
 def _site() -> jinja2.Environment:
     return environment(TEMPLATES, escape=True)
+
+
+def warm(folder: str) -> None:
+    """Compile the HTML templates of a folder now, so that processes forked later need not."""
+    for name in _site().list_templates(filter_func=lambda name: name.startswith(folder + "/")):
+        _site().get_template(name)
 
 
 def text(template: str, **context: Any) -> str:

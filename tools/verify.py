@@ -1,0 +1,65 @@
+"""Verify published modules from outside: a module by its handle's URL, an archive, or a whole hub.
+
+    python tools/verify.py http://127.0.0.1:8000/hubpress/convnext_digits/1
+    python tools/verify.py https://hub.example/hubpress/convnext_digits/1.tar.gz
+    python tools/verify.py https://hub.example --all --format json
+    python tools/verify.py ./hub gs://bucket/hub
+
+Downloads the archive, compares size and digests with the record, looks at its members, its signature and its document, and
+replays the golden input that it carries: the answer must agree within the record's tolerance. Any server of the hub's files will
+do. Replaying runs the module's graph, which is a program: leave it out (--no-replay) for a hub whose publisher you do not trust.
+
+Exit status 0: all is as the hub says; 1: something differs; 2: there was nothing to verify.
+"""
+
+import pathlib
+import sys
+
+sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
+
+import argparse
+
+
+def main(argv=None) -> int:
+    arguments = argparse.ArgumentParser(
+        prog="tools/verify.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "addresses",
+        nargs="+",
+        metavar="URL",
+        help="a handle with its version, an archive, or a hub; a folder or gs:// works too",
+    )
+    arguments.add_argument(
+        "--all", action="store_true", help="of a hub every version, withdrawn ones too (default: the newest of each)"
+    )
+    arguments.add_argument("--no-replay", action="store_true", help="do not run the modules")
+    arguments.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    options = arguments.parse_args(argv)
+
+    import json
+
+    from tools import console
+    from tools.hub.verification import NothingThere, Verification
+
+    results, missing = [], False
+    with Verification(replay=not options.no_replay) as verification:
+        for address in options.addresses:
+            try:
+                targets = verification.find(address, every=options.all)
+            except NothingThere as error:
+                console.problems(error)
+                missing = True
+                continue
+            results += [verification.verify(target) for target in targets]
+    if options.format == "json":
+        print(json.dumps([result.described() for result in results], indent=1, ensure_ascii=False))
+    elif results:
+        console.verified(results)
+    if missing:
+        return 2
+    return 0 if all(result.ok for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
