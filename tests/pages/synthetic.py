@@ -94,6 +94,7 @@ def record(
             },
             "fine_tunable": True,
             "evaluation": "quickstart/digits_test.npz",
+            "changes": None,
             "names": {"classifier": name, "feature_extractor": f"{name}_fe"},
         },
         "preprocessing": {

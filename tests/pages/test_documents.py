@@ -334,3 +334,15 @@ def test_how_facts_are_printed(function, value, text):
 )
 def test_figures_are_shortened_to_four_digits(value, text):
     assert facts.decimal(value, significant=4) == text
+
+
+def test_changelog_says_what_a_version_corrects():
+    said = "Labels of classes 5 & 6 <exchanged>."
+    made = [synthetic.record("convnext_digits"), synthetic.record("convnext_digits", version=2, row__changes=said)]
+    pages = build(made)
+    for version in (1, 2):
+        document = pages[f"hubpress/convnext_digits/{version}.md"].data.decode()
+        lines = [line for line in document.splitlines() if line.startswith("* ") and "convnext_digits/2" in line]
+        assert len(lines) == 1 and "Labels of classes 5" in lines[0]
+        page = pages[f"hubpress/convnext_digits/{version}/index.html"].data.decode()
+        assert "Labels of classes 5 &amp; 6 &lt;exchanged&gt;." in page and "<exchanged>" not in page

@@ -46,8 +46,8 @@ class Variant:
 
     `top1` and `top5` are per cent and `gflops` is 10^9 multiply-adds, as `numbers` (a URL) printed them; None where the source
     has no figure. `pixel_range` is what float32 pixels span; `mean` and `std` apply to pixels scaled to [0, 1].
-    `checkpoint` is a URL, or a path inside the repository. `evaluation` is an `.npz` of labelled images, or None. `classes` is None
-    for a checkpoint without a head.
+    `checkpoint` is a URL, or a path inside the repository. `evaluation` is an `.npz` of labelled images, or None; `changes`
+    says what a later version corrects. `classes` is None for a checkpoint without a head.
     """
 
     file: str
@@ -80,6 +80,7 @@ class Variant:
     paper: dict[str, Any]
     fine_tunable: bool
     evaluation: str | None
+    changes: str | None
     names: dict[str, str]
 
     def facts(self) -> dict[str, Any]:
@@ -275,6 +276,7 @@ def _variant(
     evaluation = table.take("evaluation", str, None)
     own = {
         "version": table.take("version", int, 1),
+        "changes": table.take("changes", str, None),
         "sha256": table.take("sha256", str, None),
         "parameters": table.take("parameters", int, None),
         "gflops": table.take("gflops", float, None),

@@ -263,6 +263,11 @@ class Module:
         return bool(_LINK.fullmatch(self.record["checkpoint"]["url"]))
 
     @property
+    def changes(self) -> str:
+        """What this version corrects, as its row says it; empty where the row says nothing, as for a first version."""
+        return self.record["row"].get("changes") or ""
+
+    @property
     def maps(self) -> list[dict[str, Any]]:
         """The maps between the layers that `stages` gives: name, dtype, shape."""
         return self.record["signature"].get("maps", [])
