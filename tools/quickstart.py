@@ -36,7 +36,7 @@ def main() -> int:
 
     url = f"http://127.0.0.1:{port}"
     console.show(f"Publishing the quickstart collection into {options.hub} ...")
-    status = publish.main(["quickstart", "--hub", options.hub, "--url", url])
+    status = publish.main(["quickstart", "--hub", options.hub, "--url", url, "--jobs", "2"])
     if status:
         return status
     modules = catalog.load().expand(["quickstart"])
