@@ -265,7 +265,9 @@ def activate(inputs, activation):
         case "gelu":
             return tf.nn.gelu(inputs, approximate=False)
         case "gelu_tanh":
-            return tf.nn.gelu(inputs, approximate=True)
+            # What tf.nn.gelu(approximate=True) computes, without its power, which keeps the CPU's graph optimiser from fusing it.
+            cubic = 0.044715 * (inputs * tf.square(inputs))
+            return (0.5 * inputs) * (1.0 + tf.tanh(math.sqrt(2 / math.pi) * (inputs + cubic)))
         case "relu":
             return tf.nn.relu(inputs)
     raise ValueError(f"unknown activation {activation!r}; use None, gelu, gelu_tanh or relu")

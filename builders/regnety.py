@@ -186,12 +186,15 @@ class NormalisedConvolution(keras.layers.Layer):
             tf.convert_to_tensor(v) for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
         kernel = tf.convert_to_tensor(self.kernel)
-        if self.groups > 1 and not training:
-            # FusedBatchNorm and BiasAdd would be fused into the convolution even where that kernel knows no groups (without
-            # oneDNN, as on a Mac), and fail; a plain addition is fused only where it does.
+        if not training:
+            # The normalisation goes into kernel and bias: a kernel of 1/50 of the work instead of four passes over the map.
             scale = gamma * tf.math.rsqrt(variance + self.epsilon)
             outputs = self.convolve(inputs, kernel * tf.cast(scale, kernel.dtype))
-            return activate(outputs + tf.cast(beta - mean * scale, outputs.dtype), self.activation)
+            bias = tf.cast(beta - mean * scale, outputs.dtype)
+            # BiasAdd would be fused into the convolution even where that kernel knows no groups (without oneDNN, as on a Mac), and
+            # fail; a plain addition is fused only where it does.
+            outputs = outputs + bias if self.groups > 1 else tf.nn.bias_add(outputs, bias)
+            return activate(outputs, self.activation)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=self.convolve(inputs, kernel),
             scale=gamma,

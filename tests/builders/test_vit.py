@@ -145,12 +145,20 @@ def test_attention_against_keras():
     np.testing.assert_allclose(layer(x), reference(x, x), atol=1e-5)
 
 
+def all_tokens(model, x):
+    """What the last block gives for every token, layer by layer: the model itself goes on with the class token alone."""
+    layer = {name: model.get_layer(f"blocks.1.{name}") for name in ("norm1", "attention", "norm2", "mlp.fc1", "mlp.fc2")}
+    x = keras.Model(model.input, model.get_layer("blocks.0.add2").output)(x)
+    x = x + layer["attention"](layer["norm1"](x))
+    return x + layer["mlp.fc2"](layer["mlp.fc1"](layer["norm2"](x)))
+
+
 def test_the_feature_vector_is_the_normalised_class_token(model):
     x = images(2, *SIZE)
     features = keras.Model(model.input, model.get_layer("features").output)(x)
     head = model.get_layer("head")
     np.testing.assert_allclose(model(x), features @ head.kernel + head.bias, atol=1e-5)  # no pre_logits between them
-    tokens = keras.Model(model.input, model.get_layer("blocks.1.add2").output)(x)
+    tokens = all_tokens(model, x)
     np.testing.assert_allclose(features, model.get_layer("features")(tokens[:, 0]), atol=1e-6)
     other = builders.create("vit", input_shape=SIZE, include_top=False, pooling="token", **HYBRID)
     other.set_weights(model.get_weights()[:-2])
@@ -162,8 +170,13 @@ def test_the_map_without_the_top(model):
     backbone = builders.create("vit", input_shape=SIZE, include_top=False, **HYBRID)
     backbone.set_weights(model.get_weights()[:-4])
     assert backbone.output_shape == (None, 4, 4, 24)
-    tokens = keras.Model(model.input, model.get_layer("blocks.1.add2").output)(x)
-    np.testing.assert_allclose(np.reshape(backbone(x), (2, 16, 24)), tokens[:, 1:], atol=1e-6)
+    tokens = all_tokens(model, x)[:, 1:]
+    np.testing.assert_allclose(np.reshape(backbone(x), (2, 16, 24)), tokens, atol=1e-6)
+    last = keras.Model(model.input, builders.maps(model)["block_1"])
+    np.testing.assert_allclose(np.reshape(last(x), (2, 16, 24)), tokens, atol=1e-6)
+    with pytest.raises(AssertionError):  # it is another map than the block's before
+        first = keras.Model(model.input, builders.maps(model)["block_0"])
+        np.testing.assert_allclose(np.reshape(first(x), (2, 16, 24)), tokens, atol=1e-6)
 
 
 # As a Keras model
@@ -516,9 +529,13 @@ PRINTED = {"vit_s16": (4.61, 4.61), "vit_r_ti16": (0.44, 0.44), "vit_r26_s32_med
 @pytest.mark.parametrize("stem", PRINTED)
 def test_multiply_adds(stem):
     printed, right = PRINTED[stem]
-    giga = counting.count_row(next(v for v in rows() if v.stem == stem).facts()).multiply_adds / 1e9
-    assert giga == pytest.approx(right, rel=0.02)
-    assert (giga == pytest.approx(printed, rel=0.02)) == (printed == right)
+    row = next(v for v in rows() if v.stem == stem).facts()
+    hidden, mlp = row["architecture"]["hidden"], row["architecture"]["mlp"]
+    patches = 14**2 if stem == "vit_s16" else 7**2
+    left_out = patches * (2 * (patches + 1) * hidden + hidden * hidden + 2 * hidden * mlp)  # in the last block, by us alone
+    giga = (counting.count_row(row).multiply_adds + left_out) / 1e9
+    assert giga == pytest.approx(right, rel=0.01)
+    assert (giga == pytest.approx(printed, rel=0.01)) == (printed == right)
 
 
 def test_rows_name_the_checkpoints_that_they_say():
