@@ -534,8 +534,8 @@ def test_multiply_adds(stem):
     patches = 14**2 if stem == "vit_s16" else 7**2
     left_out = patches * (2 * (patches + 1) * hidden + hidden * hidden + 2 * hidden * mlp)  # in the last block, by us alone
     giga = (counting.count_row(row).multiply_adds + left_out) / 1e9
-    assert giga == pytest.approx(right, rel=0.01)
-    assert (giga == pytest.approx(printed, rel=0.01)) == (printed == right)
+    assert giga == pytest.approx(right, rel=0.015)
+    assert (giga == pytest.approx(printed, rel=0.015)) == (printed == right)
 
 
 def test_rows_name_the_checkpoints_that_they_say():
