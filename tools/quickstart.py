@@ -1,4 +1,4 @@
-"""The whole way of a module in a minute: publish the quickstart collection, serve it, use it through tensorflow_hub.
+"""The whole way of a module in a minute: publish the quickstart collection, serve it, use it through tensorflow_hub, measure it.
 
 make quickstart            # or: python tools/quickstart.py --hub hub
 """
@@ -44,11 +44,12 @@ def main() -> int:
         console.show(f"Serving it at {url}; loading the modules from there with tensorflow_hub ...")
         # A process of its own: what TensorFlow logs while it starts is shown only if something fails.
         user = subprocess.run([sys.executable, __file__, "--use", url], capture_output=True)
-    if user.returncode:
-        console.problems(user.stderr.decode(errors="replace"))
-        return 1
-    rows = json.loads(user.stdout)
-    console.show(console.table("Handle", "Parameters>", "Answer", "Test images right>", rows=rows))
+        if user.returncode:
+            console.problems(user.stderr.decode(errors="replace"))
+            return 1
+        console.show(console.table("Handle", "Parameters>", "Answer", rows=json.loads(user.stdout)))
+        if status := measure(modules, url):
+            return status
     classifier = next(m for m in modules if m.head == "classifier")
     console.show(
         f"""What to try next
@@ -78,18 +79,33 @@ def use(url: str) -> list[tuple]:
             data = np.load(catalog.ROOT / "modules" / module.variant.evaluation)
             images, labels = data["images"], data["labels"]
             loaded = hub.load(f"{url}/{module.handle}")
-            outputs = loaded(images).numpy()
+            outputs = loaded(images[:5]).numpy()
             if module.head == "classifier":
                 names = [name.decode() for name in loaded.labels().numpy()]
-                said = ", ".join(names[i] for i in outputs[:5].argmax(-1))
+                said = ", ".join(names[i] for i in outputs.argmax(-1))
                 truth = ", ".join(names[i] for i in labels[:5])
                 answer = f"five digits: {said} (they are: {truth})"
-                hits = outputs.argmax(-1) == labels
-                right = f"{hits.sum()} of {len(hits)} ({100 * hits.mean():.2f} %)"
             else:
-                answer, right = f"{outputs.shape[1]} features for each of {outputs.shape[0]} images", ""
-            rows.append((module.handle, f"{sum(int(np.prod(v.shape)) for v in loaded.variables):,}", answer, right))
+                answer = f"{outputs.shape[1]} features for each of {outputs.shape[0]} images"
+            rows.append((module.handle, f"{sum(int(np.prod(v.shape)) for v in loaded.variables):,}", answer))
     return rows
+
+
+def measure(modules, url: str) -> int:
+    """Evaluate the served classifiers on their labelled images, several in one pass, anew; the exit status."""
+    from tools import catalog, console, evaluate
+
+    images: dict[str, list[str]] = {}
+    for module in modules:
+        if module.head == "classifier":
+            images.setdefault(module.variant.evaluation, []).append(f"{url}/{module.handle}")
+    for file, addresses in images.items():
+        console.show(f"Measuring the classifiers: tools/evaluate.py URL... --images modules/{file}")
+        with tempfile.TemporaryDirectory(prefix="hubpress-state-") as state:
+            arguments = ["--images", str(catalog.ROOT / "modules" / file), "--state", state]
+            if status := evaluate.main([*addresses, *arguments]):
+                return status
+    return 0
 
 
 def free_port(wanted: int) -> int:
