@@ -1,0 +1,52 @@
+"""Tell Bazel what the catalogue holds: write modules/BUILD.bazel and modules/checkpoints.bzl.
+
+    python tools/bazel.py             # after a row was added, renamed or given another checkpoint
+    python tools/bazel.py --check     # only say whether they are as the catalogue wants them; exit status 1 if not
+
+Then `bazel build //modules:NAME` makes a row's archives in a sandbox, or takes them from a cache that others filled, and
+`python tools/publish.py NAME --prebuilt bazel-bin/modules --hub DIR` publishes them.
+"""
+
+import pathlib
+import sys
+
+sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
+
+import argparse
+
+
+def main(argv=None) -> int:
+    arguments = argparse.ArgumentParser(
+        prog="tools/bazel.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "--check", action="store_true", help="write nothing; exit status 1 if something would change"
+    )
+    options = arguments.parse_args(argv)
+
+    from tools import catalog, console
+    from tools.catalog import targets
+
+    try:
+        rows = catalog.load()
+        texts = targets.texts(rows)
+    except (catalog.CatalogError, targets.TargetError) as error:
+        console.problems(error)
+        return 2
+    stale = [file for file, text in texts.items() if _text(rows.root / file) != text]
+    if options.check:
+        for file in stale:
+            console.problems(f"{file} is not what the catalogue says; run `python tools/bazel.py`")
+        return 1 if stale else 0
+    for file in stale:
+        (rows.root / file).write_text(texts[file], encoding="utf-8")
+    console.show("wrote " + ", ".join(stale) if stale else "nothing changed")
+    return 0
+
+
+def _text(file: pathlib.Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.exists() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
