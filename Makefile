@@ -1,9 +1,9 @@
-# make quickstart · make test · make bench      each makes .venv from requirements.lock when it is missing or stale
+# make quickstart · make test · make test-faults · make bench      each makes .venv from requirements.lock when it is missing or stale
 PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test bench lint lock clean
+.PHONY: quickstart test test-faults bench lint lock clean
 
 quickstart: $(STAMP)
 	$(VENV)/bin/python tools/quickstart.py --hub hub
@@ -11,11 +11,17 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
+# What `make test` does with a selection of kills, with all of them: publishers killed at every storage operation of a folder and of a
+# bucket, and at many random moments, also while they build. Some 1500 kills, a quarter of an hour.
+test-faults: $(STAMP)
+	HUBPRESS_FAULTS=all $(VENV)/bin/python -m pytest -n 2 --dist loadfile -s tests/hub/test_kills.py tests/hub/test_faults.py
+
+# Beside PyTorch's engines, too: make bench TORCH_PYTHON=/path/to/python (see tools/benchmark.py inference --help).
 bench: $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet 'onnxruntime>=1.20' 'openvino>=2025.0'
-	$(VENV)/bin/python tools/benchmark.py
+	$(VENV)/bin/python tools/benchmark.py all $(if $(TORCH_PYTHON),--torch-python $(TORCH_PYTHON))
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check --fix .

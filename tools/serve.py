@@ -22,6 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)"
     )
+    parser.add_argument(
+        "--access-log",
+        metavar="FILE",
+        help="write a line for each answer, in the combined log format with the seconds it took; `-` for standard error",
+    )
+    parser.add_argument(
+        "--print-nginx", action="store_true", help="print a configuration of nginx that serves this folder, and stop"
+    )
     options = parser.parse_args(arguments)
 
     from tools.hub.storage import Storage, StorageError
@@ -32,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise StorageError(
                 f"There is no hub at {storage.url}. Publish one: python tools/publish.py NAME --hub {options.hub}"
             )
+        if options.print_nginx:
+            from tools.hub import nginx
+
+            print(nginx.configuration(storage, listen=f"{options.host}:{options.port}"), end="")
+            return 0
         from tools.hub import server
 
         def ready(url: str) -> None:
@@ -45,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
                     flush=True,
                 )
 
-        server.run(storage, host=options.host, port=options.port, ready=ready)
+        with server.access_log(options.access_log) as log:
+            server.run(storage, host=options.host, port=options.port, ready=ready, log=log)
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,20 +1,127 @@
-"""Hubs to test against: a folder, fsspec's memory, and a bucket of the Google Cloud Storage emulator."""
+"""Hubs to test against: a folder, fsspec's memory, and a bucket of the Google Cloud Storage emulator; and who publishes to them.
 
+`publish(...)` is the command in a process of its own. The fixture `publisher` is the same command in the children of one process
+that has imported everything (forking.py): a hundred runs take seconds, and each can be killed where a test says.
+"""
+
+import dataclasses
 import functools
 import http.server
 import io
+import json
+import logging
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import urllib.parse
 import uuid
+from pathlib import Path
 
 import pytest
 
 from tools.hub.storage import Storage
 
+ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "bucket"
+NAME = "convnext_digits"
+HANDLES = [f"hubpress/{NAME}/1", f"hubpress/{NAME}_fe/1"]
+
+
+def publish(*arguments, root=ROOT, **environment):
+    """`tools/publish.py` of the repository at `root` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, root / "tools/publish.py", *map(str, arguments)],
+        cwd=root,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What became of one run: `returncode` is negative for a signal; `moment` is the operation at which it was killed."""
+
+    returncode: int
+    operations: int
+    moment: str
+    stdout: str
+    stderr: str
+
+
+class Publisher:
+    """`tools/publish.py` in the children of one process (forking.py, which lists what an order may say).
+
+    publisher("convnext_digits", "--hub", folder, at=7)
+    """
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("forking.py"), NAME],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments, **order) -> Run:
+        return self.at_once([(arguments, order)])[0]
+
+    def at_once(self, orders) -> list[Run]:
+        """Several runs at the same time: [(arguments, order), ...]."""
+        batch = [{"argv": list(map(str, arguments)), **order} for arguments, order in orders]
+        self._process.stdin.write(json.dumps(batch) + "\n")
+        self._process.stdin.flush()
+        return [Run(found.pop("code"), **found) for found in json.loads(self._process.stdout.readline())]
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def publisher(published):
+    """The command, warm; `published` has filled the cache of builds."""
+    found = Publisher()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def emulator(bucket_service):
+    """What tells a process of the bucket's address: keywords for `publish`, a value of an order's `environment`."""
+    return {"STORAGE_EMULATOR_HOST": bucket_service.url}
+
+
+@pytest.fixture(scope="session")
+def consumer():
+    """`consumer(url, url, ...)`: what `tensorflow_hub.load` finds at each (loading.py), in one process for all tests."""
+    process = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("loading.py")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def load(*urls):
+        found = []
+        for url in urls:
+            process.stdin.write(f"{url}\n")
+            process.stdin.flush()
+            found.append(json.loads(process.stdout.readline()))
+        return found
+
+    yield load
+    process.stdin.close()
+    process.wait(60)
+    process.stdout.close()
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +133,21 @@ def bucket_service():
     from gcp_storage_emulator.storage import Storage as Objects
 
     objects = Objects(use_memory_fs=True)
-    objects.create_bucket(BUCKET, {"kind": "storage#bucket", "id": BUCKET, "name": BUCKET})
+    # Nothing is read again from its file system in memory: the list of all objects need not be written to it for each request.
+    objects._write_config_to_file = lambda: None
+    objects.create_bucket(
+        BUCKET,
+        {"kind": "storage#bucket", "id": BUCKET, "name": BUCKET, "softDeletePolicy": {"retentionDurationSeconds": "0"}},
+    )
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)  # what is not there is no news
     requests: list[tuple[str, str]] = []
     lock = threading.Lock()
 
     class Handler(RequestHandler):
+        disable_nagle_algorithm = (
+            True  # head and body are written one after the other: 40 ms for each request otherwise
+        )
+
         def refuses(self) -> bool:
             requests.append((self.command, self.path))
             url = urllib.parse.urlsplit(self.path)
@@ -94,7 +211,10 @@ def bucket_service():
             if not self.fails():
                 self.do("PUT")
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, objects))
+    class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 256  # with the usual five, clients at the same time lose their greeting and wait a second
+
+    server = Server(("127.0.0.1", 0), functools.partial(Handler, objects))
     server.handle_error = lambda *arguments: None  # clients that leave are no news
     server.requests = requests
     server.damage = None  # what is replaced by what on the way
@@ -136,5 +256,6 @@ def bucket(bucket_service):
     return bucket_storage(bucket_service)
 
 
-def bucket_storage(service) -> Storage:
-    return Storage(f"gs://{BUCKET}/{uuid.uuid4().hex}", endpoint_url=service.url, token="anon")
+def bucket_storage(service, url=None) -> Storage:
+    """The hub at `url`, or a new one, as this process sees it."""
+    return Storage(url or f"gs://{BUCKET}/{uuid.uuid4().hex}", endpoint_url=service.url, token="anon")

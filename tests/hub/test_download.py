@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import http.server
+import json
 import multiprocessing
+import os
 import pathlib
 import random
 import re
@@ -462,7 +464,7 @@ def test_processes_that_want_the_same_file_share_one_download(server, tmp_path):
     processes = [context.Process(target=_fetch_in_a_process, args=(server.url, tmp_path, results)) for _ in range(3)]
     for process in processes:
         process.start()
-    assert [results.get(timeout=60) for _ in processes] == [DIGEST] * 3
+    assert [results.get(timeout=300) for _ in processes] == [DIGEST] * 3
     for process in processes:
         process.join()
     assert len(server.behaviour.requests) == 1
@@ -509,3 +511,187 @@ def test_what_is_not_there_is_told_from_what_failed(server, tmp_path):
     with pytest.raises(DownloadError) as refused:
         fetch(server.url, cache=tmp_path)
     assert not isinstance(refused.value, download.NotFound)
+
+
+# ------------------------------------------------------------------------------------------- Hugging Face, buckets, proxies
+
+
+REVISIONS = {"main": random.Random(1).randbytes(9 << 20), "v1": CONTENT}  # more than is read ahead, and less
+
+
+class HubHandler(http.server.BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub's HTTP API as its file system asks for: a model with two revisions of a file."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, body=b"", **headers):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.partition("?")[0]
+        if not path.startswith(("/api/models/owner/name", "/owner/name/")):
+            return self.answer(404, X_Error_Code="RepoNotFound")
+        if path.startswith("/api/models/"):
+            rest = path.removeprefix("/api/models/owner/name").strip("/").split("/")
+            revision = rest[1] if len(rest) > 1 else "main"
+            if revision not in REVISIONS:
+                return self.answer(404, X_Error_Code="RevisionNotFound")
+            content = REVISIONS[revision]
+            lfs = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+            entry = {"type": "file", "path": NAME, "size": len(content), "oid": lfs["oid"][:40], "lfs": lfs}
+            described = {
+                "id": "owner/name",
+                "sha": revision.ljust(40, "0"),
+                "siblings": [],
+                "tags": [],
+                "private": False,
+            }
+            body = json.dumps([entry] if rest[0] in ("tree", "paths-info") else described).encode()
+            return self.answer(200, body, Content_Type="application/json")
+        content = REVISIONS[path.split("/")[4]]
+        start, end = (int(text) for text in re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups())
+        self.server.ranges.append(start)
+        if start >= self.server.cut:
+            self.close_connection = True
+            return None
+        piece = content[start : end + 1]
+        return self.answer(206, piece, Content_Range=f"bytes {start}-{start + len(piece) - 1}/{len(content)}")
+
+    do_HEAD = do_POST = do_GET
+
+
+@pytest.fixture
+def hugging_face():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HubHandler) as running:
+        running.ranges, running.cut = [], 1 << 40
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
+        thread.start()
+        running.url = f"http://127.0.0.1:{running.server_port}"
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def fetched(cache, *orders, **environment):
+    """What `fetch` does in a process of its own, where no pause is slept: {"sha256": ...} or {"error": ...} for each order."""
+    program = (
+        "import hashlib, json, pathlib, sys, time\n"
+        "time.sleep = lambda seconds: None\n"
+        "from tools.hub.download import DownloadError, fetch\n"
+        "for order in json.loads(sys.argv[2]):\n"
+        "    try:\n"
+        "        path = fetch(cache=pathlib.Path(sys.argv[1]), **order)\n"
+        "        print(json.dumps({'sha256': hashlib.sha256(path.read_bytes()).hexdigest()}))\n"
+        "    except DownloadError as error:\n"
+        "        print(json.dumps({'error': f'{type(error).__name__}: {error}'}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(cache), json.dumps(orders)],
+        env={**os.environ, "HF_TOKEN": "", "HF_HOME": str(cache / "home"), **environment},
+        cwd=pathlib.Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_hugging_face(hugging_face, tmp_path):
+    """The real client against the hub's HTTP API: cut and resumed in another process, pinned, by revision, refused."""
+    url, digest = f"hf://owner/name/{NAME}", hashlib.sha256(REVISIONS["main"]).hexdigest()
+    hugging_face.cut = 4 << 20
+    (cut,) = fetched(tmp_path, {"url": url, "sha256": digest}, HF_ENDPOINT=hugging_face.url)
+    assert "check the network and run it again (it goes on where it stopped)" in cut["error"]
+    assert cached(tmp_path) == [f"{NAME}.part", f"{NAME}.part.json"]
+    hugging_face.cut = 1 << 40
+    hugging_face.ranges.clear()
+    whole, pinned, revision, missing, nobody = fetched(
+        tmp_path,
+        {"url": url, "sha256": digest},
+        {"url": url, "sha256": "0" * 64},
+        {"url": f"hf://owner/name@v1/{NAME}", "sha256": DIGEST},
+        {"url": "hf://owner/name/other.pth"},
+        {"url": f"hf://nobody/name/{NAME}"},
+        HF_ENDPOINT=hugging_face.url,
+    )
+    assert whole == {"sha256": digest} and hugging_face.ranges[0] >= 4 << 20
+    assert f"the file has the SHA-256 {digest} instead of 0000" in pinned["error"]
+    assert revision == {"sha256": DIGEST}
+    for refusal in (missing, nobody):
+        assert (
+            refusal["error"].startswith("NotFound: ") and "no such file there. Fix: check the URL" in refusal["error"]
+        )
+
+
+def test_hugging_face_without_a_network(tmp_path):
+    order = {"url": f"hf://owner/name/{NAME}"}
+    for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+        (offline,) = fetched(tmp_path, order, **environment)
+        assert (
+            "check the network" in offline["error"]
+            and "name that folder as the mirror (--checkpoints)" in offline["error"]
+        )
+    assert cached(tmp_path) == []
+
+
+def test_a_bucket(bucket, bucket_service, tmp_path, pauses, monkeypatch):
+    """gs://, through the emulator: by its own address and as a mirror, with a digest, a limit, and a cut in the middle."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket_service.url)
+    content = random.Random(2).randbytes(9 << 20)
+    digest = hashlib.sha256(content).hexdigest()
+    bucket.create(NAME, content)
+    before = len(bucket_service.requests)
+    assert fetch(bucket.url_for(NAME), cache=tmp_path / "1", sha256=digest).read_bytes() == content
+    assert fetch(UPSTREAM, cache=tmp_path / "2", mirrors=bucket.url, sha256=digest).read_bytes() == content
+    assert len(bucket_service.requests) > before + 2
+    refused("limit is 1000", url=bucket.url_for(NAME), cache=tmp_path / "3", limit_bytes=1000)
+    refused("instead of 000", url=bucket.url_for(NAME), cache=tmp_path / "3", sha256="0" * 64)
+    refused("no such file there", url=bucket.url_for("none.pth"), cache=tmp_path / "3")
+    assert cached(tmp_path / "3") == []
+    # What is there of an older attempt is kept, if the object is still the same.
+    path = fetch(bucket.url_for(NAME), cache=tmp_path / "1")
+    notes = json.dumps({"validator": _version(bucket.url_for(NAME)), "total": len(content)})
+    (tmp_path / "4" / path.parent.name).mkdir(parents=True)
+    for name, data in ((f"{NAME}.part", content[: 5 << 20]), (f"{NAME}.part.json", notes.encode())):
+        (tmp_path / "4" / path.parent.name / name).write_bytes(data)
+    seen = []
+    assert fetch(bucket.url_for(NAME), cache=tmp_path / "4", progress=lambda *numbers: seen.append(numbers[0])) != path
+    assert seen[0] == 5 << 20
+    bucket.replace(NAME, CONTENT)
+    for name, data in ((f"{NAME}.part", content[: 5 << 20]), (f"{NAME}.part.json", notes.encode())):
+        (tmp_path / "4" / path.parent.name / name).write_bytes(data)
+    (tmp_path / "4" / path.parent.name / f"{NAME}.sha256").unlink()
+    assert fetch(bucket.url_for(NAME), cache=tmp_path / "4", sha256=DIGEST).read_bytes() == CONTENT
+
+
+def _version(url):
+    stream = download._open_fsspec(url, 0, None, "")
+    stream.close()
+    return stream.validator
+
+
+def test_a_proxy_is_asked(server, tmp_path, monkeypatch):
+    """As the environment says: a real proxy gets the whole address of a host that this machine could not even look up."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("no_proxy", "")
+    lines = []
+    server.behaviour.script = [lambda behaviour: lines.append(behaviour.requests[-1]["Host"])]
+    url = f"http://upstream.invalid/models/{NAME}"
+    assert fetch(url, cache=tmp_path / "1", sha256=DIGEST).read_bytes() == CONTENT
+    assert lines == ["upstream.invalid"]
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert fetch(server.url, cache=tmp_path / "2").read_bytes() == CONTENT
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    refused("no connection", url=url, cache=tmp_path / "3")

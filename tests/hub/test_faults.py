@@ -1,55 +1,38 @@
 """Storage that fails while the real command publishes, and publishers that meet: refused with a reason, finished when run again."""
 
-import concurrent.futures
-import ctypes
 import gzip
 import hashlib
 import json
 import os
-import resource
 import shutil
-import signal
 import stat
 import subprocess
-import sys
 import types
 import uuid
 from pathlib import Path
 
 import pytest
 
+from tests.hub.conftest import HANDLES, NAME, bucket_storage
+from tools import catalog
 from tools.hub import audit, records
 from tools.hub import storage as storage_module
+from tools.hub.publishing import Publishing
 from tools.hub.storage import AlreadyThere, Storage, StorageError
-
-ROOT = Path(__file__).resolve().parents[2]
-NAME = "convnext_digits"
-HANDLES = [f"hubpress/{NAME}/1", f"hubpress/{NAME}_fe/1"]
-
-
-def publish(*arguments, prepare=None, **environment):
-    return subprocess.run(
-        [sys.executable, ROOT / "tools/publish.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        preexec_fn=prepare,
-    )
 
 
 def refused(done, *said):
-    assert done.returncode == 1, done.stdout
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     for each in said:
         assert each in done.stderr
 
 
-def finishes(hub, *options):
-    done = publish(NAME, "--hub", hub, *options)
+def finishes(publisher, hub, storage=None, **order):
+    """The same command, when the fault is gone, publishes all."""
+    done = publisher(NAME, "--hub", hub, **order)
     assert done.returncode == 0, done.stderr
-    storage = Storage(hub)
+    storage = storage or Storage(hub)
     assert [record["handle"] for record in records.load_all(storage)] == HANDLES
     assert not audit.audit(storage, thorough=True).findings
 
@@ -57,20 +40,16 @@ def finishes(hub, *options):
 # Folders
 
 
-def test_a_disk_that_fills_up(published, tmp_path):
+def test_a_disk_that_fills_up(publisher, tmp_path):
     """A real limit of the kernel, lower than an archive: what a full disk does, for every user."""
-
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-
-    refused(publish(NAME, "--hub", tmp_path / "hub", prepare=limit), "Cannot write", "run the same command again")
-    assert [path for path in (tmp_path / "hub").rglob("*") if path.is_file()] == []
-    finishes(tmp_path / "hub")
+    hub = tmp_path / "hub"
+    refused(publisher(NAME, "--hub", hub, largest=400_000), "Cannot write", "run the same command again")
+    assert [path for path in hub.rglob("*") if path.is_file()] == []
+    finishes(publisher, hub)
 
 
 @pytest.mark.parametrize("room", [300_000, 1_000_000], ids=["for no archive", "for one archive"])
-def test_a_full_disk(published, tmp_path, room):
+def test_a_full_disk(publisher, tmp_path, room):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -79,43 +58,37 @@ def test_a_full_disk(published, tmp_path, room):
     if mounted.returncode:
         pytest.skip("only a privileged user can mount a small disk")
     try:
-        refused(publish(NAME, "--hub", disk / "hub"), "the disk is full. Free some space")
+        refused(publisher(NAME, "--hub", disk / "hub"), "the disk is full. Free some space")
         storage = Storage(disk / "hub")
         assert not audit.audit(storage, thorough=True).errors
         assert not [path for path in (disk / "hub").rglob(".*") if path.is_file()]
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
-        finishes(disk / "hub")
+        finishes(publisher, disk / "hub")
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_disk_that_cannot_be_written(published, tmp_path):
+def test_a_disk_that_cannot_be_written(publisher, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", disk], capture_output=True, check=False).returncode:
         pytest.skip("only a privileged user can mount a disk")
     try:
-        refused(publish(NAME, "--hub", disk / "hub"), "read-only", "Choose a hub that can be written")
-        refused(publish(NAME, "--hub", disk), "read-only", "Choose a hub that can be written")
+        refused(publisher(NAME, "--hub", disk / "hub"), "read-only", "Choose a hub that can be written")
+        refused(publisher(NAME, "--hub", disk), "read-only", "Choose a hub that can be written")
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_folder_of_somebody_else(published, tmp_path):
+def test_a_folder_of_somebody_else(publisher, tmp_path):
     hub = tmp_path / "hub"
     hub.mkdir()
     hub.chmod(stat.S_IRUSR | stat.S_IXUSR)
-
-    def prepare():
-        """Root is denied nothing, unless it loses CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (prctl's PR_CAPBSET_DROP)."""
-        for capability in (1, 2):
-            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
-
-    done = publish(NAME, "--hub", hub, prepare=prepare)
+    done = publisher(NAME, "--hub", hub, unprivileged=True)
     hub.chmod(stat.S_IRWXU)
     refused(done, "permission is denied", "Give this user the right to it")
     assert not list(hub.iterdir())
-    finishes(hub)
+    finishes(publisher, hub)
 
 
 # Buckets
@@ -180,13 +153,45 @@ def test_an_answer_that_is_lost(bucket, bucket_service, pauses):
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["archive", "record"])
-def test_the_command_when_answers_are_lost(published, bucket_service, at):
+def test_the_command_when_answers_are_lost(publisher, emulator, bucket_service, at):
     """The module is published all the same, by this run."""
     url = f"gs://bucket/{uuid.uuid4().hex}"
     bucket_service.faults[:] = [None] * at + ["lost answer"]
-    done = publish(NAME, "--hub", url, STORAGE_EMULATOR_HOST=bucket_service.url)
+    done = publisher(NAME, "--hub", url, environment=emulator, hasty=True)
     assert done.returncode == 0 and done.stdout.count(" published ") == 2, done.stdout + done.stderr
-    assert not audit.audit(Storage(url, endpoint_url=bucket_service.url, token="anon"), thorough=True).findings
+    assert not audit.audit(bucket_storage(bucket_service, url), thorough=True).findings
+
+
+@pytest.mark.parametrize("fault", [503, "reset"])
+def test_the_command_when_the_bucket_stumbles(publisher, emulator, bucket_service, fault):
+    """In the middle of every upload that has a record or an archive, once: nobody notices."""
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    bucket_service.faults[:] = [fault, None] * 4
+    finishes(publisher, url, bucket_storage(bucket_service, url), environment=emulator, hasty=True)
+    assert not bucket_service.faults
+
+
+@pytest.mark.parametrize("uploads", [0, 1, 2, 3, 9], ids=lambda count: f"after {count} uploads")
+def test_the_command_when_the_bucket_goes_away(publisher, emulator, bucket_service, uploads):
+    """From some upload on every connection is cut, archive or record or page, again and again: said, and finished later."""
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    storage = bucket_storage(bucket_service, url)
+    bucket_service.faults[:] = [None] * uploads + ["reset"] * 500
+    done = publisher(NAME, "--hub", url, environment=emulator, hasty=True)
+    bucket_service.faults.clear()
+    refused(done, "cannot be reached", "Check the network, then run it again")
+    assert not audit.audit(storage, thorough=True).errors
+    published = [record["handle"] for record in records.load_all(storage)]
+    assert published == HANDLES[: uploads // 2] and done.stdout.count(" failed ") == 2 - len(published)
+    finishes(publisher, url, storage, environment=emulator)
+
+
+def test_the_command_when_nobody_answers(publisher):
+    """No emulator at all: an error, in words, and not for ever."""
+    done = publisher(
+        NAME, "--hub", "gs://bucket/hub", environment={"STORAGE_EMULATOR_HOST": "http://127.0.0.1:9"}, hasty=True
+    )
+    refused(done, "cannot be reached", "Check the network, then run it again")
 
 
 def test_a_bucket_that_is_gone(pauses, tmp_path):
@@ -199,27 +204,28 @@ def test_a_bucket_that_is_gone(pauses, tmp_path):
 # Rivals
 
 
-def other_builds(cache: Path, target: Path, level: int) -> Path:
-    """A cache whose builds hold the same modules in other bytes: compressed in another way."""
-    shutil.copytree(cache, target)
-    for made in target.glob("builds/*/made.json"):
-        facts = json.loads(made.read_text())
-        for head, packed in facts["packed"].items():
-            file = made.with_name(f"{head}.tar.gz")
-            data = gzip.compress(gzip.decompress(file.read_bytes()), level, mtime=level)
-            file.write_bytes(data)
-            packed |= {
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
-            }
-        made.write_text(json.dumps(facts))
-    return target
-
-
-def at_once(runs):
-    with concurrent.futures.ThreadPoolExecutor(len(runs)) as pool:
-        return [run.result() for run in [pool.submit(publish, *arguments, **kwargs) for arguments, kwargs in runs]]
+def other_build(cache: Path, target: Path, number: int) -> str:
+    """Makes a cache that holds the same modules in other bytes, as changed code would make them; the digest of that code."""
+    rows, sources = catalog.load(), f"{number:064}"
+    run = Publishing(rows, Storage(target / "hub"), base_url="http://x", cache=target)
+    variant = rows.find(NAME).variant
+    key = run.specification(variant)["build"]["key"]
+    run.__dict__["sources"] = sources
+    other = run.specification(variant)["build"]["key"]
+    made = target / "builds" / other
+    shutil.copytree(cache / "builds" / key, made)
+    facts = json.loads((made / "made.json").read_text())
+    for head, packed in facts["packed"].items():
+        file = made / f"{head}.tar.gz"
+        data = gzip.compress(gzip.decompress(file.read_bytes()), number, mtime=number)
+        file.write_bytes(data)
+        packed |= {
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        }
+    (made / "made.json").write_text(json.dumps(facts | {"key": other}))
+    return sources
 
 
 def place(kind, tmp_path, bucket_service):
@@ -227,18 +233,15 @@ def place(kind, tmp_path, bucket_service):
     if kind == "folder":
         return tmp_path / "hub", {}, Storage(tmp_path / "hub")
     url = f"gs://bucket/{uuid.uuid4().hex}"
-    return (
-        url,
-        {"STORAGE_EMULATOR_HOST": bucket_service.url},
-        Storage(url, endpoint_url=bucket_service.url, token="anon"),
-    )
+    return url, {"STORAGE_EMULATOR_HOST": bucket_service.url}, bucket_storage(bucket_service, url)
 
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
-def test_eight_publishers_of_the_same_and_of_others(published, tmp_path, bucket_service, kind):
+def test_eight_publishers_of_the_same_and_of_others(publisher, published, tmp_path, bucket_service, kind):
     hub, environment, storage = place(kind, tmp_path, bucket_service)
     names = [NAME, NAME, NAME, HANDLES[0], HANDLES[1], "regnety_digits", "vit_digits", "quickstart"]
-    done = at_once([((name, "--hub", hub, "--url", "http://one"), environment) for name in names])
+    order = {"environment": environment}
+    done = publisher.at_once([((name, "--hub", hub, "--url", "http://one"), order) for name in names])
     assert [run.returncode for run in done] == [0] * 8, [run.stderr for run in done]
     whole = {record["handle"]: record["archive"] for record in records.load_all(Storage(published[0]))}
     assert {record["handle"]: record["archive"] for record in records.load_all(storage)} == whole
@@ -249,12 +252,16 @@ def test_eight_publishers_of_the_same_and_of_others(published, tmp_path, bucket_
 
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
-def test_eight_publishers_of_different_bytes(published, shared, tmp_path, bucket_service, kind):
+def test_eight_publishers_of_different_bytes(publisher, shared, tmp_path, bucket_service, kind):
     """One wins for each module, the others are refused, and nothing is mixed."""
     hub, environment, storage = place(kind, tmp_path, bucket_service)
-    caches = [shared / "cache/hubpress"]
-    caches += [other_builds(caches[0], tmp_path / f"cache{level}", level) for level in range(3, 10)]
-    done = at_once([((HANDLES[0], "--hub", hub, "--cache", cache), environment) for cache in caches])
+    caches = [tmp_path / f"cache{number}" for number in range(1, 9)]
+    orders = []
+    for number, cache in enumerate(caches, 1):
+        sources = other_build(shared / "cache/hubpress", cache, number)
+        command = (HANDLES[0], "--hub", hub, "--cache", cache)
+        orders.append((command, {"environment": environment, "sources": sources}))
+    done = publisher.at_once(orders)
     assert sorted(run.returncode for run in done) == [0] + [1] * 7, [run.stderr for run in done]
     for run in done:
         assert "Traceback" not in run.stderr

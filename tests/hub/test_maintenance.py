@@ -1,37 +1,25 @@
 """After publication: versions, yanks and audits, and a bucket through the real commands."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from pathlib import Path
+import uuid
 
 import pytest
 import requests
 
+from tests.hub.conftest import HANDLES, NAME, ROOT, bucket_storage
 from tools import catalog
 from tools.hub import audit, records
 from tools.hub.publishing import write_pages
 from tools.hub.server import serve
 from tools.hub.storage import IMMUTABLE, Storage, StorageError
 
-ROOT = Path(__file__).resolve().parents[2]
-NAME = "convnext_digits"
-HANDLE = f"hubpress/{NAME}/1"
+HANDLE = HANDLES[0]
 WHY = "trained on its test images"
-
-
-def publish(*arguments, **environment):
-    import os
-
-    return subprocess.run(
-        [sys.executable, ROOT / "tools/publish.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
 
 
 @pytest.fixture
@@ -80,11 +68,11 @@ def test_version_2_keeps_version_1(hub):
     assert f"/{second}" in collection and f"/{HANDLE}" not in collection
 
 
-def test_yank_and_back(hub, published):
+def test_yank_and_back(publisher, hub, published):
     second = add_version(hub, 2)
     render(hub, published[1])
     whole = {path: hub.read(path) for path in hub.list()}
-    done = publish("--hub", hub.url, "--yank", second, "--why", WHY)
+    done = publisher("--hub", hub.url, "--yank", second, "--why", WHY)
     assert done.returncode == 0 and f"{second} is yanked;" in done.stdout, done.stderr
     assert WHY in hub.read(f"{second}.md").decode() and WHY in hub.read(f"{second}/index.html").decode()
     assert "withdrawn" in hub.read(f"{HANDLE}/index.html").decode()  # among its versions
@@ -100,9 +88,9 @@ def test_yank_and_back(hub, published):
         still = requests.get(f"{url}/{second}?tf-hub-format=compressed", timeout=20)
         assert still.status_code == 200 and still.content == whole[f"{second}.tar.gz"]
         # again is nothing, and its undo is another note
-        again = publish("--hub", hub.url, "--yank", second, "--why", WHY)
+        again = publisher("--hub", hub.url, "--yank", second, "--why", WHY)
         assert again.returncode == 0 and "yanked already; 0 pages written" in again.stdout
-        back = publish("--hub", hub.url, "--unyank", second)
+        back = publisher("--hub", hub.url, "--unyank", second)
         assert back.returncode == 0 and "no longer yanked;" in back.stdout, back.stderr
         newest = requests.get(f"{url}/hubpress/{NAME}", allow_redirects=False, timeout=20)
         assert newest.headers["Location"] == f"./{NAME}/2/"
@@ -153,8 +141,8 @@ def test_notes_are_added_and_numbered_by_whoever_comes(storage):
         (["--unyank", "../../etc/passwd"], 1, "is no path of a hub"),
     ],
 )
-def test_maintenance_that_is_refused(published, arguments, code, said):
-    done = publish("--hub", published[0], *arguments)
+def test_maintenance_that_is_refused(publisher, published, arguments, code, said):
+    done = publisher("--hub", published[0], *arguments)
     assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
 
 
@@ -209,19 +197,19 @@ def test_an_audit_warns_of_what_the_next_run_mends(hub, published, path):
     assert not audit.audit(hub).findings
 
 
-def test_the_audit_command(hub):
-    done = publish("--hub", hub.url, "--audit", "--thorough")
+def test_the_audit_command(publisher, hub):
+    done = publisher("--hub", hub.url, "--audit", "--thorough")
     assert done.returncode == 0 and "0 errors, 0 warnings" in done.stdout and "every archive read" in done.stdout
     hub.create("hubpress/x/1.tar.gz", b"half")
     spoil(hub, f"{HANDLE}.tar.gz", lambda data: data[:100])
-    done = publish("--hub", hub.url, "--audit")
+    done = publisher("--hub", hub.url, "--audit")
     assert done.returncode == 1 and "1 errors, 1 warnings" in done.stdout
     assert "hubpress/x/1.tar.gz has no record" in done.stderr and f"{HANDLE}.tar.gz has 100 bytes" in done.stderr
 
 
-def test_a_record_that_is_no_json_is_named(hub):
+def test_a_record_that_is_no_json_is_named(publisher, hub):
     spoil(hub, f"{HANDLE}.json", lambda data: data[:50])
-    done = publish("--hub", hub.url, "--audit")
+    done = publisher("--hub", hub.url, "--audit")
     assert done.returncode == 1 and f"{HANDLE}.json is no JSON" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -229,10 +217,10 @@ def test_a_record_that_is_no_json_is_named(hub):
 
 
 @pytest.fixture(scope="module")
-def in_bucket(published, bucket_service):
+def in_bucket(publisher, published, bucket_service):
     """The digits, published into a bucket by the command: (address, environment, its run)."""
     url, environment = "gs://bucket/published/hub", {"STORAGE_EMULATOR_HOST": bucket_service.url}
-    done = publish(NAME, "--hub", url, "--url", "http://one", **environment)
+    done = publisher(NAME, "--hub", url, "--url", "http://one", environment=environment)
     assert done.returncode == 0, done.stderr
     return url, environment, done
 
@@ -251,22 +239,22 @@ def test_published_into_a_bucket(in_bucket, bucket_service, published):
     assert not audit.audit(storage, thorough=True).findings
 
 
-def test_publishing_the_same_again_costs_one_look_for_each_module(in_bucket, bucket_service):
+def test_publishing_the_same_again_costs_one_look_for_each_module(publisher, in_bucket, bucket_service):
     url, environment, _ = in_bucket
     before = len(bucket_service.requests)
-    done = publish(NAME, "--hub", url, "--url", "http://one", **environment)
+    done = publisher(NAME, "--hub", url, "--url", "http://one", environment=environment)
     assert done.returncode == 0 and "\n0 pages written" in done.stdout
     made = bucket_service.requests[before:]
     assert {method for method, _ in made} == {"GET"}
     looks = [path for _, path in made if "alt=media" in path or "/o/" in path]
     listings = [path for _, path in made if path not in looks]
-    assert len(looks) == 2 and len(listings) == 2, made
+    assert len(looks) == 2 and len(listings) <= 2, made
 
 
-def test_a_bucket_is_rendered_yanked_and_served(in_bucket, bucket_service):
+def test_a_bucket_is_rendered_yanked_and_served(publisher, in_bucket, bucket_service):
     url, environment, _ = in_bucket
     storage = Storage(url, endpoint_url=bucket_service.url, token="anon")
-    done = publish("--hub", url, "--yank", HANDLE, "--why", WHY, **environment)
+    done = publisher("--hub", url, "--yank", HANDLE, "--why", WHY, environment=environment)
     assert done.returncode == 0, done.stderr
     assert index(storage)[HANDLE]["yanked"] == WHY
     with serve(storage) as address:
@@ -278,7 +266,7 @@ def test_a_bucket_is_rendered_yanked_and_served(in_bucket, bucket_service):
         verified = subprocess.run(
             [sys.executable, "tools/verify.py", address, url, "--all", "--no-replay", "--format", "json"],
             cwd=ROOT,
-            env={**__import__("os").environ, **environment},
+            env=os.environ | environment,
             capture_output=True,
             text=True,
             timeout=120,
@@ -286,5 +274,69 @@ def test_a_bucket_is_rendered_yanked_and_served(in_bucket, bucket_service):
         assert verified.returncode == 0, verified.stdout + verified.stderr
         found = json.loads(verified.stdout)
         assert len(found) == 4 and [each["note"] for each in found].count(f"withdrawn: {WHY}") == 2
-    assert publish("--hub", url, "--unyank", HANDLE, **environment).returncode == 0
+    assert publisher("--hub", url, "--unyank", HANDLE, environment=environment).returncode == 0
     assert index(storage)[HANDLE]["yanked"] is None
+
+
+def test_a_quick_audit_of_a_bucket_compares_digests(in_bucket, bucket_service):
+    """Bytes of the same number, and others: what a folder tells only to a thorough audit."""
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    whole, copied = bucket_storage(bucket_service, in_bucket[0]), bucket_storage(bucket_service, url)
+    for path in whole.list():
+        copied.create(path, whole.read(path))
+    assert not audit.audit(copied).findings
+    archive = copied.read(f"{HANDLE}.tar.gz")
+    copied.replace(f"{HANDLE}.tar.gz", archive[:-1] + b"?")
+    (finding,) = audit.audit(copied).errors
+    assert finding.path == f"{HANDLE}.tar.gz" and "has the MD5 " in finding.message
+
+
+# Unpacked
+
+
+def test_unpacked_modules(publisher, emulator, bucket_service, consumer, tmp_path, any_url):
+    """`--unpacked`, killed on the way and finished: the real resolver is sent to the bucket, and what lies there is the module.
+
+    The emulator speaks no gRPC and TensorFlow's own client for gs:// knows no other host than Google's, so the last step, reading
+    the SavedModel where it lies, is made through gcsfs.
+    """
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    storage = bucket_storage(bucket_service, url)
+    assert publisher(NAME, "--hub", url, environment=emulator).returncode == 0
+    order = {"environment": emulator}
+    with serve(storage) as address:
+        ask = f"{address}/{HANDLE}?tf-hub-format=uncompressed"
+        for at in (1, 12, 25, 40):
+            killed = publisher(NAME, "--hub", url, "--unpacked", at=at, **order)
+            assert killed.returncode == -signal.SIGKILL
+            answer = requests.get(ask, allow_redirects=False, timeout=20)
+            members = {path for path in storage.list(f"{HANDLE}/") if not path.endswith("index.html")}
+            assert answer.status_code == (303 if f"{HANDLE}/saved_model.pb" in members else 404)
+        done = publisher(NAME, "--hub", url, "--unpacked", **order)
+        assert done.returncode == 0, done.stderr
+        assert not audit.audit(storage, thorough=True).findings
+        answer = requests.get(ask, allow_redirects=False, timeout=20)
+        assert answer.status_code == 303 and answer.text == answer.headers["Location"] == f"{url}/{HANDLE}"
+        (resolved,) = consumer(f"UNCOMPRESSED {address}/{HANDLE}")
+        assert resolved == {"resolved": f"{url}/{HANDLE}"}
+        before = len(bucket_service.requests)
+        assert publisher(NAME, "--hub", url, "--unpacked", **order).returncode == 0
+        assert {method for method, _ in bucket_service.requests[before:]} == {"GET"}
+    for path in storage.list(f"{HANDLE}/"):
+        file = tmp_path / "module" / path.removeprefix(f"{HANDLE}/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(storage.read(path))
+    there, elsewhere = consumer(str(tmp_path / "module"), f"{any_url}/{HANDLE}")
+    assert there == elsewhere and "answer" in there
+
+
+def test_unpacked_members_of_other_bytes_are_never_adopted(publisher, hub):
+    """Somebody else's file in the place of a member is refused; and a damaged archive is not unpacked."""
+    path = f"{HANDLE}/variables/variables.index"
+    hub.create(path, b"somebody's")
+    done = publisher(NAME, "--hub", hub.url, "--unpacked")
+    assert done.returncode == 1 and f"{path} has 10 bytes" in done.stderr and "Traceback" not in done.stderr
+    assert not hub.exists(f"{HANDLE}/saved_model.pb") and hub.read(path) == b"somebody's"
+    spoil(hub, f"{HANDLE}.tar.gz", lambda data: data[:-9] + b"?" + data[-8:])
+    done = publisher(NAME, "--hub", hub.url, "--unpacked")
+    assert done.returncode == 1 and f"The archive of {HANDLE} is damaged" in done.stderr

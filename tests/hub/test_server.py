@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import textwrap
 import threading
 import uuid
+import zlib
 
 import pytest
 import requests
@@ -723,7 +725,86 @@ def test_the_script_says_what_is_wrong(tmp_path):
     assert "Choose another --port" in errors
 
 
+def test_the_access_log(folder, tmp_path):
+    """A line for each answer, and nothing that a client says can forge one."""
+    log = tmp_path / "access.log"
+    with script("--hub", folder.url, "--port", "0", "--access-log", str(log)) as process:
+        url = process.stdout.readline().rpartition(" ")[2].strip()
+        agent = b'evil" 200 1\x1b[31m'
+        get(f"{url}/p/name/1{COMPRESSED}", headers={"User-Agent": "tester", "Referer": "http://one/"})
+        requests.head(f"{url}/p/name/1.tar.gz", timeout=20)
+        raw(url, b'GET /no"thing%0a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nUser-Agent: ' + agent + b"\r\n\r\n")
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    first, second, third = log.read_text().splitlines()
+    moment = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\]"
+    begin = rf'127\.0\.0\.1 - - {moment} "GET /p/name/1\?tf-hub-format=compressed HTTP/1\.1" 200 {len(ARCHIVE)} '
+    assert re.fullmatch(begin + r'"http://one/" "tester" \d+\.\d{3}', first)
+    assert '"HEAD /p/name/1.tar.gz HTTP/1.1" 200 0 ' in second
+    assert '"GET /no\\x22thing%0a HTTP/1.1" 400 ' in third and '"evil\\x22 200 1\\x1b[31m" ' in third
+    with script("--hub", folder.url, "--port", "0", "--access-log", str(tmp_path / "none/access.log")) as process:
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 2 and "Cannot write the access log" in errors and output == ""
+
+
+def memory(process) -> int:
+    """Bytes of a process that are in memory and its own."""
+    lines = pathlib.Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
+def test_two_hundred_downloads_at_once_leave_memory_flat(tmp_path):
+    """Two hundred clients that read slowly, all at the same time, twice: the server holds none of the archives in memory."""
+    archive = random.Random(3).randbytes(3 << 20)
+    storage = Storage(tmp_path)
+    storage.create("p/name/1.tar.gz", archive)
+    storage.create("p/name/1.json", record(archive))
+    whole = (len(archive), zlib.crc32(archive))
+
+    async def download(host: str, port: int, started: asyncio.Event, waiting: list) -> tuple[int, int]:
+        reader, writer = await asyncio.open_connection(host, port, limit=1 << 16)
+        writer.write(f"GET /p/name/1{COMPRESSED} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        waiting.append(1)
+        await started.wait()  # until all two hundred have the beginning of their answer
+        size, check = 0, 0
+        while piece := await reader.read(1 << 16):
+            size, check = size + len(piece), zlib.crc32(piece, check)
+        writer.close()
+        return size, check
+
+    async def all_at_once(host: str, port: int) -> tuple[list, int]:
+        started, waiting = asyncio.Event(), []
+        tasks = [asyncio.create_task(download(host, port, started, waiting)) for _ in range(200)]
+        while len(waiting) < 200 and not any(task.done() for task in tasks):
+            await asyncio.sleep(0.01)
+        held = memory(process)
+        started.set()
+        return await asyncio.gather(*tasks), held
+
+    with script("--hub", str(tmp_path), "--port", "0") as process:
+        url = process.stdout.readline().rpartition(" ")[2].strip()
+        host, _, port = url.removeprefix("http://").partition(":")
+        assert get(f"{url}/p/name/1{COMPRESSED}").content == archive
+        before = memory(process)
+        for _ in range(2):
+            found, held = asyncio.run(all_at_once(host, int(port)))
+            assert found == [whole] * 200
+            # 200 archives would be 600 MB; a connection costs some hundred kilobytes.
+            assert held - before < 64 << 20 and memory(process) - before < 64 << 20
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20)[1] == ""
+
+
 # The consumer
+
+
+def test_two_hundred_clients_of_tensorflow_hub(any_url, consumer):
+    """The real client's download and unpacking, two hundred times at the same moment."""
+    assert consumer(f"200 {any_url}/hubpress/convnext_digits_fe/1") == [{"clients": 200}]
 
 
 def test_tensorflow_hub_loads_what_is_packed_and_served(tmp_path):

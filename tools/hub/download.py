@@ -406,10 +406,12 @@ def _open_fsspec(source: str, offset: int, validator: str | None, missing: str) 
     except ValueError as error:
         raise DownloadError(f"{_shown(source)}: {error}. Fix: check the URL") from error
     with _fsspec_failures(source, missing):
+        files.invalidate_cache()  # the file may be another one since the last attempt
         info = files.info(path)
         if info.get("type") == "directory":
             raise DownloadError(f"{_shown(source)}: is a folder. Fix: name the file in it")
-        names = ("etag", "ETag", "generation", "md5Hash", "sha256", "mtime", "LastModified", "created")
+        # What changes with the content: in buckets of several makers, on Hugging Face (blob_id), in folders.
+        names = ("etag", "ETag", "generation", "md5Hash", "sha256", "blob_id", "mtime", "LastModified", "created")
         known = {name: str(info[name]) for name in names if info.get(name)}
         found = json.dumps({**known, "size": info.get("size")}, sort_keys=True) if known else None
         offset = offset if found is not None and found == validator else 0
@@ -464,6 +466,11 @@ def _check_size(source: str, size: int | None, limit_bytes: int | None) -> None:
 def _is_web_page(path: pathlib.Path) -> bool:
     with open(path, "rb") as file:
         return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGES)
+
+
+def vouches(url: str) -> bool:
+    """Whether a file's name begins to say its SHA-256, as torch.hub has it: `regnet_y_400mf-c65dace8.pth`."""
+    return _DIGEST_IN_NAME.search(_file_name(url)) is not None
 
 
 def _file_name(url: str) -> str:

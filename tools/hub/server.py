@@ -12,6 +12,8 @@
 | `/<publisher>/<name>`, with or without a query | 302 to the newest published version that is not yanked |
 | any other path | the hub's file, or the `index.html` of that folder |
 
+The site of a tree of documents (`tools/render.py --docs`) is served as well: its pages need no record.
+
 A folder hub's archives go out through sendfile(2); everything else is read in pieces. Redirects are relative, so that
 the hub also works behind a proxy and below a prefix.
 """
@@ -19,6 +21,7 @@ the hub also works behind a proxy and below a prefix.
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import gzip
 import hashlib
 import json
@@ -26,7 +29,9 @@ import logging
 import os
 import re
 import socket
+import sys
 import threading
+import time
 import urllib.parse
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -45,6 +50,7 @@ READ_BYTES = 1 << 20  # per piece where sendfile is not possible
 WHOLE_BYTES = 8 << 20  # pages and indexes up to this size are read whole, tagged by content, and compressed
 COMPRESSED_CACHE_BYTES = 32 << 20
 RECORDS_KEPT = 4096
+LOGGED_BYTES = 1000  # of each thing that a client says of itself
 GRACE_SECONDS = 3  # for answers that are on their way when the server is told to stop
 
 COMPRESSIBLE = (".html", ".json", ".css", ".js", ".md", ".svg", ".txt", ".xml")
@@ -90,21 +96,46 @@ class Ask:
     headers: Headers
 
 
-def application(storage: Storage) -> Callable:
-    """The ASGI application of a hub; it keeps nothing that a publisher could change."""
+def application(storage: Storage, log: Callable[[str], Any] | None = None) -> Callable:
+    """The ASGI application of a hub; it keeps nothing that a publisher could change. `log` is given a line for each answer."""
     hub = _Hub(storage)
 
     async def respond(scope, receive, send):
         if scope["type"] != "http":
             raise RuntimeError(f"a hub speaks HTTP only, not {scope['type']}")
+        started = time.monotonic()
         answer = await run_in_threadpool(hub.answer, scope)
         try:
             await _send(answer, scope, receive, send)
         finally:
             if answer.file:
                 answer.file.close()
+            if log:
+                log(_line(scope, answer, time.monotonic() - started))
 
     return respond
+
+
+def _line(scope: dict[str, Any], answer: Answer, seconds: float) -> str:
+    """A line of the access log: the combined format of Apache and nginx, and the seconds until the last byte was handed over.
+
+    Whatever a client sent is escaped: it can neither end its field nor begin a line of its own.
+    """
+
+    def safe(value: bytes) -> str:
+        text = value[:LOGGED_BYTES].decode("latin-1")
+        return re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\x{ord(match[0]):02x}", text) or "-"
+
+    headers = dict(reversed(scope["headers"]))  # the first of each name
+    target = scope.get("raw_path") or scope["path"].encode()
+    if scope["query_string"]:
+        target += b"?" + scope["query_string"]
+    client = scope.get("client") or ("-", 0)
+    moment = datetime.datetime.now(datetime.UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+    size = 0 if scope["method"] == "HEAD" else answer.length if answer.file else len(answer.body)
+    request = f"{safe(scope['method'].encode())} {safe(target)} HTTP/{scope.get('http_version', '1.1')}"
+    said = f'"{safe(headers.get(b"referer", b""))}" "{safe(headers.get(b"user-agent", b""))}"'
+    return f'{client[0]} - - [{moment}] "{request}" {answer.status} {size} {said} {seconds:.3f}\n'
 
 
 # Answers
@@ -271,7 +302,7 @@ class _Hub:
     def _page(self, ask: Ask, path: str) -> Answer:
         handles = _handles_of(path)
         handle = next((each for each in handles if self._record(each) is not None), None)
-        if handles and handle is None:
+        if handles and handle is None and not self._is_archive_of_documents():
             return self._redirect_to_newest(ask, path, "/") or self._not_published(handles[0], ask)
         if ask.path.endswith("/"):
             with contextlib.suppress(NotThere):
@@ -290,6 +321,12 @@ class _Hub:
             with contextlib.suppress(NotThere):
                 return self._file(ask, f"{path}.md", {"Content-Type": "text/plain; charset=utf-8"})
         return self._redirect_to_newest(ask, path, "/") or self._missing("Not found.\n", ask)
+
+    def _is_archive_of_documents(self) -> bool:
+        """Whether this is a site that `tools/render.py --docs` made: there pages need no record. Its index says so at once."""
+        with contextlib.suppress(NotThere), self.storage.open("index.json") as file:
+            return b'"kind":"Documents"' in file.read(200)
+        return False
 
     def _file(self, ask: Ask, path: str, extra: dict[str, str] | None = None) -> Answer:
         """A file of the hub as it is; raises NotThere."""
@@ -589,10 +626,10 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()  # else they are raised once more, and end the process with an error
 
 
-def _server(storage: Storage) -> _Server:
+def _server(storage: Storage, log: Callable[[str], Any] | None = None) -> _Server:
     return _Server(
         uvicorn.Config(
-            application(storage),
+            application(storage, log),
             http=_SendfileProtocol,
             loop="asyncio",
             lifespan="off",
@@ -641,11 +678,44 @@ def serve(storage: Storage | str | os.PathLike, port: int = 0, host: str = "127.
         listener.close()
 
 
-def run(storage: Storage, *, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serves a hub until SIGINT or SIGTERM; `ready` is called with the base URL once connections are accepted."""
+@contextlib.contextmanager
+def access_log(file: str | None) -> Iterator[Callable[[str], Any] | None]:
+    """What writes lines to the end of a file, or to standard error for `-`; None for None.
+
+    Raises:
+      StorageError: if the file cannot be written.
+    """
+    if file is None:
+        yield None
+    elif file == "-":
+        yield sys.stderr.write
+    else:
+        with contextlib.ExitStack() as stack:
+            try:
+                # Line by line, so that a reader sees no half line, and a second server may append to it, too.
+                opened = stack.enter_context(open(file, "a", buffering=1, encoding="ascii"))
+            except OSError as error:
+                raise StorageError(
+                    f"Cannot write the access log {file}: {error.strerror}. Choose another file."
+                ) from error
+            yield opened.write
+
+
+def run(
+    storage: Storage,
+    *,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    log: Callable[[str], Any] | None = None,
+) -> None:
+    """Serves a hub until SIGINT or SIGTERM; `ready` is called with the base URL once connections are accepted.
+
+    `log` is given a line for each answer (`access_log`).
+    """
     listener, url = listen(host, port)
     with listener:
-        server = _server(storage)
+        server = _server(storage, log)
         server.ready = lambda: ready(url)
         server.run(sockets=[listener])
 
@@ -662,4 +732,4 @@ def other_address(storage: Storage, url: str) -> str | None:
     return made_for
 
 
-__all__ = ["Answer", "application", "listen", "other_address", "run", "serve"]
+__all__ = ["Answer", "access_log", "application", "listen", "other_address", "run", "serve"]

@@ -672,22 +672,26 @@ def _sync_folder(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: pathlib.Path, prefix: str, recursive: bool) -> Iterator[str]:
+def _walk(folder: str | os.PathLike, prefix: str, recursive: bool) -> Iterator[str]:
     """Relative paths of the regular files below a folder, without anything that begins with a dot."""
-    try:
-        entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            # Links to folders are not followed: they could lead out of the hub or round in circles.
-            if entry.is_dir(follow_symlinks=False):
-                if recursive:
-                    yield from _walk(pathlib.Path(entry.path), f"{prefix}{entry.name}/", recursive)
-            elif entry.is_file(follow_symlinks=False):
-                yield f"{prefix}{entry.name}"
+    waiting = [(os.fspath(folder), prefix)]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            entries = os.scandir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                # Links to folders are not followed: they could lead out of the hub or round in circles.
+                if entry.is_dir(follow_symlinks=False):
+                    if recursive:
+                        waiting.append((entry.path, f"{prefix}{name}/"))
+                elif entry.is_file(follow_symlinks=False):
+                    yield prefix + name
 
 
 def _is_locked(file: pathlib.Path) -> bool:

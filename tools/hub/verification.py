@@ -24,13 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from builders import precision
 from tools.hub import archive, records, saved_model
 from tools.hub.download import DownloadError, NotFound, fetch
 from tools.hub.storage import StorageError, checked
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL_BYTES = 64 << 20  # no record, document or index is larger
-TOLERANCE = 1e-4  # where no record states one
 REPLAY_SECONDS = 600
 CHECKS = ("record", "archive", "members", "document", "golden")
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
@@ -187,7 +187,8 @@ class Verification:
         shutil.rmtree(folder)
         if "error" in found:
             raise _Wrong(found["error"])
-        tolerance = record["verification"]["golden_tolerance"] if record else TOLERANCE
+        computes_in = found.pop("precision")
+        tolerance = record["verification"]["golden_tolerance"] if record else precision.TOLERANCES[computes_in]
         worst = max(found.values())
         if not worst <= tolerance:
             raise _Wrong(
@@ -317,8 +318,9 @@ def _members(contents, record: dict[str, Any] | None) -> str:
     except ValueError as error:
         raise _Wrong(f"{archives.MODULE} is no JSON: {error}") from error
     for key in ("head", "checkpoint", "preprocessing", "versions"):
-        if described.get(key) != record.get(key):
-            raise _Wrong(f"{archives.MODULE} says of {key} {described.get(key)!r}, the record {record.get(key)!r}")
+        stated = records.checkpoint(record) if key == "checkpoint" else record.get(key)
+        if described.get(key) != stated:
+            raise _Wrong(f"{archives.MODULE} says of {key} {described.get(key)!r}, the record {stated!r}")
     return summary
 
 

@@ -1,0 +1,131 @@
+"""Building, checking and packing beside each other: what comes out, and who ends whom when one of them fails.
+
+The two processes are real ones, of a `builders` package that writes and looks at small files instead of networks.
+"""
+
+import json
+import os
+
+import pytest
+
+from tools.hub import archive, making
+
+HEADS = ("classifier", "feature_extractor")
+BUILD = """
+import json, os, pathlib, sys, time
+spec, out = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2])
+(out.parent / "build.pid").write_text(str(os.getpid()))
+for head in spec["heads"]:
+    print(f"stage save {head}", flush=True)
+    (out / head / "variables").mkdir(parents=True)
+    (out / head / "saved_model.pb").write_bytes(head.encode())
+    (out / head / "variables/variables.index").write_bytes(bytes(1 << 20))
+    exec(spec.get("in_build", ""))
+    (out / f"{head}.json").write_text(json.dumps({"seed": os.environ["PYTHONHASHSEED"]}))
+    print(f"built {head}", flush=True)
+    exec(spec.get("after_build", ""))
+"""
+CHECK = """
+import json, os, pathlib, sys
+spec, out = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2])
+(out.parent / "check.pid").write_text(str(os.getpid()))
+found = {}
+for head in map(str.strip, sys.stdin):
+    print(f"stage check {head}", flush=True)
+    exec(spec.get("in_check", ""))
+    found[head] = {"bytes": (out / head / "saved_model.pb").stat().st_size}
+    print(f"checked {head}", flush=True)
+(out / "check.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """`make(**spec)`: the folder that was made in, and the stages that were reported; raises what `making.make` raises."""
+    builders = tmp_path / "root/builders"
+    builders.mkdir(parents=True)
+    for name, program in (("__init__", ""), ("build", BUILD), ("check", CHECK)):
+        (builders / f"{name}.py").write_text(program)
+    folder = tmp_path / "making"
+    folder.mkdir()
+    stages = []
+
+    def run(**spec):
+        spec = {"heads": HEADS, "build": {"key": "k"}, **spec}
+        made = making.make(spec, folder, root=tmp_path / "root", report=lambda stage, *_bytes: stages.append(stage))
+        return made, folder, stages
+
+    run.folder = folder
+    return run
+
+
+def _runs(pid_file) -> bool:
+    try:
+        os.kill(int(pid_file.read_text()), 0)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+def test_every_head_is_built_checked_and_packed(make):
+    made, folder, stages = make()
+    assert json.loads((folder / "kept/made.json").read_text()) == made
+    assert made["key"] == "k" and set(made["built"]) == set(made["checked"]) == set(made["packed"]) == set(HEADS)
+    for head in HEADS:
+        assert made["built"][head] == {"seed": "0"} and made["checked"][head] == {"bytes": len(head)}
+        file = folder / f"kept/{head}.tar.gz"
+        assert made["packed"][head]["bytes"] == file.stat().st_size and made["packed"][head]["members"] == 2
+        assert archive.inspect(file)[0].name == "saved_model.pb"
+        assert not (folder / "out" / head).exists()  # what is packed and checked takes no more room
+    joined = "\n".join(stages)
+    for head in HEADS:
+        assert f"save {head}" in joined and f"check {head}" in joined and f"pack {head}" in joined
+
+
+def test_a_head_is_checked_and_packed_while_the_next_one_is_built(make):
+    # The build of each head goes on only when the head before has been looked at: it would never end if nobody did.
+    waits = """
+if head == "classifier":
+    while (out / head).exists():
+        time.sleep(0.01)
+"""
+    made, *_ = make(after_build=waits)
+    assert set(made["checked"]) == set(HEADS)
+
+
+def test_a_failed_check_ends_the_build(make):
+    with pytest.raises(making.MakeError, match=r"^modules/x\.toml: x: the classifier differs; it is not published$"):
+        make(
+            after_build="time.sleep(600)",
+            in_check="sys.exit('modules/x.toml: x: the classifier differs; it is not published')",
+        )
+    assert not _runs(make.folder / "build.pid")
+    assert not (make.folder / "kept/made.json").exists()
+
+
+def test_a_failed_build_ends_the_check(make):
+    with pytest.raises(making.MakeError, match=r"^the second head answers NaN$"):
+        make(
+            after_build="""
+while head == "feature_extractor":
+    if (out.parent / "check.pid").exists():
+        sys.exit("the second head answers NaN")
+    time.sleep(0.01)
+""",
+            in_check="import time; time.sleep(600)",
+        )
+    assert not _runs(make.folder / "check.pid")
+    assert not (make.folder / "kept/made.json").exists()
+
+
+@pytest.mark.parametrize("who", ["after_build", "in_check"])
+def test_a_killed_process_is_reported_as_such(make, who):
+    module = {"after_build": "builders.build", "in_check": "builders.check"}[who]
+    with pytest.raises(making.MakeError, match=rf"^{module} was killed by signal 9 \(out of memory\?\); run the same"):
+        make(**{who: "import signal; os.kill(os.getpid(), signal.SIGKILL)"})
+
+
+def test_what_cannot_be_packed_ends_both(make):
+    with pytest.raises(archive.ArchiveError, match="stray is no file of a SavedModel"):
+        make(in_build="(out / head / 'stray').write_text('x')", after_build="time.sleep(600)")
+    assert not _runs(make.folder / "build.pid")
