@@ -12,6 +12,9 @@ import sys
 sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 import argparse
+import os
+
+DEFAULT_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hubpress"
 
 
 def main(argv=None) -> int:
@@ -23,9 +26,21 @@ def main(argv=None) -> int:
         "--url",
         help="the public address that handles begin with (default: modules/publisher.toml; with --docs https://tfhub.dev)",
     )
+    arguments.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=pathlib.Path,
+        default=DEFAULT_CACHE,
+        help="what is remembered of --hub's pages, so that one change is quick; may be deleted (default: %(default)s)",
+    )
     arguments.add_argument("--docs", metavar="DIR", type=pathlib.Path, help="a tree of documents, not necessarily ours")
     arguments.add_argument(
         "--out", metavar="DIR", type=pathlib.Path, help="where the site of --docs goes: new or its own"
+    )
+    arguments.add_argument(
+        "--address",
+        metavar="URL",
+        help="where the site of --docs will be served, for its feed and sitemap (default: --url)",
     )
     arguments.add_argument("--title", default="Hub documents", help="what the site of --docs is called")
     arguments.add_argument("--processes", metavar="N", type=int, default=2, help="with --docs (default: 2)")
@@ -50,7 +65,7 @@ def main(argv=None) -> int:
                 f"There is no hub at {storage.url}. Publish into it first: python tools/publish.py NAME --hub ..."
             )
         url = (options.url or rows.publisher.url).rstrip("/")
-        count = write_pages(rows, storage, url)
+        count = write_pages(rows, storage, url, cache=options.cache)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
         return 1
@@ -65,7 +80,12 @@ def documents(options) -> int:
     url = options.url or library.OFFICIAL
     try:
         report = library.render(
-            options.docs, options.out, url=url, title=options.title, processes=max(1, options.processes)
+            options.docs,
+            options.out,
+            url=url,
+            address=options.address,
+            title=options.title,
+            processes=max(1, options.processes),
         )
     except (library.LibraryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -23,24 +23,27 @@ function read(index) {
     task: item.task ? [item.task].flat().map((each) => named("task", each)) : [],
     architecture: [item.network_architecture ?? []].flat().map((each) => named("network_architecture", each)),
     dataset: (item.datasets ?? []).map((each) => named("dataset", each)),
+    language: (item.languages ?? []).map((each) => named("language", each)),
     license: item.license ? [named("license", item.license)] : [],
     owner: [item.publisher],
     kind: item.kind ? [item.kind] : [],
     tuning: item.fine_tunable === undefined || item.fine_tunable === null ? [] : [item.fine_tunable ? "yes" : "no"],
+    precision: item.precision ? [item.precision] : [],
     parameters: item.parameters ?? null,
     accuracy: item.measured_top1 ?? item.reported_top1 ?? null,
+    measured: (item.measured_top1 ?? null) !== null,
     yanked: item.yanked ?? null,
   })).map((item) => ({
     ...item,
     words: [
-      item.publisher, item.name, item.description, ...item.task, ...item.architecture, ...item.dataset, ...item.license, ...item.kind,
+      item.publisher, item.name, item.description, ...item.task, ...item.architecture, ...item.dataset, ...item.language, ...item.license, ...item.kind,
     ].join(" ").toLowerCase(),
   }));
 }
 
 const FACETS = [
-  ["kind", "Kind"], ["task", "Task"], ["architecture", "Architecture"], ["dataset", "Data set"], ["license", "Licence"], ["owner", "Publisher"],
-  ["tuning", "Fine-tunable"],
+  ["kind", "Kind"], ["task", "Task"], ["architecture", "Architecture"], ["dataset", "Data set"], ["language", "Language"], ["license", "Licence"], ["owner", "Publisher"],
+  ["tuning", "Fine-tunable"], ["precision", "Precision"],
 ];
 
 function element(tag, properties, ...children) {
@@ -93,7 +96,7 @@ function start(items, root) {
   function entry(item) {
     const line = element("li", {}, element("a", { className: "handle", href: root + item.page, textContent: item.name }));
     const facts = [...item.kind.filter((kind) => kind !== "Module"), item.parameters === null ? "" : millions(item.parameters),
-      item.accuracy === null ? "" : `${Number(item.accuracy.toFixed(2))} %`].filter(Boolean);
+      item.accuracy === null ? "" : `${Number(item.accuracy.toFixed(2))} % ${item.measured ? "measured" : "reported"}`].filter(Boolean);
     if (facets.has("owner")) facts.unshift(item.publisher);
     for (const fact of facts) line.append(" ", element("span", { className: "tag", textContent: fact }));
     if (item.yanked !== null) line.append(" ", element("span", { className: "tag tag-warning", textContent: "withdrawn" }));

@@ -26,7 +26,7 @@ VERSIONS = {
     "hubpress": "0.1.0",
 }
 # What `builders.export` puts into assets.extra/module.json of a row.
-DEFINING = "family stem version architecture resolution classes labels transform normalization pixel_range format licence fine_tunable"
+DEFINING = "family stem version architecture resolution classes labels transform normalization pixel_range precision format licence fine_tunable"
 
 
 @cache
@@ -98,6 +98,7 @@ def record(module, packed=None):
         "multiply_adds": 2_123_456,
     }
     checked = {
+        "golden_tolerance": 1e-4,
         "keras_difference": 1.2e-7,
         "sizes": ["1x1", "4000x3000"],
         "fine_tuned": module.variant.fine_tunable,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tools.catalog import vocabularies
 from tools.catalog.catalog import Collection, Publisher
+from tools.pages import site
 
 ROOT = Path(__file__).resolve().parents[2]
 TAGS = vocabularies.load(ROOT / "modules/tags")
@@ -266,3 +267,9 @@ def records() -> list[dict]:
 
 
 YANKED = {"hubpress/convnext_tiny_1k_224/2": "its labels were in the wrong order"}
+
+
+def build(records, **changes):
+    """The pages of some records, with everything else as it is here."""
+    arguments = {"publisher": PUBLISHER, "collections": COLLECTIONS, "base_url": BASE_URL, "tags": TAGS}
+    return site.build(records, **{**arguments, **changes})

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import synthetic
-from conftest import build
+from synthetic import build
 
 from tools.pages import facts, plots, rendering, tables
 

@@ -344,6 +344,38 @@ def test_every_control_can_be_reached_and_seen_with_the_tab_key(visit, hub):
     assert all(outline != "none" or "point" in kind for _, outline, kind in reached), reached
 
 
+# Of the corpus: pages that once broke a rule or the width, and others of each kind.
+DOCUMENTS = [
+    "google/bird-vocalization-classifier/2/",
+    "google/euphonia_spice/classification/1/",
+    "google/lite-model/imagenet/mobilenet_v3_large_075_224/classification/5/metadata/1/",
+    "google/",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """The corpus of real documents, as tools/serve.py shows it."""
+    folder = tmp_path_factory.mktemp("archive") / "site"
+    library.render(Path(__file__).parent / "corpus/assets/docs", folder)
+    server = Server(folder)
+    yield server.url
+    server.stop()
+
+
+def test_real_documents_are_accessible_and_fit(visit, archive):
+    page = visit(archive, width=360)
+    for path in DOCUMENTS:
+        page.goto(archive + path)
+        assert axe(page) == [], path
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+    page.goto(archive + "search/")
+    page.wait_for_selector("#search:not([hidden])")
+    assert page.locator("select[name=task] option", has_text="Text embedding").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_hostile_documents_do_nothing(visit, attacked):
     page = visit(attacked + "evil/")
     for name in hostile.BODIES:  # in one page, which is much faster; `visit` says what went wrong and for which address

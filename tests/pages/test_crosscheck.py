@@ -6,7 +6,7 @@ import json
 import made
 import pytest
 import synthetic
-from conftest import build
+from synthetic import build
 
 from tools.hub.publishing import Publishing
 from tools.hub.storage import Storage

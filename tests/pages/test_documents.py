@@ -7,7 +7,7 @@ import re
 import document_rules
 import pytest
 import synthetic
-from conftest import build
+from synthetic import build
 
 from tools.pages import facts, site
 

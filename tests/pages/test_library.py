@@ -8,12 +8,15 @@ import re
 import subprocess
 import sys
 import urllib.parse
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import hostile
 import pytest
+import requests
 from test_site import Reader
 
+from tools.hub import server
 from tools.pages import document as grammar
 from tools.pages import library, sanitizing
 
@@ -66,6 +69,9 @@ def test_no_link_inside_the_site_is_dead_and_none_leaves_it_by_itself(site, read
         assert reader.misnested == [] and reader.open == [] and len(reader.ids) == len(set(reader.ids)), path
         assert not reader.all("img") and not reader.all("style") and not reader.all("iframe")
         for tag, attributes in reader.elements:
+            if attributes.get("rel") == "canonical":
+                assert attributes["href"] == "https://tfhub.dev/" + path.removesuffix("index.html"), path
+                continue
             for key in ("href", "src", "action", "data-index"):
                 target = attributes.get(key, "")
                 if (
@@ -117,7 +123,7 @@ def test_only_what_changed_is_made_again(tmp_path):
     assert (again.written, again.kept) == (0, first.written)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.html")} == before
     two.write_text(two.read_text().replace("Text.", "Another text."))
-    assert library.render(root, out).written == 1 and "Another text." in page(out, "a/two/1")
+    assert library.render(root, out).written == 2 and "Another text." in page(out, "a/two/1")
     put(root, "a/two/2")  # the page of version 1, the one that links it, and the lists
     report = library.render(root, out)
     changed = {
@@ -133,7 +139,7 @@ def test_only_what_changed_is_made_again(tmp_path):
         "index.html",
         "search/index.html",
     }
-    assert report.written == len(changed) + 1 and "../../two/2/" in page(out, "a/one/1")
+    assert report.written == len(changed) + 3 and "../../two/2/" in page(out, "a/one/1")
 
 
 def test_a_document_that_goes_takes_its_page_with_it_and_links_to_it_are_marked(tmp_path):
@@ -162,7 +168,7 @@ def test_what_is_lost_is_made_again_to_the_byte(tmp_path, damage, monkeypatch):
         key = library._key
         monkeypatch.setattr(library, "_key", lambda *arguments: key(*arguments) + "changed")
     report = library.render(root, out)
-    assert report.written == (1 if damage == "page" else len(before) + 1)
+    assert report.written == (1 if damage == "page" else len(before) + 3)
     assert {path: path.read_bytes() for path in out.rglob("*.html")} == before
     assert not list(out.rglob("*.part"))
 
@@ -270,12 +276,94 @@ def test_headings_skip_no_level_and_can_be_linked():
     assert shown.count('<a href="#doc-b-b">') == 2 and "<span>z</span>" in shown
 
 
+def test_values_of_vocabularies_have_their_names(site):
+    index = json.loads((site / "index.json").read_text())
+    used = {value for document in index["documents"] for value in document["task"]}
+    assert used and set(index["names"]["task"]) <= used
+    assert (
+        index["names"]["task"]["text-embedding"] == "Text embedding" and index["names"]["language"]["en"] == "English"
+    )
+    named = next(d for d in index["documents"] if "text-embedding" in d["task"])
+    text = (site / named["page"] / "index.html").read_text()
+    assert '<li class="tag">Text embedding</li>' in text and '<li class="tag">text-embedding</li>' not in text
+
+
+def test_code_is_coloured_by_classes_alone(tmp_path):
+    code = (
+        "```python\nimport x  # <b>\n```\n\n```unknown\nplain\n```\n\n<code class='copy'>y</code> <p class='copy'>z</p>"
+    )
+    put(tmp_path / "docs", "a/one/1", body=code)
+    library.render(tmp_path / "docs", tmp_path / "out")
+    text = page(tmp_path / "out", "a/one/1")
+    body = text[text.index('<div class="column-main document">') : text.index("<aside")]
+    assert '<span class="kn">import</span>' in body and '<span class="c1"># &lt;b&gt;</span>' in body
+    assert "<code>plain\n</code>" in body and "copy" not in body and "language-" not in body and "style=" not in body
+
+
+def test_feed_and_sitemap_lead_to_pages(tmp_path):
+    root, out = tmp_path / "docs", tmp_path / "out"
+    old, new = put(root, "a/one/1", description="First."), put(root, "a/two/1", description="A \x1b<b> & more.")
+    os.utime(old, (1_000_000_000, 1_000_000_000))
+    os.utime(new, (1_600_000_000, 1_600_000_000))
+    library.render(root, out, address="https://archive.example.org/docs/")
+    space = {"a": "http://www.w3.org/2005/Atom"}
+    feed = ElementTree.parse(out / "feed.xml")
+    assert [e.text for e in feed.findall("a:entry/a:id", space)] == [
+        f"https://archive.example.org/docs/a/{name}/1/" for name in ("two", "one")
+    ]
+    assert [e.text for e in feed.iter("{http://www.w3.org/2005/Atom}updated")][:2] == ["2020-09-13T12:26:40Z"] * 2
+    found = [
+        e.text for e in ElementTree.parse(out / "sitemap.xml").iter("{http://www.sitemaps.org/schemas/sitemap/0.9}loc")
+    ]
+    pages = {each.removeprefix("https://archive.example.org/docs/") for each in found}
+    assert pages == {"", "a/", "a/one/1/", "a/two/1/"} and all((out / each / "index.html").is_file() for each in pages)
+    text = page(out, "a/one/1")
+    assert '<link rel="canonical" href="https://archive.example.org/docs/a/one/1/">' in text
+    assert '<meta property="og:url" content="https://archive.example.org/docs/a/one/1/">' in text
+    assert 'href="/docs/static/style.css"' in (out / "404.html").read_text()  # shown at any depth
+
+
+def test_what_says_nothing_is_no_heading():
+    shown = sanitizing.safe("##\n\n## <!-- x -->\n\n| | b |\n|---|---|\n| 1 | 2 |\n", lambda address: None)
+    assert "<h" not in shown and "<th></th>" not in shown and "<th>b</th>" in shown
+
+
+def test_an_archive_is_served_as_a_hub_is(site):
+    """Pages of documents have no records; the same server shows them, with the same headers, and nothing else of a folder."""
+    with server.serve(site) as url:
+
+        def get(path, **options):
+            return requests.get(f"{url}/{path}", timeout=10, **options)
+
+        index = json.loads((site / "index.json").read_text())
+        for entry in index["documents"][::9]:
+            answer = get(urllib.parse.quote(entry["page"]))
+            assert answer.status_code == 200 and entry["name"] in html.unescape(answer.text)
+            assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            again = get(urllib.parse.quote(entry["page"].rstrip("/")), allow_redirects=False)
+            assert again.status_code == 302 and get(urllib.parse.quote(entry["page"].rstrip("/"))).url == answer.url
+        for path in ("", "search/", "feed.xml", "google/"):
+            assert get(path).status_code == 200, path
+        handle = index["documents"][0]["handle"]
+        for path in (f"{handle}?tf-hub-format=compressed", f"{handle}.tar.gz", "no/such/1/", ".pages.json", "../docs"):
+            assert get(path).status_code == 404, path
+
+
+def test_a_hub_serves_no_page_without_record(tmp_path):
+    (tmp_path / "a/b/1").mkdir(parents=True)
+    (tmp_path / "a/b/1/index.html").write_text("not published")
+    (tmp_path / "index.json").write_text('{"schema": 1, "url": "\\"kind\\":\\"Documents\\"", "modules": []}')
+    with server.serve(tmp_path) as url:
+        assert requests.get(f"{url}/a/b/1/", timeout=10).status_code == 404
+
+
 def test_the_command(tmp_path):
     put(tmp_path / "docs", "a/one/1")
     (tmp_path / "docs/a/bad.md").write_text("nothing")
     command = [sys.executable, "tools/render.py", "--docs", tmp_path / "docs", "--out", tmp_path / "out"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and "1 documents: 6 pages written" in done.stdout
+    assert done.returncode == 1 and "1 documents: 8 pages written" in done.stdout
     assert done.stderr.startswith("a/bad.md:1: error: ") and "Traceback" not in done.stderr
     for wrong in (["--docs", "x"], ["--out", "x"], ["--hub", "x", "--docs", "y", "--out", "z"], []):
         done = subprocess.run([sys.executable, "tools/render.py", *wrong], cwd=ROOT, capture_output=True, text=True)

@@ -12,7 +12,7 @@ import urllib.parse
 import jinja2
 import pytest
 import synthetic
-from conftest import build
+from synthetic import build
 
 from tools.pages import rendering
 
@@ -27,6 +27,7 @@ PAGES = [
 ]
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 VOID |= {"rect", "path"}  # of SVG, written with a slash
+ABOUT_THE_PROGRAM = ("benchmarks.html.j2", "_bars.svg.j2", "_bars_file.svg.j2")
 SCRIPTS = ("static/site.js", "static/search.js")
 
 
@@ -312,7 +313,7 @@ def test_the_same_records_in_any_order_give_the_same_bytes(pages):
 
 def test_the_hash_seed_does_not_matter():
     program = (
-        "import sys, hashlib; sys.path[:0] = ['tests/pages', '.']; import synthetic; from conftest import build\n"
+        "import sys, hashlib; sys.path[:0] = ['tests/pages', '.']; import synthetic; from synthetic import build\n"
         "pages = build(synthetic.records()); assert 'tensorflow' not in sys.modules\n"
         "print(hashlib.sha256(b''.join(pages[path].data for path in sorted(pages))).hexdigest())"
     )
@@ -342,6 +343,8 @@ def test_templates_hold_no_facts():
     # A digest, a figure with a unit or a module's name in a template would be a fact that no record vouches for.
     for path in sorted(set(rendering.TEMPLATES.rglob("*.j2")) - set((rendering.TEMPLATES / "new").iterdir())):
         text = re.sub(r"\{#.*?#\}", "", path.read_text(encoding="utf-8"), flags=re.S)
+        # The page of benchmarks is about this program; everywhere else its name would be a publisher's.
+        text = text.replace("hubpress", "") if path.name in ABOUT_THE_PROGRAM else text
         assert not re.search(r"convnext|regnet|imagenet|[0-9a-f]{32}|\bvit_|hubpress", text, re.I), path
 
 

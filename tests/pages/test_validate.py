@@ -12,7 +12,7 @@ from pathlib import Path
 import made
 import pytest
 import synthetic
-from conftest import build
+from synthetic import build
 
 from tools import validate as command
 from tools.pages import reporting, rules, validation

@@ -132,7 +132,8 @@ def _with_archive(record: Mapping[str, Any], contents: archives.Contents, packed
     for key, value in inside.get("row", {}).items():
         yield from _differences(f"`row.{key}`", "assets.extra/module.json", value, "record", row.get(key))
     for key in ("preprocessing", "checkpoint", "versions", "head"):
-        yield from _differences(f"`{key}`", "assets.extra/module.json", inside.get(key), "record", record[key])
+        stated = records.checkpoint(record) if key == "checkpoint" else record[key]
+        yield from _differences(f"`{key}`", "assets.extra/module.json", inside.get(key), "record", stated)
     labels = contents.texts.get(archives.LABELS)
     named = bool(record["row"]["labels"]) and record["head"] == "classifier"
     if named != (labels is not None):
@@ -211,6 +212,7 @@ def expected(record: Mapping[str, Any], *, base_url: str, tags: Mapping[str, Any
         "code loads": {record["handle"]},
         "labels": classifier and bool(row["labels"]),
         "fine-tuning code": row["fine_tunable"],
+        "precision": row.get("precision", "float32"),
         "resolution": row["resolution"],
         "preprocessing": [record["preprocessing"][key]["text"] for key in ("transform", "normalization")],
         "licence": licence.display_name,
@@ -241,6 +243,7 @@ def read(document: Document, hub: Tree) -> dict[str, Any]:
         "checkpoint": {row[0]: _checkpoint_cell(row[0], row[1]) for row in provenance if row[0]},
         "code loads": {address for block in python for _, address in hub.addresses(block)},
         "labels": "`module.labels()` returns" in body,
+        "precision": _first(r"The network computes in `(\w+)`", body) or "float32",
         "fine-tuning code": any("trainable=True" in block for block in python),
         "resolution": _whole(_first(r"sees images at (\d+)x\1 pixels", sections.get("Overview", ""))),
         "preprocessing": [

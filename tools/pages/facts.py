@@ -8,7 +8,8 @@ construction. Nothing here is prose: the words are in `templates/`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -16,6 +17,7 @@ from functools import cached_property
 from typing import Any
 
 DASH = "\N{EN DASH}"  # an empty cell: nobody reported it, or nobody measured it
+_OFTEN = ("handle", "publisher", "name", "version", "head", "task", "row", "measured", "archive", "published")
 _PUBLISHER = re.compile(r"[a-z0-9-]+")
 _SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
 _LINK = re.compile(r"https?://[^\s()<>\"']+")
@@ -58,6 +60,23 @@ def percent(value: float | None) -> str:
     """A percentage as written, with one decimal at least: 84.0 -> "84.0", 75.672 -> "75.672"; None -> an en dash."""
     text = decimal(value)
     return text if value is None or "." in text else f"{text}.0"
+
+
+def measured_percent(value: float | None) -> str:
+    """A measured percentage with two decimals at most: 98.61111 -> "98.61"; None -> an en dash."""
+    return DASH if value is None else percent(round(value, 2))
+
+
+def versions(packages: Mapping[str, str]) -> str:
+    """{"tensorflow": "2.21.0", "python": "3.11"} -> "tensorflow 2.21.0, python 3.11"."""
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
+
+
+def rate(value: float | None) -> str:
+    """Images per second in three digits: 31.2345 -> "31.2", 1234.5 -> "1,235"; None -> an en dash."""
+    if value is None:
+        return DASH
+    return f"{value:,.0f}" if value >= 100 else decimal(value, significant=3)
 
 
 def size(count: int | None) -> str:
@@ -113,22 +132,86 @@ def span(limits: Iterable[float] | None) -> str:
     return f"{decimal(low)} to {decimal(high)}"
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of the published module, in per cent: on which images, when, and with which versions of the packages."""
+
+    dataset: str
+    split: str
+    images: int
+    top1: float
+    top1_correct: int
+    top5: float | None
+    top5_correct: int | None
+    date: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of_record(cls, top1: Mapping[str, Any], versions: Mapping[str, str]) -> "Evaluation":
+        """What the checks before the publication measured."""
+        figures = (top1["value"], top1["correct"], None, None)
+        return cls(top1["dataset"], top1["split"], top1["images"], *figures, top1["date"], versions)
+
+    @classmethod
+    def of_note(cls, note: Mapping[str, Any]) -> "Evaluation":
+        """What `tools/evaluate.py` measured later."""
+        said = note["measurement"]
+        top1, top5 = said["top1"], said.get("top5") or {}
+        figures = (top1["value"], top1["correct"], top5.get("value"), top5.get("correct"))
+        return cls(said["dataset"], said["split"], said["images"], *figures, note["date"], said["versions"])
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images per second of the published module by batch size, on a processor, with so many threads."""
+
+    cpu: str
+    threads: int
+    resolution: int
+    images_per_second: Mapping[str, float]
+    date: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of_note(cls, note: Mapping[str, Any]) -> "Speed":
+        """What `tools/benchmark.py` measured."""
+        said = note["measurement"]
+        rates = said["images_per_second"]
+        return cls(said["cpu"], said["threads"], said["resolution"], rates, note["date"], said["versions"])
+
+    @property
+    def batches(self) -> list[tuple[str, str]]:
+        """(batch size, images per second) in the order of the sizes: [("1", "31.2"), ("8", "40.1")]."""
+        return [(size, rate(self.images_per_second[size])) for size in sorted(self.images_per_second, key=int)]
+
+    @property
+    def machine(self) -> str:
+        """ "AMD EPYC 7B13, 2 threads"."""
+        return f"{one_line(self.cpu)}, {self.threads} thread{'s' if self.threads != 1 else ''}"
+
+
 @dataclass(frozen=True, eq=False)
 class Module:
     """One published module as its pages see it: the record (`schema` 1) and what the hub knows around it.
 
     `sibling` is the other head of the same checkpoint, `versions` all versions of this name with the newest first
-    (itself included), `collections` those that select it; `yanked` says why nobody should use it any more, or is None.
+    (itself included), `collections` those that select it; `yanked` says why nobody should use it any more, or is None;
+    `notes` are those of what was measured after the publication, in the order in which they were added.
     """
 
     record: Mapping[str, Any]
     base_url: str
     tags: Mapping[str, Any]
     yanked: str | None = None
+    notes: tuple[Mapping[str, Any], ...] = ()
     around: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # What is asked for most, where Python finds it at once.
+        self.__dict__.update((key, self.record[key]) for key in _OFTEN if key in self.record)
+
     def __getattr__(self, key: str) -> Any:
-        # The record's own keys, so that templates write `module.row.title`; a key that is missing stays an error.
+        # The record's other keys, so that templates write `module.row.title`; a key that is missing stays an error.
         if key.startswith("__"):
             raise AttributeError(key)
         try:
@@ -140,7 +223,7 @@ class Module:
     versions = property(lambda self: self.around["versions"])
     collections = property(lambda self: self.around["collections"])
 
-    @property
+    @cached_property
     def newest(self) -> "Module":
         """The version to use: the newest that is not yanked, or this one when all are."""
         return next((m for m in self.versions if m.yanked is None), self)
@@ -157,6 +240,19 @@ class Module:
     @property
     def archive_url(self) -> str:
         return f"{self.base_url}/{self.record['archive']['path']}"
+
+    @property
+    def notebook(self) -> str:
+        """The file of `notebooks/` to start with."""
+        if self.is_classifier:
+            return "classification.ipynb"
+        return "fine_tuning.ipynb" if self.record["row"]["fine_tunable"] else "features.ipynb"
+
+    @property
+    def colab(self) -> str | None:
+        """Where Colab opens `notebook`; None unless the publisher says where its notebooks are."""
+        notebooks = self.around["notebooks"]
+        return notebooks and f"{notebooks}/{self.notebook}"
 
     @property
     def is_classifier(self) -> bool:
@@ -187,6 +283,16 @@ class Module:
         return low, high
 
     @property
+    def precision(self) -> str:
+        """What the network computes in; rows from before there was a choice do not say, and are float32."""
+        return self.record["row"].get("precision", "float32")
+
+    @property
+    def change(self) -> float | None:
+        """How far its golden output is from the same network's in float32, over max(1, largest magnitude)."""
+        return self.record["verification"].get("precision_change")
+
+    @property
     def parameters(self) -> str:
         return thousands(self.record["measured"]["parameters"])
 
@@ -199,7 +305,7 @@ class Module:
     def gflops(self) -> str:
         return decimal(self.record["measured"]["gflops"], significant=4)
 
-    @property
+    @cached_property
     def reported(self) -> dict[str, Any]:
         """What the source printed, raw. That was of the classifier: a feature extractor has no reported figures."""
         return {key: self._reported(key) for key in ("top1", "top5", "parameters", "gflops")}
@@ -207,18 +313,72 @@ class Module:
     def _reported(self, key: str) -> Any:
         return self.record["row"][key] if self.is_classifier else None
 
+    @cached_property
+    def evaluations(self) -> tuple["Evaluation", ...]:
+        """What was measured of its accuracy, the newest first; the last may be the one at its publication."""
+        found = []
+        first = self.record["measured"]["top1"]
+        if first is not None:
+            found.append(Evaluation.of_record(first, self.record["versions"]))
+        found += [Evaluation.of_note(note) for note in self.notes if note["action"] == "evaluation"]
+        return tuple(reversed(found))
+
+    @cached_property
+    def evaluation(self) -> "Evaluation | None":
+        """The accuracy to show: the newest on the data that the module was trained for, or else the newest."""
+        own = [each for each in self.evaluations if each.dataset in self.record["row"]["datasets"]]
+        return next(iter(own or self.evaluations), None)
+
+    @cached_property
+    def speed(self) -> "Speed | None":
+        """The newest measurement of images per second."""
+        found = [Speed.of_note(note) for note in self.notes if note["action"] == "speed"]
+        return found[-1] if found else None
+
     @property
     def measured_top1(self) -> float | None:
-        top1 = self.record["measured"]["top1"]
-        return None if top1 is None else top1["value"]
+        return self.evaluation.top1 if self.evaluation else None
+
+    @property
+    def measured_top5(self) -> float | None:
+        return self.evaluation.top5 if self.evaluation else None
 
     @property
     def reported_top1_text(self) -> str:
         return percent(self.reported["top1"])
 
     @property
+    def reported_top5_text(self) -> str:
+        return percent(self.reported["top5"])
+
+    @property
     def measured_top1_text(self) -> str:
-        return DASH if self.measured_top1 is None else percent(round(self.measured_top1, 2))
+        return measured_percent(self.measured_top1)
+
+    @property
+    def measured_top5_text(self) -> str:
+        return measured_percent(self.measured_top5)
+
+    def dataset_name(self, tag: str) -> str:
+        """What people call a data set; one that the vocabulary does not know has its tag."""
+        known = self.tags["dataset"].get(tag)
+        return known.display_name if known else tag
+
+    def images_per_second(self, column: str, machine: tuple[str, int] | None = None) -> float | None:
+        """The speed at the batch size that the column `images_per_second_<batch>` names, if it was measured on `machine`."""
+        if self.speed is None or machine not in (None, (self.speed.cpu, self.speed.threads)):
+            return None
+        return self.speed.images_per_second.get(column.removeprefix(SPEED))
+
+    @property
+    def from_mirror(self) -> bool:
+        """Whether the checkpoint's file was taken from a mirror instead of from its own address."""
+        return bool(self.record["checkpoint"].get("mirror"))
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the row said beforehand which digest the checkpoint has."""
+        return bool(self.record["row"]["sha256"])
 
     @property
     def download(self) -> str:
@@ -346,6 +506,28 @@ class Collection:
         found = {m.row["paper"]["key"]: m.row["paper"] for m in self.members}
         return sorted(found.values(), key=lambda paper: (paper["year"], paper["key"]))
 
+    @cached_property
+    def machine(self) -> tuple[str, int] | None:
+        """The processor and threads on which most members' speed was measured: figures of others cannot stand beside them."""
+        found = Counter((m.speed.cpu, m.speed.threads) for m in self.members if m.speed)
+        return min(found, key=lambda each: (-found[each], each)) if found else None
+
+    @cached_property
+    def extra_columns(self) -> list[tuple[str, str]]:
+        """(key, title) of the columns that exist as soon as one member has the figure: top-5, images per second."""
+        columns = []
+        for key, title in (("reported_top5", "Reported top-5 (%)"), ("measured_top5", "Measured top-5 (%)")):
+            if any(raw(m, key) != "" for m in self.members):
+                columns.append((key, title))
+        sizes = {
+            int(batch)
+            for m in self.members
+            if m.speed and (m.speed.cpu, m.speed.threads) == self.machine
+            for batch in m.speed.images_per_second
+        }
+        columns += [(f"{SPEED}{batch}", f"Images/s (batch\u00a0{batch})") for batch in sorted(sizes)]
+        return columns
+
     @property
     def parameters_span(self) -> str:
         """From the smallest to the largest member: "3.70 M to 350 M"."""
@@ -365,6 +547,7 @@ class Hub:
     modules: dict[str, Module]
     collections: tuple[Collection, ...]
     tags: Mapping[str, Any]
+    has_benchmarks: bool = False  # whether there is a page of them to link
 
     @cached_property
     def names(self) -> list[Module]:
@@ -377,29 +560,34 @@ def _descending(text: str) -> tuple[int, ...]:
     return tuple(-ord(character) for character in text)
 
 
-def cell(module: Module, column: str) -> str:
-    """What a collection's table says of a module in one of `tools.catalog`'s columns."""
-    return {
-        "reported_top1": lambda: module.reported_top1_text,
-        "measured_top1": lambda: module.measured_top1_text,
-        "parameters": lambda: module.parameters,
-        "gflops": lambda: module.gflops,
-        "resolution": lambda: str(module.row["resolution"]),
-        "download": lambda: module.download,
-    }[column]()
+def cell(module: Module, column: str, machine: tuple[str, int] | None = None) -> str:
+    """What a table says of a module in one of the columns of `tools.catalog` or of `Collection.extra_columns`.
+
+    A speed that was measured elsewhere than on `machine` (processor, threads) stays out.
+    """
+    if column in _CELLS:
+        return _CELLS[column][0](module)
+    return rate(module.images_per_second(column, machine))
 
 
-def raw(module: Module, column: str) -> Any:
+def raw(module: Module, column: str, machine: tuple[str, int] | None = None) -> Any:
     """The figure behind `cell`, for sorting and for programs; "" where there is none."""
-    value = {
-        "reported_top1": lambda: module.reported["top1"],
-        "measured_top1": lambda: module.measured_top1,
-        "parameters": lambda: module.measured["parameters"],
-        "gflops": lambda: module.measured["gflops"],
-        "resolution": lambda: module.row["resolution"],
-        "download": lambda: module.archive["bytes"],
-    }[column]()
+    value = _CELLS[column][1](module) if column in _CELLS else module.images_per_second(column, machine)
     return "" if value is None else value
+
+
+_CELLS: dict[str, tuple[Callable[[Module], str], Callable[[Module], Any]]] = {
+    "reported_top1": (lambda m: m.reported_top1_text, lambda m: m.reported["top1"]),
+    "measured_top1": (lambda m: m.measured_top1_text, lambda m: m.measured_top1),
+    "reported_top5": (lambda m: m.reported_top5_text, lambda m: m.reported["top5"]),
+    "measured_top5": (lambda m: m.measured_top5_text, lambda m: m.measured_top5),
+    "parameters": (lambda m: m.parameters, lambda m: m.measured["parameters"]),
+    "gflops": (lambda m: m.gflops, lambda m: m.measured["gflops"]),
+    "resolution": (lambda m: str(m.row["resolution"]), lambda m: m.row["resolution"]),
+    "download": (lambda m: m.download, lambda m: m.archive["bytes"]),
+}
+ACCURACIES = ("reported_top1", "measured_top1", "reported_top5", "measured_top5")
+SPEED = "images_per_second_"
 
 
 def trained(data: str) -> str:
@@ -434,14 +622,17 @@ def gather(
     base_url: str,
     tags: Mapping[str, Any],
     yanked: Mapping[str, str] | None = None,
+    measurements: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
 ) -> Hub:
     """Check the records against each other and the vocabularies, and connect them.
 
     `publisher` and `collections` are those of `tools.catalog.load()`, `tags` is `tools.catalog.vocabularies.load(...)`,
-    and `yanked` says why a handle was withdrawn. Raises `PageError` with every problem of every record.
+    `yanked` says why a handle was withdrawn, and `measurements` are the notes of what was measured later, by handle. Raises
+    `PageError` with every problem of every record.
     """
     base_url = base_url.rstrip("/")
     yanked = dict(yanked or {})
+    measurements = measurements or {}
     problems: list[str] = []
     modules: dict[str, Module] = {}
     for record in records:
@@ -452,7 +643,7 @@ def gather(
         problems += found
         if not found:
             why = (one_line(yanked[handle]) or "no reason was given") if handle in yanked else None
-            modules[handle] = Module(record, base_url, tags, why)
+            modules[handle] = Module(record, base_url, tags, why, tuple(measurements.get(handle, ())))
     if problems:
         raise PageError("\n".join(problems))
     modules = dict(sorted(modules.items(), key=lambda item: (item[1].name, item[1].version)))
@@ -469,8 +660,10 @@ def gather(
         if members:
             ordered = tuple(sorted(members.values(), key=_by_size))
             found_collections.append(Collection(definition, publisher.name, base_url, ordered))
+    listed = [(collection, {m.handle for m in collection.members}) for collection in found_collections]
     for module in modules.values():
-        module.around["collections"] = [c for c in found_collections if module.newest in c.members]
+        module.around["notebooks"] = publisher.notebooks
+        module.around["collections"] = [c for c, handles in listed if module.newest.handle in handles]
     return Hub(publisher, base_url, modules, tuple(found_collections), tags)
 
 

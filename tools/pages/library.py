@@ -12,21 +12,27 @@ what it was made from. A page is made again when its document, a page that it li
 written atomically, the memory file last: whatever is killed whenever, running again finishes the job.
 """
 
+import datetime
+import functools
 import hashlib
 import json
 import multiprocessing
 import os
 import re
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.catalog import vocabularies
 from tools.pages import document as grammar
 from tools.pages import rendering
 
 MEMORY = ".pages.json"
 OFFICIAL = "https://tfhub.dev"
+VOCABULARIES = rendering.TEMPLATES.parent / "modules/tags"
+FED = 50  # documents in the feed
 STATIC = ("style.css", "site.js", "search.js")
 RESERVED = {"static", "search"}  # folders of the site itself
 WORDS = {kind: word for word, kind in grammar.ADDRESS_WORDS.items()}
@@ -37,6 +43,16 @@ _FACTS = {
     "language": "languages",
     "network-architecture": "network_architecture",
 }
+
+
+# The fields that the facets of the search and a page's tags show, by their vocabulary.
+_FIELDS = {
+    "task": "task",
+    "network_architecture": "network_architecture",
+    "dataset": "datasets",
+    "language": "languages",
+}
+KIND = "Documents"  # of index.json, by which a server tells an archive of documents from a hub
 
 
 class LibraryError(ValueError):
@@ -54,11 +70,19 @@ class Report:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
-def render(root: Path, out: Path, *, url: str = OFFICIAL, title: str = "Hub documents", processes: int = 2) -> Report:
+def render(
+    root: Path,
+    out: Path,
+    *,
+    url: str = OFFICIAL,
+    address: str | None = None,
+    title: str = "Hub documents",
+    processes: int = 2,
+) -> Report:
     """Make or update the site of the documents below `root` in the folder `out`.
 
-    `url` is what handles in the documents begin with. Raises `LibraryError` if `root` holds no documents or `out` is not
-    a folder that this function may fill.
+    `url` is what handles in the documents begin with, `address` where the site will be, if that is elsewhere. Raises
+    `LibraryError` if `root` holds no documents or `out` is not a folder that this function may fill.
     """
     root, out = _root(root), out.resolve()
     if out == root or root in out.parents or out in root.parents:
@@ -71,8 +95,9 @@ def render(root: Path, out: Path, *, url: str = OFFICIAL, title: str = "Hub docu
             f"{root} holds no document in tfhub.dev's format; name the folder with the publishers' folders"
         )
     report.documents = len(entries)
-    key = _key(url, title)
-    library = Library(entries, url, title)
+    address = (address or url).rstrip("/")
+    key = _key(url, address, title)
+    library = Library(entries, url, title, address)
     if library.problems:
         report.problems += library.problems
     made_before = memory.get("pages", {}) if memory.get("key") == key else {}
@@ -120,13 +145,14 @@ def _remembered(out: Path) -> dict[str, Any]:
         return {}  # cut off while it was written by something else: everything is made again
 
 
-def _key(url: str, title: str) -> str:
-    """Changes when templates or code change, so that every page is made again."""
-    digest = hashlib.blake2b(f"{url}\0{title}".encode(), digest_size=12)
+def _key(*settings: str) -> str:
+    """Changes when templates, code or vocabularies change, so that every page is made again."""
+    digest = hashlib.blake2b("\0".join(settings).encode(), digest_size=12)
     here = Path(__file__).parent
     files = [here / f"{name}.py" for name in ("library", "sanitizing", "rendering", "document")]
     for file in [
         *files,
+        *sorted(VOCABULARIES.glob("*.yaml")),
         *sorted((rendering.TEMPLATES / "site").iterdir()),
         *sorted((rendering.TEMPLATES / "static").iterdir()),
     ]:
@@ -203,14 +229,18 @@ _ADDRESS = re.compile(r"(?i)https?://[^\s<>\"'`()\[\]|\\]+")
 def _plain(text: str) -> str:
     """Markdown without its links and emphasis, for one line of a list."""
     text = re.sub(r"!?\[([^\[\]]*)\]\([^()\s]*\)", r"\1", text)
-    return re.sub(r"\s+", " ", re.sub(r"[*`]+|\\(?=[\[\]_*])", "", text)).strip()
+    text = re.sub(
+        r"[*`]+|\\(?=[\[\]_*])|[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "", text
+    )  # nor what XML cannot say
+    return re.sub(r"\s+", " ", text).strip()
 
 
 class Library:
     """All documents of a tree and how they belong together."""
 
-    def __init__(self, entries: list[dict[str, Any]], url: str, title: str):
+    def __init__(self, entries: list[dict[str, Any]], url: str, title: str, address: str | None = None):
         self.url, self.title = url.rstrip("/"), title
+        self.address = address or self.url
         self.problems: list[tuple[str, str]] = []
         self.entries: list[dict[str, Any]] = []
         self._addresses: dict[str, str] = {}
@@ -296,6 +326,11 @@ class Library:
         yield "404.html", [], ("not_found",)
         index = self.index()
         yield "index.json", index, ("index", index)
+        latest = sorted((e for e in self.entries if e["name"]), key=lambda e: (-(e["stamp"][1] // 10**9), e["page"]))[
+            :FED
+        ]
+        yield "feed.xml", [[e["digest"], e["stamp"][1] // 10**9] for e in latest], ("feed", latest)
+        yield "sitemap.xml", every, ("sitemap",)
 
     def _around(self, entry: dict[str, Any]) -> dict[str, Any]:
         """What a page says of other documents: links, versions, other formats, collections that list it."""
@@ -326,6 +361,7 @@ class Library:
                 "description": e["description"],
                 "task": e["task"],
                 "datasets": e["datasets"],
+                "languages": e["languages"],
                 "network_architecture": e["network_architecture"],
                 "license": e["license"],
                 "fine_tunable": e["fine_tunable"],
@@ -335,7 +371,30 @@ class Library:
             for e in self.entries
             if e["name"]
         ]
-        return {"schema": 1, "url": self.url, "documents": documents}
+        return {"schema": 1, "kind": KIND, "url": self.url, "documents": documents}
+
+    @functools.cached_property
+    def names(self) -> dict[str, dict[str, str]]:
+        """What people read for the values of the vocabularies, by the name of the field and the value."""
+        tags = vocabularies.load(VOCABULARIES)
+        kinds = {"license", "task", "network_architecture", "dataset", "language"} & set(tags)
+        return {kind: {value: tag.display_name for value, tag in tags[kind].items()} for kind in sorted(kinds)}
+
+    def named(self, kind: str, values: list[str] | str | None) -> list[str]:
+        """Values as people read them; one that the vocabulary does not know stays as it is."""
+        known = self.names.get(kind, {})
+        return [known.get(value, value) for value in ([values] if isinstance(values, str) else values or [])]
+
+    def used_names(self) -> dict[str, dict[str, str]]:
+        """`names` of the values that occur."""
+        used = {
+            "license": {e["license"] for e in self.entries},
+            **{kind: {v for e in self.entries for v in e[field]} for kind, field in _FIELDS.items()},
+        }
+        return {
+            kind: {value: text for value, text in self.names.get(kind, {}).items() if value in values}
+            for kind, values in used.items()
+        }
 
 
 def _render_all(jobs: list[tuple], library: Library, root: Path, out: Path, processes: int) -> int:
@@ -369,9 +428,42 @@ def _render(job: tuple, library: Library, root: Path, out: Path) -> None:
         "home": _home,
         "search": _search,
         "not_found": _not_found,
-        "index": lambda library, path, root, index: json.dumps(index, ensure_ascii=False, separators=(",", ":")) + "\n",
+        "index": _index,
+        "feed": _feed,
+        "sitemap": _sitemap,
     }[kind](library, path, root, *arguments)
     _write(out / path, text.encode("utf-8", "replace"))
+
+
+def _index(library: Library, path: str, root: Path, index: dict[str, Any]) -> str:
+    return json.dumps({**index, "names": library.used_names()}, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _feed(library: Library, path: str, root: Path, latest: list[dict[str, Any]]) -> str:
+    """The documents that changed last: a file's time is all that an archive knows."""
+    documents = [(entry, _time(entry)) for entry in latest]
+    return rendering.page(
+        "site/document_feed.xml.j2", library=library, documents=documents, updated=documents[0][1], quote=_quoted
+    )
+
+
+def _time(entry: dict[str, Any]) -> str:
+    moment = datetime.datetime.fromtimestamp(entry["stamp"][1] // 10**9, datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _sitemap(library: Library, path: str, root: Path) -> str:
+    pages = ["index.html", *(f"{publisher}/index.html" for publisher in library.publishers)]
+    pages += [entry["page"] for entry in library.entries if entry["name"]]
+    return rendering.page("site/sitemap.xml.j2", addresses=[(_canonical(library, page), None) for page in pages])
+
+
+def _canonical(library: Library, path: str) -> str:
+    return f"{library.address}/{_quoted(path.removesuffix('index.html'))}"
+
+
+def _quoted(path: str) -> str:
+    return urllib.parse.quote(path, safe="/.-_~&;")
 
 
 def _document(library: Library, path: str, root: Path, entry: dict, around: dict) -> str:
@@ -384,6 +476,8 @@ def _document(library: Library, path: str, root: Path, entry: dict, around: dict
         entry=entry,
         around=around,
         address=f"{library.url}/{path.removesuffix('/index.html')}",
+        tags=[name for kind, field in _FIELDS.items() for name in library.named(kind, entry[field])],
+        licence=library.named("license", entry["license"]),
         body=_body(library, text, around, link),
         source=text.replace("\0", ""),
     )
@@ -435,9 +529,15 @@ def _not_found(library: Library, path: str, root: Path) -> str:
 
 def _page(library: Library, template: str, path: str, **context: Any) -> str:
     navigation = (("Collections", "index.html", "#collections"), ("All documents", "search/index.html", ""))
-    site = rendering.Site(library.title, f"Documents of {library.url.partition('://')[2]}, as an archive.", navigation)
+    words = f"Documents of {library.url.partition('://')[2]}, as an archive."
+    site = rendering.Site(library.title, words, navigation, feed="changed documents")
     return rendering.page(
-        f"site/{template}.html.j2", site=site, link=rendering.linker(path), canonical=None, data=None, **context
+        f"site/{template}.html.j2",
+        site=site,
+        link=rendering.linker(path, urllib.parse.urlsplit(library.address).path + "/"),
+        canonical=None if path == "404.html" else _canonical(library, path),
+        data=None,
+        **context,
     )
 
 

@@ -71,12 +71,15 @@ def gather(storage: Any, catalog: Any, base_url: str) -> Hub:
     from tools.catalog import vocabularies
     from tools.hub import records
 
+    hub = records.survey(storage)
     return site.gather(
-        records.load_all(storage),
+        hub.records,
         publisher=catalog.publisher,
         collections=catalog.collections,
         base_url=base_url,
         tags=vocabularies.load(catalog.root / "modules/tags"),
+        yanked=hub.yanked,
+        measurements=hub.measurements,
     )
 
 
@@ -139,7 +142,7 @@ def model_card(module: Module, hub: Hub) -> str:
 
 def _results(module: Module) -> list[dict[str, Any]]:
     """The model-index's results: what the source reported, and what was measured here, each with who says so."""
-    row, top1 = module.row, module.measured["top1"]
+    row, found = module.row, module.evaluation
     results = []
     if module.reported["top1"] is not None:
         metrics = [_accuracy("Top-1 accuracy (%), reported", module.reported["top1"])]
@@ -147,10 +150,12 @@ def _results(module: Module) -> list[dict[str, Any]]:
             metrics.append(_accuracy("Top-5 accuracy (%), reported", module.reported["top5"]))
         source = {"name": "as reported by the source of the weights", "url": row["numbers"]}
         results.append(_result(module, row["datasets"][-1], "validation", metrics, source))
-    if top1 is not None:
-        metrics = [_accuracy("Top-1 accuracy (%), measured", top1["value"])]
+    if found is not None:
+        metrics = [_accuracy("Top-1 accuracy (%), measured", found.top1)]
+        if found.top5 is not None:
+            metrics.append(_accuracy("Top-5 accuracy (%), measured", found.top5))
         source = {"name": f"as measured by {module.publisher} on the published module", "url": module.url}
-        results.append(_result(module, top1["dataset"], top1["split"], metrics, source))
+        results.append(_result(module, found.dataset, found.split, metrics, source))
     return results
 
 

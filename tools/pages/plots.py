@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from tools.pages.facts import Module, decimal
 
-WIDTH, HEIGHT = 560, 330
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 44
+WIDTH, HEIGHT = 560, 340
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
 SERIES = 6  # colours in static/style.css; further series begin again
 
 

@@ -4,6 +4,7 @@ text("hub/module.md.j2", module=module)      # Hub Markdown: no HTML escaping, e
 page("site/module.html.j2", module=module)   # HTML: everything escaped
 """
 
+import contextlib
 import html
 import json
 import posixpath
@@ -19,19 +20,33 @@ import jinja2
 import markdown
 import nh3
 import pygments
+import pygments.lexers
 from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import BashLexer, BibTeXLexer, PythonLexer
 
 from tools.pages import facts, plots
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
-_LEXERS = {"python": PythonLexer, "shell": BashLexer, "bibtex": BibTeXLexer}
+# What a fence of code may say, and the lexer that colours it, which is imported when it is needed.
+LANGUAGES = {
+    **dict.fromkeys(("python", "py", "python3", "ipython3"), "PythonLexer"),
+    **dict.fromkeys(("shell", "bash", "sh", "console", "zsh"), "BashLexer"),
+    **dict.fromkeys(("javascript", "js", "typescript", "ts"), "JavascriptLexer"),
+    **dict.fromkeys(("cpp", "c", "c++"), "CppLexer"),
+    **dict.fromkeys(("bibtex", "bib"), "BibTeXLexer"),
+    **dict.fromkeys(("html", "xml"), "HtmlLexer"),
+    **dict.fromkeys(("yaml", "yml"), "YamlLexer"),
+    "java": "JavaLexer",
+    "json": "JsonLexer",
+    "kotlin": "KotlinLexer",
+}
 _FILTERS = {
     "thousands": facts.thousands,
     "millions": facts.millions,
     "decimal": facts.decimal,
     "percent": facts.percent,
+    "measured_percent": facts.measured_percent,
+    "versions": facts.versions,
     "size": facts.size,
     "shape": facts.shape,
     "span": facts.span,
@@ -81,7 +96,7 @@ class Site:
     title: str
     description: str
     navigation: tuple[tuple[str, str, str], ...]
-    feed: bool = False
+    feed: str = ""  # what its feed.xml lists; empty without one
 
 
 def linker(page: str, root: str = "/") -> Callable[[str], str]:
@@ -89,7 +104,15 @@ def linker(page: str, root: str = "/") -> Callable[[str], str]:
 
     The page for missing addresses is shown at any depth: its links begin at `root`, the site's path on its server.
     """
-    start = posixpath.dirname(page) or "."
+    start = page.split("/")[:-1]
+
+    def relative(segments: list[str]) -> str:
+        same = 0
+        for mine, other in zip(start, segments, strict=False):
+            if mine != other:
+                break
+            same += 1
+        return "/".join([".."] * (len(start) - same) + segments[same:]) or "."
 
     @cache
     def link(path: str) -> str:
@@ -97,9 +120,9 @@ def linker(page: str, root: str = "/") -> Callable[[str], str]:
         if page == "404.html":
             target = root + (path if file != "index.html" else folder + "/" if folder else "")
         elif file == "index.html":
-            target = posixpath.relpath(folder or ".", start) + "/"
+            target = relative(folder.split("/") if folder else []) + "/"
         else:
-            target = posixpath.relpath(path, start)
+            target = relative(path.split("/"))
         return urllib.parse.quote(target, safe="/.-_~&;")
 
     return link
@@ -121,6 +144,14 @@ def _site() -> jinja2.Environment:
     return environment(TEMPLATES, escape=True)
 
 
+def remember(folder: Path) -> None:
+    """Keep compiled templates in a cache folder, as Python does with its modules; without it, each process compiles them."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in (_documents(), _site()):
+            each.bytecode_cache = jinja2.FileSystemBytecodeCache(str(folder), "%s.jinja")
+
+
 def warm(folder: str) -> None:
     """Compile the HTML templates of a folder now, so that processes forked later need not."""
     for name in _site().list_templates(filter_func=lambda name: name.startswith(folder + "/")):
@@ -132,6 +163,11 @@ def text(template: str, **context: Any) -> str:
     raw = _documents().get_template(template).render(context)
     lines = "\n".join(line.rstrip() for line in raw.splitlines())
     return re.sub(r"\n{3,}", "\n\n", lines).strip("\n") + "\n"
+
+
+def sentence(template: str, **context: Any) -> str:
+    """Render a template of one line; much quicker than `text`, for what is said thousands of times."""
+    return _documents().get_template(template).render(context).strip()
 
 
 def page(template: str, **context: Any) -> str:
@@ -203,4 +239,9 @@ def highlight(code: str, language: str, *, volatile: tuple[str, ...] = ()) -> Ma
 
 @lru_cache(maxsize=512)
 def _coloured(code: str, language: str) -> str:
-    return pygments.highlight(code, _LEXERS[language](), HtmlFormatter(nowrap=True))
+    return pygments.highlight(code, _lexer(language), HtmlFormatter(nowrap=True))
+
+
+@cache
+def _lexer(language: str) -> Any:
+    return getattr(pygments.lexers, LANGUAGES[language])(stripnl=False)

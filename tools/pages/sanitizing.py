@@ -2,9 +2,9 @@
 
     safe(body, resolve)         # resolve(address) -> relative link, False (dead), or None (a link to the web)
 
-What survives is text, tables, code and links. A picture would be a request to somebody else's server: its description
-stays, linked when it lies on the web. Headings go down one level, skip none, and get ids of their own (`doc-...`), so that
-nothing in a document can take the place of an id of the page.
+What survives is text, tables, links and code, which is coloured by Pygments' classes, without any style. A picture would be a
+request to somebody else's server: its description stays, linked when it lies on the web. Headings go down one level, skip none,
+and get ids of their own (`doc-...`), so that nothing in a document can take the place of an id of the page.
 """
 
 import html
@@ -18,15 +18,26 @@ import markdown
 import nh3
 from markupsafe import Markup
 
+from tools.pages import rendering
+
 SECONDS = 3.0  # of processor time for one document; real ones take milliseconds, hostile ones can take hours
 _TEXT = "a abbr b br cite code del em i img ins kbd mark q s samp small span strike strong sub sup tt u var"
 _BLOCKS = "blockquote dd details dl dt h1 h2 h3 h4 h5 h6 hr li ol p pre summary ul"
 _TABLES = "caption table tbody td th thead tfoot tr"
 _TAGS = {tag for group in (_TEXT, _BLOCKS, _TABLES) for tag in group.split()}
-_ATTRIBUTES = {"a": {"href"}, "img": {"src", "alt"}, "td": {"colspan", "rowspan"}, "th": {"colspan", "rowspan"}}
+_ATTRIBUTES = {
+    "a": {"href"},
+    "code": {"class"},
+    "img": {"src", "alt"},
+    "td": {"colspan", "rowspan"},
+    "th": {"colspan", "rowspan"},
+}
 # After nh3 the markup is regular: attributes stand in double quotes, text holds no `<`.
 _TAG = re.compile(r'<(/?)(a|h[1-6]|img|table|pre)((?: [a-z]+="[^"]*")*)>')
 _ATTRIBUTE = re.compile(r' ([a-z]+)="([^"]*)"')
+_LANGUAGE = re.compile(r"language-[A-Za-z0-9+#-]{1,20}")
+_CODE = re.compile(r'<pre><code class="language-([^"]*)">([^<]*)</code></pre>')
+COLOURED = 20_000  # characters; longer code stays as it is
 _DEAD = '<span class="visually-hidden"> (not in this archive)</span></span>'
 
 Resolve = Callable[[str], str | bool | None]
@@ -44,19 +55,40 @@ def _markdown() -> markdown.Markdown:
 def safe(source: str, resolve: Resolve) -> Markup:
     """Safe HTML of a document's body; one that cannot be read as Markdown within `SECONDS` is shown as it is written."""
     try:
-        written = _limited(source)
-        clean = nh3.clean(
-            written, tags=_TAGS, attributes=_ATTRIBUTES, url_schemes={"http", "https", "mailto"}, link_rel=None
-        )
+        clean = _limited(lambda: _cleaned(source))
     except (_TooLong, RecursionError, ValueError, AttributeError, IndexError, KeyError):
         _markdown.cache_clear()
         return Markup('<pre tabindex="0"><code>') + source + Markup("</code></pre>")
     return Markup(_finished(clean, resolve))
 
 
-def _limited(source: str) -> str:
+def _cleaned(source: str) -> str:
+    """The document as clean HTML, its code coloured; nothing but that keeps a class."""
+    clean = nh3.clean(
+        _markdown().reset().convert(source),
+        tags=_TAGS,
+        attributes=_ATTRIBUTES,
+        attribute_filter=lambda tag, name, value: value if name != "class" or _LANGUAGE.fullmatch(value) else None,
+        url_schemes={"http", "https", "mailto"},
+        link_rel=None,
+    )
+    clean = _CODE.sub(_coloured, clean)
+    clean = re.sub(r'<code class="language-[^"]*">', "<code>", clean)
+    # Headings and header cells without any word are no help to those who have them read out.
+    return re.sub(r"<th>\s*</th>", "<td></td>", re.sub(r"<(h[1-6])>\s*</\1>", "", clean))
+
+
+def _coloured(match: re.Match) -> str:
+    code = html.unescape(match[2])
+    if len(code) > COLOURED or match[1].lower() not in rendering.LANGUAGES:
+        return f"<pre><code>{match[2]}</code></pre>"
+    return f"<pre><code>{rendering.highlight(code, match[1].lower())}</code></pre>"
+
+
+def _limited(work: Callable[[], str]) -> str:
+    """What `work` returns, unless it takes longer than a document may."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        return _markdown().reset().convert(source)
+        return work()
 
     def stop(number, frame):
         raise _TooLong
@@ -64,7 +96,7 @@ def _limited(source: str) -> str:
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     try:
-        return _markdown().reset().convert(source)
+        return work()
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)

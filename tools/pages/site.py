@@ -1,15 +1,18 @@
 """Every page of a hub from its records: Hub documents, HTML pages, index. Pure: no clock, no network, no storage.
 
     pages = build(records, publisher=catalog.publisher, collections=catalog.collections, base_url=url, tags=tags)
-    for page in pages.values():
-        storage.replace(page.path, page.data, content_type=page.content_type, ...)
+    pages["index.html"].data, pages["index.html"].content_type
+    for job in plan(records, ...):                 # the same, one at a time, and only what is needed
+        for page in job.pages() if changed(job.files, job.key) else []: ...
 
 Templates are in `templates/`: `hub/` are the documents in tfhub.dev's format, `snippets/` the code that both kinds of
 pages show, `site/` the HTML. Links between pages are relative, so the tree works below any address; only handles and
 snippets carry `base_url`.
 """
 
+import dataclasses
 import functools
+import hashlib
 import json
 import posixpath
 import urllib.parse
@@ -20,11 +23,11 @@ from typing import Any
 import jinja2
 
 from tools.catalog.catalog import COLUMNS
-from tools.pages import facts, plots, rendering, tables
+from tools.pages import facts, kept, plots, rendering, tables
 from tools.pages.facts import Collection, Hub, Module, PageError, gather
-from tools.pages.kept import Kept
 
 __all__ = [
+    "Job",
     "Page",
     "PageError",
     "build",
@@ -33,6 +36,7 @@ __all__ = [
     "gather",
     "index",
     "module_markdown",
+    "plan",
     "publisher_markdown",
 ]
 
@@ -48,8 +52,15 @@ STATIC = {
 NEWEST = 24  # modules in the table of the first page; the list of all is on the search page
 FED = 50  # modules in the feed
 # What a collection's page can be filtered by: key of the row's data attribute, label.
-FILTERS = {"head": "Head", "data": "Trained on", "resolution": "Resolution", "licence": "Licence"}
+FILTERS = {
+    "head": "Head",
+    "data": "Trained on",
+    "resolution": "Resolution",
+    "precision": "Precision",
+    "licence": "Licence",
+}
 WAYS = [("hub-load", "hub.load"), ("keras-layer", "KerasLayer"), ("fine-tune", "Fine-tune"), ("keras-3", "Keras 3")]
+SHELL = ("verify", "checksum")  # snippets that are commands
 HEADS = {"classifier": "classifier", "feature_extractor": "features"}
 
 
@@ -62,7 +73,34 @@ class Page:
     content_type: str
 
 
-def build(
+@dataclass(frozen=True)
+class Job:
+    """Pages that are made together: `files` are (path, content type), `make` gives their contents in the same order.
+
+    `key` is a digest of everything that they are made from: two jobs with the same files and key make the same bytes. What
+    lists other pages is of a later `wave`, to be written after them, so that no link is dead meanwhile.
+    """
+
+    files: tuple[tuple[str, str], ...]
+    key: bytes
+    wave: int
+    make: Callable[[], tuple[str | bytes, ...]]
+
+    def pages(self) -> list[Page]:
+        """Make them."""
+        contents = self.make()
+        return [
+            Page(path, content.encode("utf-8") if isinstance(content, str) else content, content_type)
+            for (path, content_type), content in zip(self.files, contents, strict=True)
+        ]
+
+
+def build(records: Iterable[Mapping[str, Any]], **arguments: Any) -> dict[str, Page]:
+    """All pages that follow from the records, by path; the arguments are those of `plan`."""
+    return {page.path: page for job in plan(records, **arguments) for page in job.pages()}
+
+
+def plan(
     records: Iterable[Mapping[str, Any]],
     *,
     publisher: Any,
@@ -70,53 +108,97 @@ def build(
     base_url: str,
     tags: Mapping[str, Any],
     yanked: Mapping[str, str] | None = None,
-    kept: Kept | None = None,
-) -> dict[str, Page]:
-    """All pages that follow from the records, by path.
+    measurements: Mapping[str, list[Mapping[str, Any]]] | None = None,
+    benchmarks: Mapping[str, Any] | None = None,
+    digest_of: Callable[[str], bytes | None] = lambda handle: None,
+) -> list[Job]:
+    """What has to be made for all pages that follow from the records; nothing is made yet.
 
     `records` are the published modules' records (schema 1), `publisher` and `collections` come from
     `tools.catalog.load()` and `tags` from `tools.catalog.vocabularies.load`; `base_url` is the address that handles
-    begin with, and `yanked` maps a handle to why it was withdrawn. With `kept`, pages of modules whose inputs did not change
-    are taken from there. Raises `PageError`, which names record and fix.
+    begin with, `yanked` maps a handle to why it was withdrawn, `measurements` to the notes of what was measured after its
+    publication; `benchmarks` is what `tools/benchmark.py` wrote, if the hub has it. `digest_of` may know the digest of a
+    handle's record, which is computed otherwise. Raises `PageError`, which names record and fix, as each job's `make` does.
     """
-    hub = gather(records, publisher=publisher, collections=collections, base_url=base_url, tags=tags, yanked=yanked)
-    pages: dict[str, Page] = {}
+    hub = gather(
+        records,
+        publisher=publisher,
+        collections=collections,
+        base_url=base_url,
+        tags=tags,
+        yanked=yanked,
+        measurements=measurements,
+    )
+    hub = dataclasses.replace(hub, has_benchmarks=benchmarks is not None)
+    jobs: list[Job] = []
+    taken: set[str] = set()
 
-    def add(path: str, content: str | bytes, content_type: str) -> None:
-        if path in pages:
-            raise PageError(f"{path}: two pages have this path; rename one of the modules or collections")
-        pages[path] = Page(path, content.encode("utf-8") if isinstance(content, str) else content, content_type)
+    def add(wave: int, what: str, key: bytes, make: Callable[[], Any], *files: tuple[str, str]) -> None:
+        for path, _ in files:
+            if path in taken:
+                raise PageError(f"{path}: two pages have this path; rename one of the modules or collections")
+            taken.add(path)
 
-    for module in hub.modules.values():
-        with _naming(f"record {module.handle}"):
-            if kept is None:
-                document, page = _module_texts(hub, module)
-            else:
-                inputs = _module_inputs(hub, module)
-                document, page = kept.texts(inputs, functools.partial(_module_texts, hub, module))
-            add(f"{module.handle}.md", document, MARKDOWN)
-            add(f"{module.handle}/index.html", page, HTML)
-    for collection in hub.collections:
-        with _naming(f"collection {collection.name}"):
-            add(f"{collection.folder}.md", collection_markdown(collection, hub), MARKDOWN)
-            add(f"{collection.folder}/index.html", _collection_page(hub, collection), HTML)
-            table = tables.of(collection)
-            add(f"{collection.folder}/table.csv", tables.as_csv(table), "text/csv; charset=utf-8")
-            add(f"{collection.folder}/table.json", tables.as_json(table), "application/json")
+        def naming() -> tuple[str | bytes, ...]:
+            with _naming(what):
+                made = make()
+                return made if isinstance(made, tuple) else (made,)
+
+        jobs.append(Job(files, key, wave, naming))
+
     name = hub.publisher.name
-    with _naming(f"publisher {name}"):
-        add(f"{name}/{name}.md", publisher_markdown(hub), MARKDOWN)
-        add(f"{name}/index.html", _page(hub, "publisher", f"{name}/index.html"), HTML)
-        add("index.html", _page(hub, "home", "index.html", newest=NEWEST), HTML)
-        add("search/index.html", _search_page(hub), HTML)
-        example = hub.names[0].handle if hub.names else f"{name}/name/1"
-        add("404.html", _page(hub, "not_found", "404.html", example=example), HTML)
-    add("index.json", json.dumps(index(hub), indent=1, ensure_ascii=False) + "\n", "application/json")
-    add("feed.xml", _feed(hub), "application/atom+xml; charset=utf-8")
-    add("sitemap.xml", _sitemap(hub), "application/xml")
+    common = [kept.templates(), hub.base_url, vars(hub.publisher), hub.has_benchmarks]
+    for module in hub.modules.values():
+        module.around["digest"] = digest_of(module.handle) or kept.digest(module.record)
+    keys = {module.handle: kept.digest([common, _module_inputs(hub, module)]) for module in hub.modules.values()}
+    for module in hub.modules.values():
+        add(
+            0,
+            f"record {module.handle}",
+            keys[module.handle],
+            functools.partial(_module_texts, hub, module),
+            (f"{module.handle}.md", MARKDOWN),
+            (f"{module.handle}/index.html", HTML),
+        )
+    for collection in hub.collections:
+        add(
+            1,
+            f"collection {collection.name}",
+            kept.digest([common, vars(collection.definition), COLUMNS, [keys[m.handle] for m in collection.members]]),
+            functools.partial(_collection_texts, hub, collection),
+            (f"{collection.folder}.md", MARKDOWN),
+            (f"{collection.folder}/index.html", HTML),
+            (f"{collection.folder}/table.csv", "text/csv; charset=utf-8"),
+            (f"{collection.folder}/table.json", "application/json"),
+        )
+    every = kept.digest([common, list(keys.values()), [vars(collection.definition) for collection in hub.collections]])
+    add(
+        1,
+        f"publisher {name}",
+        every,
+        lambda: (publisher_markdown(hub), _page(hub, "publisher", f"{name}/index.html", newest=NEWEST)),
+        (f"{name}/{name}.md", MARKDOWN),
+        (f"{name}/index.html", HTML),
+    )
+    if benchmarks is not None:
+        from tools.pages import benchmarks as bars
+
+        link, canonical = _linker(hub, bars.PATH), f"{hub.base_url}/{posixpath.dirname(bars.PATH)}/"
+        draw = functools.partial(bars.page, benchmarks, site=_site(hub), link=link, canonical=canonical)
+        add(1, bars.FILE, kept.digest([common, benchmarks]), draw, (bars.PATH, HTML))
+    example = hub.names[0].handle if hub.names else f"{name}/name/1"
+    missing = functools.partial(_page, hub, "not_found", "404.html", example=example)
+    home = functools.partial(_page, hub, "home", "index.html", newest=NEWEST)
+    add(2, "404.html", kept.digest([common, example]), missing, ("404.html", HTML))
+    add(2, "index.html", every, home, ("index.html", HTML))
+    add(2, "search", every, lambda: _search_page(hub), ("search/index.html", HTML))
+    add(2, "index.json", every, lambda: _index_text(hub), ("index.json", "application/json"))
+    add(2, "feed.xml", every, lambda: _feed(hub), ("feed.xml", "application/atom+xml; charset=utf-8"))
+    add(2, "sitemap.xml", every, lambda: _sitemap(hub), ("sitemap.xml", "application/xml"))
     for file, content_type in STATIC.items():
-        add(f"static/{file}", (rendering.TEMPLATES / "static" / file).read_bytes(), content_type)
-    return pages
+        data = (rendering.TEMPLATES / "static" / file).read_bytes()
+        add(0, file, hashlib.sha256(data).digest(), lambda data=data: data, (f"static/{file}", content_type))
+    return jobs
 
 
 def _module_texts(hub: Hub, module: Module) -> tuple[str, str]:
@@ -124,19 +206,43 @@ def _module_texts(hub: Hub, module: Module) -> tuple[str, str]:
     return _module_document(module, words), _module_page(hub, module, words)
 
 
+def _collection_texts(hub: Hub, collection: Collection) -> tuple[str, str, str, str]:
+    table = tables.of(collection)
+    return (
+        collection_markdown(collection, hub),
+        _collection_page(hub, collection),
+        tables.as_csv(table),
+        tables.as_json(table),
+    )
+
+
+def _index_text(hub: Hub) -> str:
+    """`index.json` with a line for each module: quick to write, and a change is a line of a diff."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    parts = []
+    for key, value in index(hub).items():
+        if isinstance(value, list) and value:
+            lines = ",\n  ".join(map(encode, value))
+            parts.append(f"{encode(key)}: [\n  {lines}\n ]")
+        else:
+            parts.append(f"{encode(key)}: {encode(value)}")
+    return "{\n " + ",\n ".join(parts) + "\n}\n"
+
+
 def _module_inputs(hub: Hub, module: Module) -> list[Any]:
-    """Everything that a module's document and page depend on, as JSON has it: what is forgotten here goes stale."""
+    """Everything that a module's pages depend on beside the publisher and the address: what is forgotten here goes stale."""
     used = [("license", module.row["licence"]), ("task", module.task)]
     used += [("network_architecture", module.row["network_architecture"])]
     used += [("dataset", name) for name in module.row["datasets"]]
+    used += [("dataset", note["measurement"].get("dataset")) for note in module.notes]
+    named = [(kind, hub.tags[kind].get(name)) for kind, name in used]
     return [
-        module.record,
+        module.around["digest"],
         module.yanked,
-        hub.base_url,
-        [hub.publisher.name, hub.publisher.title, hub.publisher.description, hub.publisher.about],
-        [[kind, name, hub.tags[kind][name].display_name, hub.tags[kind][name].url] for kind, name in used],
-        module.sibling and [module.sibling.record, module.sibling.yanked],
-        [[other.handle, other.published, other.yanked] for other in module.versions],
+        module.notes,
+        [[kind, tag and [tag.id, tag.display_name, tag.url]] for kind, tag in named],
+        module.sibling and [module.sibling.around["digest"], module.sibling.yanked],
+        [[other.handle, other.published, other.changes, other.yanked] for other in module.versions],
         module.newest.handle,
         [[c.folder, c.definition.title, c.definition.description] for c in module.collections],
     ]
@@ -186,13 +292,18 @@ def index(hub: Hub) -> dict[str, Any]:
                 "datasets": list(row["datasets"]),
                 "license": row["licence"],
                 "fine_tunable": row["fine_tunable"],
+                "precision": module.precision,
                 "size": row["size"],
                 "data": row["data"],
                 "resolution": row["resolution"],
                 "parameters": module.measured["parameters"],
                 "gflops": module.measured["gflops"],
                 "reported_top1": module.reported["top1"],
+                "reported_top5": module.reported["top5"],
                 "measured_top1": module.measured_top1,
+                "measured_top5": module.measured_top5,
+                "evaluation": _evaluation(module),
+                "speed": _speed(module),
                 "archive": {"url": archive["path"], "bytes": archive["bytes"], "sha256": archive["sha256"]},
                 "page": f"{module.folder}/",
                 "published": module.published,
@@ -236,6 +347,35 @@ def index(hub: Hub) -> dict[str, Any]:
     }
 
 
+def _evaluation(module: Module) -> dict[str, Any] | None:
+    """On what the measured accuracy was measured."""
+    found = module.evaluation
+    if found is None:
+        return None
+    return {
+        "dataset": found.dataset,
+        "split": found.split,
+        "images": found.images,
+        "date": found.date,
+        "versions": dict(found.versions),
+    }
+
+
+def _speed(module: Module) -> dict[str, Any] | None:
+    """Images per second, and where they were measured."""
+    found = module.speed
+    if found is None:
+        return None
+    return {
+        "cpu": found.cpu,
+        "threads": found.threads,
+        "resolution": found.resolution,
+        "images_per_second": dict(found.images_per_second),
+        "date": found.date,
+        "versions": dict(found.versions),
+    }
+
+
 def _handle_order(handle: str) -> tuple[str, int]:
     name, _, version = handle.rpartition("/")
     return name, int(version)
@@ -271,7 +411,7 @@ def _template_line(traceback) -> str:
 def describe(module: Module) -> str:
     """A module in one sentence: the description of its document."""
     if "description" not in module.around:
-        module.around["description"] = rendering.text("hub/_description.md.j2", module=module).strip()
+        module.around["description"] = rendering.sentence("hub/_description.md.j2", module=module)
     return module.around["description"]
 
 
@@ -280,7 +420,8 @@ def _words(module: Module) -> dict[str, Any]:
     names = ["hub_load", "keras_layer", "keras_3"] + (["fine_tune"] if module.row["fine_tunable"] else [])
     names += ["stages"] if module.maps else []
     snippets = {name: rendering.text(f"snippets/{name}.py.j2", module=module).rstrip() for name in names}
-    snippets["verify"] = rendering.text("snippets/verify.sh.j2", module=module).rstrip()
+    for name in SHELL:
+        snippets[name] = rendering.text(f"snippets/{name}.sh.j2", module=module).rstrip()
     snippets["citation"] = rendering.text("snippets/citation.bib.j2", module=module).rstrip()
     return {"description": describe(module), "snippets": snippets}
 
@@ -293,14 +434,19 @@ def _module_page(hub: Hub, module: Module, words: dict[str, Any]) -> str:
     volatile = (module.archive_url, module.url, module.archive["sha256"], module.file_name)
 
     def code(name: str) -> Any:
-        language = {"verify": "shell", "citation": "bibtex"}.get(name, "python")
+        language = "bibtex" if name == "citation" else "shell" if name in SHELL else "python"
         return rendering.highlight(words["snippets"][name], language, volatile=volatile)
 
     return _page(hub, "module", f"{module.folder}/index.html", module=module, code=code, ways=WAYS, **words)
 
 
 def _columns(collection: Collection) -> list[tuple[str, str]]:
-    return [(key, COLUMNS[key]) for key in collection.definition.columns]
+    """The columns that its file names, and those that somebody measured or reported beyond: top-5 beside top-1, speed last."""
+    columns = [(key, COLUMNS[key]) for key in collection.definition.columns]
+    extra = [each for each in collection.extra_columns if each[0] not in collection.definition.columns]
+    after = max((i + 1 for i, (key, _) in enumerate(columns) if key in facts.ACCURACIES), default=0)
+    top5 = [each for each in extra if each[0] in facts.ACCURACIES]
+    return columns[:after] + top5 + columns[after:] + [each for each in extra if each not in top5]
 
 
 def _collection_page(hub: Hub, collection: Collection) -> str:
@@ -315,7 +461,7 @@ def _collection_page(hub: Hub, collection: Collection) -> str:
     for key, label in FILTERS.items():
         choices: dict[Any, str] = {}
         for module in collection.members:
-            value = module.head if key == "head" else module.row[key]
+            value = getattr(module, key) if key in ("head", "precision") else module.row[key]
             names = {
                 "head": HEADS.get(value),
                 "licence": module.licence.display_name,
@@ -324,8 +470,27 @@ def _collection_page(hub: Hub, collection: Collection) -> str:
             choices[value] = names.get(key) or str(value)
         if len(choices) > 1:
             filters.append((key, label, sorted(choices.items())))
+    named = collection.definition.columns
+
+    def columns_of(members: list[Module]) -> list[tuple[str, str]]:
+        return [
+            (key, title)
+            for key, title in _columns(collection)
+            if (members[0].is_classifier or key not in facts.ACCURACIES)
+            and (key in named or any(facts.raw(m, key, collection.machine) != "" for m in members))
+        ]
+
     path = f"{collection.folder}/index.html"
-    return _page(hub, "collection", path, collection=collection, plots=drawn, placed=placed, filters=filters)
+    return _page(
+        hub,
+        "collection",
+        path,
+        collection=collection,
+        plots=drawn,
+        placed=placed,
+        filters=filters,
+        columns_of=columns_of,
+    )
 
 
 def _search_page(hub: Hub) -> str:
@@ -342,6 +507,7 @@ def _feed(hub: Hub) -> str:
 
 def _sitemap(hub: Hub) -> str:
     addresses = [(f"{hub.base_url}/", None), (f"{hub.base_url}/{hub.publisher.name}/", None)]
+    addresses += [(f"{hub.base_url}/benchmarks/", None)] if hub.has_benchmarks else []
     addresses += [(f"{hub.base_url}/{urllib.parse.quote(c.folder)}/", None) for c in hub.collections]
     addresses += [(f"{hub.base_url}/{m.folder}/", m.published[:10]) for m in hub.modules.values()]
     return rendering.page("site/sitemap.xml.j2", addresses=addresses)
@@ -454,7 +620,11 @@ def _site(hub: Hub) -> rendering.Site:
         ("Modules", "search/index.html", ""),
         ("About", f"{hub.publisher.name}/index.html", ""),
     )
-    return rendering.Site(hub.publisher.title, facts.one_line(hub.publisher.description), navigation, feed=True)
+    if hub.has_benchmarks:
+        navigation = (*navigation[:2], ("Benchmarks", "benchmarks/index.html", ""), navigation[2])
+    return rendering.Site(
+        hub.publisher.title, facts.one_line(hub.publisher.description), navigation, feed="new modules"
+    )
 
 
 def _linker(hub: Hub, page: str) -> Callable[[str], str]:

@@ -4,7 +4,7 @@
     as_csv(rows), as_json(rows)
 
 Accuracies are per cent, `gflops` 10^9 multiply-adds for one image, `download` bytes. What nobody reported or measured is an
-empty cell in CSV and null in JSON.
+empty cell in CSV and null in JSON. `measured_...` says on which images and when, `speed_...` on which processor.
 """
 
 import csv
@@ -12,7 +12,10 @@ import io
 import json
 from typing import Any
 
-from tools.pages.facts import Collection, raw
+from tools.pages.facts import ACCURACIES, SPEED, Collection, raw
+
+COLUMNS = ("resolution", "parameters", "gflops", *ACCURACIES, "download")
+BATCHES = ("1", "8")  # images at a time, of which the speed has a column
 
 
 def of(collection: Collection) -> list[dict[str, Any]]:
@@ -28,10 +31,18 @@ def of(collection: Collection) -> list[dict[str, Any]]:
             "data": module.row["data"],
             "licence": module.row["licence"],
             "fine_tunable": module.row["fine_tunable"],
+            "precision": module.precision,
         }
-        for column in ("resolution", "parameters", "gflops", "reported_top1", "measured_top1", "download"):
+        for column in COLUMNS:
             value = raw(module, column)
             row[column] = None if value == "" else value
+        evaluation, speed = module.evaluation, module.speed
+        for key in ("dataset", "split", "images", "date"):
+            row[f"measured_{key}"] = getattr(evaluation, key, None)
+        for batch in BATCHES:
+            row[f"{SPEED}{batch}"] = speed.images_per_second.get(batch) if speed else None
+        for key in ("cpu", "threads", "date"):
+            row[f"speed_{key}"] = getattr(speed, key, None)
         rows.append({**row, "sha256": module.archive["sha256"], "published": module.published})
     return rows
 
@@ -52,4 +63,5 @@ def _cell(value: Any) -> Any:
 
 
 def as_json(rows: list[dict[str, Any]]) -> str:
-    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    """A list of objects, one on each line."""
+    return "[\n " + ",\n ".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
