@@ -1,11 +1,14 @@
-"""Measure what DESIGN.md's budgets are about, as ratios in one run: these figures are for comparing, not for quoting alone.
+"""Measure hubpress beside its peers, in turns within one run; prints tables, and writes benchmarks.json and benchmarks.svg.
 
-    make bench
-    python tools/benchmark.py convnext_tiny_1k_224 regnety800mf --onnx DIR --batch 1,8
+    make bench                                                                # a default set, in a few minutes
+    python tools/benchmark.py inference convnext_tiny vit_s16 --torch-python ~/torch/bin/python
+    python tools/benchmark.py inference --record --hub ./hub                  # speeds of published modules, beside their records
+    python tools/benchmark.py load|publish|validate|render|serve|startup|all
+    python tools/benchmark.py all --out hub/benchmarks.json            # tools/render.py --hub hub then shows it at /benchmarks/
 
-Each row is published from a checkpoint with random weights (made here, in the row's format) into a hub of its own, and its
-classifier is loaded with hub.load and called beside its peers, in turns: keras.applications where it has the model, and ONNX
-Runtime and OpenVINO for DIR/ROW.onnx (a classifier on normalised images `[batch, 3, height, width]`). Nothing is downloaded.
+What is measured is the same work, turn by turn (ours, peer, ours, peer, ...), so that a busy machine slows everybody. Tables
+give the median and the quartiles; a ratio above 1 says how many times as good as that peer ours is. Nothing is downloaded:
+weights are random, and a peer that is not installed is reported as absent. Each command replaces its own section of the file.
 """
 
 import pathlib
@@ -15,175 +18,290 @@ sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 import argparse
 import os
-import statistics
-import subprocess
-import tempfile
-import time
 
-DEFAULT_ROWS = ("convnext_tiny_1k_224", "regnety800mf", "vit_s16")
-KERAS_APPLICATIONS = {"convnext_tiny_1k_224": "ConvNeXtTiny", "convnext_base_1k_224": "ConvNeXtBase"}
-THREADS = 2
+DEFAULT_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hubpress" / "benchmarks"
+
+INFERENCE = """Images a second on the CPU: a module through hub.load, beside ONNX Runtime, OpenVINO, timm (eager and torch.compile)
+and keras.applications. Rows are the catalogue's, or timm's names of the architectures that have peers:
+    {rows}
+
+Peers that need PyTorch run in an environment of their own, because PyTorch and TensorFlow do not share a process:
+    python -m venv ~/torch && ~/torch/bin/pip install torch timm onnx onnxruntime openvino
+    python tools/benchmark.py inference --torch-python ~/torch/bin/python
+ONNX Runtime and OpenVINO run where they are installed, here or there, on DIR/ROW.onnx, or DIR/TIMM_NAME.onnx (--onnx DIR): logits
+from normalised images [batch, 3, height, width], any batch. With --torch-python a missing file is exported from timm and kept.
+"""
 
 
-def main() -> int:
+def parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--turns", type=int, help="turns of each contestant (default: by command)")
+    shared.add_argument("--threads", type=int, default=2, help="threads and cores of each (default: %(default)s)")
+    shared.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("benchmarks.json"),
+        help="where the report is kept, with the picture beside it as .svg (default: %(default)s)",
+    )
+    shared.add_argument(
+        "--cache",
+        type=pathlib.Path,
+        default=DEFAULT_CACHE,
+        help="where modules and checkpoints with random weights are kept (default: %(default)s)",
+    )
     arguments = argparse.ArgumentParser(
         prog="tools/benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arguments.add_argument(
-        "rows", nargs="*", default=DEFAULT_ROWS, metavar="ROW", help=f"rows (default: {' '.join(DEFAULT_ROWS)})"
+    commands = arguments.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, description: str | None = None) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=text,
+            description=description or text,
+            parents=[shared],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    from tools.benchmarks.rows import ENGINES, PEERS
+
+    rows = ", ".join(f"{row} ({timm})" if row != timm else row for row, (timm, _) in PEERS.items())
+    inference = command("inference", "images a second beside other engines", INFERENCE.format(rows=rows))
+    inference.add_argument("names", nargs="*", metavar="ROW", help="rows; with --record handles, or names of modules")
+    inference.add_argument("--batch", default="1,8", help="batch sizes (default: %(default)s)")
+    inference.add_argument("--pixels", default="float32,uint8", help="kinds of images for ours (default: %(default)s)")
+    inference.add_argument(
+        "--seconds", type=float, default=1.0, help="length of a turn (default: %(default)s; one call at least)"
     )
-    arguments.add_argument("--onnx", type=pathlib.Path, metavar="DIR", help="the peers' models, DIR/ROW.onnx")
-    arguments.add_argument("--batch", default="1,8", help="batch sizes (default: %(default)s)")
-    arguments.add_argument("--rounds", type=int, default=7, help="turns of each engine (default: %(default)s)")
-    arguments.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)  # in a process of its own: ROW MODULE_FOLDER
-    options = arguments.parse_args()
-    batches = [int(batch) for batch in options.batch.split(",")]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if options.measure:
-        measure(*options.measure, options.onnx, batches, options.rounds)
-        return 0
-    commands()
-    for row in options.rows:
-        with tempfile.TemporaryDirectory(prefix="hubpress-bench-") as folder:
-            module = published(row, pathlib.Path(folder))
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--measure", row, str(module)], check=True)
+    inference.add_argument(
+        "--cpu-seconds", action="store_true", help="also images per second of CPU time, for a machine with other work"
+    )
+    inference.add_argument("--engines", help=f"only these peers, of {','.join(ENGINES)} (default: all)")
+    inference.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="also a SavedModel of ours (one row only); hubpress=DIR takes the place of the one that is built",
+    )
+    inference.add_argument("--record", action="store_true", help="measure published modules of --hub, and add notes")
+    inference.add_argument("--hub", metavar="DIR|URL", help="for --record: the hub")
+    inference.add_argument("--url", help="for --record: the hub's public address (default: that of its pages)")
+    load = command("load", "seconds until the first answer, size of the graph; beside what Keras saves")
+    load.add_argument("names", nargs="*", metavar="ROW", help="rows with a classifier")
+    publish = command("publish", "time for each stage, CPU time and memory; beside cp and sha256")
+    publish.add_argument("names", nargs="*", metavar="ROW", help="rows, by name")
+    for name, text in (
+        ("validate", "a tree of documents; beside tfhub.dev's validator"),
+        ("render", "a site from a tree of documents; beside MkDocs and Hugo, where they are installed"),
+    ):
+        documents = command(name, text)
+        documents.add_argument("--docs", type=pathlib.Path, metavar="DIR", help="a tree of documents, assets/docs")
+        documents.add_argument(
+            "--documents", type=int, default=2819, metavar="N", help="without --docs: how many (default: %(default)s)"
+        )
+        if name == "validate":
+            documents.add_argument("--validator", metavar="COMMAND", help="tfhub.dev's, with {docs} for the folder")
+    serve = command("serve", "tools/serve.py on loopback; beside nginx")
+    serve.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default: %(default)s)")
+    serve.add_argument("--megabytes", type=int, default=64, help="size of the archive (default: %(default)s)")
+    command("startup", "--help of every tool; beside a Python that does nothing")
+    everything = command("all", "all of these with a default set, one after the other")
+    for each in (inference, everything):
+        each.add_argument("--onnx", type=pathlib.Path, metavar="DIR", help="ONNX files of the peers")
+        each.add_argument("--torch-python", metavar="PATH", help="the python of an environment with torch and timm")
+    return arguments
+
+
+def main(argv=None) -> int:
+    arguments = parser()
+    options = arguments.parse_args(argv)
+    if options.threads < 1 or (options.turns is not None and options.turns < 1):
+        arguments.error("--threads and --turns must be at least 1")
+
+    from tools import console
+    from tools.benchmarks.measuring import BenchmarkError
+    from tools.catalog import CatalogError, Unknown
+    from tools.hub.storage import StorageError
+
+    try:
+        return COMMANDS[options.command](arguments, options)
+    except (BenchmarkError, CatalogError, Unknown, StorageError) as error:
+        console.problems(error)
+        return 1
+    except KeyboardInterrupt:
+        console.problems("interrupted; what was reported before is kept")
+        return 130
+
+
+def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Measure inference; with --record, speeds of published modules."""
+    from tools.benchmarks import inference, reporting, rows
+
+    modules = dict(each.partition("=")[::2] for each in options.module)
+    if not all(modules.values()) or (modules and len(options.names) != 1):
+        arguments.error("--module is NAME=DIR, and goes with one ROW")
+    if options.record != bool(options.hub):
+        arguments.error("--record and --hub go together")
+    wanted = options.engines.split(",") if options.engines is not None else None
+    if unknown := set(filter(None, wanted or ())) - set(rows.ENGINES):
+        arguments.error(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(rows.ENGINES)}")
+    pixels = tuple(options.pixels.split(","))
+    if not set(pixels) <= set(inference.PIXELS):
+        arguments.error(f"--pixels is one of {', '.join(inference.PIXELS)}, or both")
+    try:
+        batches = tuple(int(batch) for batch in options.batch.split(","))
+        if min(batches) < 1:
+            raise ValueError
+    except ValueError:
+        arguments.error(f"--batch is like 1,8, not {options.batch}")
+    with reporting.Progress() as progress:
+        settings = inference.Settings(
+            batches=batches,
+            turns=options.turns or 5,
+            seconds=options.seconds,
+            threads=options.threads,
+            pixels=pixels,
+            onnx=options.onnx,
+            torch_python=options.torch_python,
+            modules={name: pathlib.Path(folder) for name, folder in modules.items()},
+            cpu_seconds=options.cpu_seconds,
+            engines=tuple(wanted) if wanted is not None else None,
+            cache=options.cache,
+            report=progress.report,
+        )
+        if options.record:
+            return record(options, settings)
+        section = inference.measure(options.names or rows.DEFAULTS["inference"], settings)
+    reporting.finish("inference", section, options.out)
     return 0
 
 
-def commands() -> None:
-    """The commands that must start at once, best of five."""
-    from tools import console
-
-    rows = []
-    for line in ("tools/publish.py --help", "tools/validate.py --help", "tools/publish.py --dry-run"):
-        seconds = []
-        for _ in range(5):
-            start = time.perf_counter()
-            subprocess.run([sys.executable, *line.split()], cwd=sys.path[0], check=True, capture_output=True)
-            seconds.append(time.perf_counter() - start)
-        rows.append((line, f"{min(seconds):.2f} s"))
-    console.show(console.table("Command", "Best of five>", rows=rows))
-
-
-def published(row: str, folder: pathlib.Path) -> pathlib.Path:
-    """Publish `row` from random weights below `folder`; returns the unpacked classifier. Prints how long each part took."""
+def record(options: argparse.Namespace, settings) -> int:
+    """Measure published modules, put notes beside their records, and make the pages again."""
     from tools import catalog, console
-    from tools.hub import archive
-    from tools.hub.publishing import Publishing
-    from tools.hub.storage import Storage
+    from tools.benchmarks import inference
+    from tools.hub import records
+    from tools.hub.publishing import now, write_pages
+    from tools.hub.storage import Storage, StorageError
+    from tools.publish import index_url
 
+    storage = Storage(options.hub)
+    if not storage.is_there():
+        raise StorageError(f"There is no hub at {storage.url}. Check the address.")
+    hub = records.survey(storage)
+    published = [each["handle"] for each in hub.records if each["handle"] not in hub.yanked]
+    handles = published if not options.names else []
+    for name in options.names:
+        found = [each for each in published if name.strip("/") in (each, each.rpartition("/")[0], each.split("/")[-2])]
+        if not found:
+            raise StorageError(f"{name} is not published in {storage.url}. Give a handle, like {published[0]}.")
+        handles += found
+    date = now()
+    done = inference.record(storage, list(dict.fromkeys(handles)), settings, date=date)
     rows = catalog.load()
-    modules = rows.expand([row])
-    code = (
-        "import sys, pathlib; sys.path.insert(0, '.')\n"
-        "import builders; from tools import catalog\n"
-        "variant = catalog.load().expand([sys.argv[1]])[0].variant; facts = variant.facts()\n"
-        "model = builders.create(facts['family'], num_classes=facts['classes'], **builders.arguments(facts))\n"
-        "path = pathlib.Path(sys.argv[2]) / ('x.npz' if variant.format == 'augreg' else 'x.safetensors')\n"
-        "builders.write(model, path, variant.format)\n"
-        "path.rename(path.with_name(variant.checkpoint.rsplit('/', 1)[1]))\n"
-    )
-    mirror = folder / "mirror"
-    mirror.mkdir()
-    subprocess.run(
-        [sys.executable, "-c", code, row, str(mirror)], cwd=sys.path[0], check=True, stderr=subprocess.DEVNULL
-    )
-    name = modules[0].variant.checkpoint.rsplit("/", 1)[1]
-    stages: dict[str, float] = {}
-    last = [time.perf_counter(), "start"]
-
-    def report(_variant, stage, _done, _total):
-        now = time.perf_counter()
-        stages[last[1]] = stages.get(last[1], 0.0) + now - last[0]
-        last[:] = now, stage
-
-    start = time.perf_counter()
-    # The file's name would promise a digest that random weights do not have, so it is given as a file of the repository.
-    object.__setattr__(modules[0].variant, "checkpoint", str(mirror / name))
-    run = Publishing(rows, Storage(folder / "hub"), "http://bench", folder / "cache", report=report)
-    results = run.run(modules)
-    failed = [result.reason for result in results if result.state == "failed"]
-    if failed:
-        raise SystemExit(failed[0])
-    total = time.perf_counter() - start
-    told = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items() if seconds >= 0.1)
-    console.show(f"{row}: published {len(results)} modules in {total:.1f} s ({told})")
-    classifier = next(r for r in results if r.module.head == "classifier")
-    archive.unpack(folder / "hub" / classifier.record["archive"]["path"], folder / "module")
-    return folder / "module"
-
-
-def measure(row: str, module: str, onnx: pathlib.Path | None, batches: list[int], rounds: int) -> None:
-    """Load time, graph size, and images a second beside the peers, engines in turns."""
-    import numpy as np
-    import tensorflow as tf
-    import tensorflow_hub as hub
-
-    from tools import catalog, console
-
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    hub.load(module)  # imports and caches of the first load are nobody's
-    start = time.perf_counter()
-    loaded = hub.load(module)
-    seconds = time.perf_counter() - start
-    graph = os.path.getsize(f"{module}/saved_model.pb")
-    console.show(f"{row}: hub.load {seconds:.2f} s, saved_model.pb {graph / 2**20:.2f} MiB")
-    side = catalog.load().expand([row])[0].variant.resolution
-    engines = {
-        "module, float32": lambda x: loaded(tf.constant(x)).numpy(),
-        "module, uint8": lambda x: loaded(tf.constant((x * 255).astype(np.uint8))).numpy(),
-    }
-    if row in KERAS_APPLICATIONS:
-        import keras
-
-        peer = getattr(keras.applications, KERAS_APPLICATIONS[row])(weights=None, classifier_activation=None)
-        call = tf.function(lambda x: peer(x, training=False))
-        engines["keras.applications"] = lambda x: call(tf.constant(x * 255)).numpy()
-    if onnx and (onnx / f"{row}.onnx").exists():
-        engines |= onnx_engines(str(onnx / f"{row}.onnx"))
-    rows = []
-    for batch in batches:
-        images = np.random.default_rng(0).random((batch, side, side, 3), dtype=np.float32)
-        rates: dict[str, list[float]] = {name: [] for name in engines}
-        for engine in engines.values():
-            engine(images), engine(images)
-        for _ in range(rounds):
-            for name, engine in engines.items():
-                start = time.perf_counter()
-                engine(images)
-                rates[name].append(batch / (time.perf_counter() - start))
-        ours = statistics.median(rates["module, float32"])
-        for name, found in rates.items():
-            rate = statistics.median(found)
-            rows.append((batch, name, f"{rate:.1f}", f"{ours / rate:.2f}"))
-    console.show(console.table("Batch>", "Engine", "Images/s>", "Module is faster by>", rows=rows))
-
-
-def onnx_engines(path: str) -> dict:
-    """ONNX Runtime and OpenVINO on the peer's model, as far as the `bench` extra is installed."""
-    engines = {}
-    try:
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = THREADS
-        session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-        engines["ONNX Runtime"] = lambda x: session.run(
-            None, {session.get_inputs()[0].name: x.transpose(0, 3, 1, 2).copy()}
+    pages = write_pages(rows, storage, (options.url or index_url(storage) or rows.publisher.url).rstrip("/"))
+    table = [
+        (
+            handle,
+            *(f"{found['images_per_second'][str(b)]:.1f}" for b in settings.batches),
+            "noted" if new else "as before",
         )
-    except ImportError:
-        pass
-    try:
-        import openvino
+        for handle, found, new in done
+    ]
+    console.show(console.table("Handle", *(f"Batch {b}, images/s>" for b in settings.batches), "", rows=table))
+    console.show(f"{len(done)} measured; {pages} pages written to {storage.url}")
+    return 0
 
-        settings = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": "f32"}
-        compiled = openvino.Core().compile_model(path, "CPU", settings)
-        engines["OpenVINO"] = lambda x: compiled([x.transpose(0, 3, 1, 2).copy()])
-    except ImportError:
-        pass
-    return engines
 
+def load(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Measure loading."""
+    from tools.benchmarks import load, reporting, rows
+
+    with reporting.Progress() as progress:
+        settings = load.Settings(options.turns or 3, options.threads, options.cache, progress.report)
+        section = load.measure(options.names or rows.DEFAULTS["load"], settings)
+    reporting.finish("load", section, options.out)
+    return 0
+
+
+def publish(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Measure publishing."""
+    from tools.benchmarks import publish, reporting, rows
+
+    with reporting.Progress() as progress:
+        settings = publish.Settings(options.turns or 1, options.threads, options.cache, progress.report)
+        section = publish.measure(options.names or rows.DEFAULTS["publish"], settings)
+    reporting.finish("publish", section, options.out)
+    return 0
+
+
+def documents(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Measure validation or rendering."""
+    from tools.benchmarks import documents, reporting
+
+    if options.docs and not options.docs.is_dir():
+        arguments.error(f"--docs {options.docs} is no folder")
+    with reporting.Progress() as progress:
+        settings = documents.Settings(
+            turns=options.turns or 3,
+            threads=options.threads,
+            documents=options.documents,
+            validator=getattr(options, "validator", None),
+            report=progress.report,
+        )
+        measure = documents.measure_validate if options.command == "validate" else documents.measure_render
+        section = measure(options.docs, settings)
+    reporting.finish(options.command, section, options.out)
+    return 0
+
+
+def serve(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Measure serving."""
+    from tools.benchmarks import reporting, serve
+
+    with reporting.Progress() as progress:
+        settings = serve.Settings(
+            options.turns or 5, options.seconds, options.threads, options.megabytes, progress.report
+        )
+        section = serve.measure(settings)
+    reporting.finish("serve", section, options.out)
+    return 0
+
+
+def startup(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Measure start-up."""
+    from tools.benchmarks import reporting, startup
+
+    with reporting.Progress() as progress:
+        section = startup.measure(startup.Settings(options.turns or 5, options.threads, progress.report))
+    reporting.finish("startup", section, options.out)
+    return 0
+
+
+def everything(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Run every command with a default set; one that fails leaves the others alone. The quick ones come first."""
+    shared = ["--threads", options.threads, "--out", options.out, "--cache", options.cache]
+    peers = [["--onnx", options.onnx], ["--torch-python", options.torch_python]]
+    given = [word for pair in peers if pair[1] for word in pair]
+    status = 0
+    for name in ("startup", "validate", "render", "serve", "inference", "load", "publish"):
+        turns = options.turns or {"load": 2}.get(name)
+        words = [name, *shared, *(["--turns", turns] if turns else []), *(given if name == "inference" else [])]
+        status = max(status, main([str(word) for word in words]))
+    return status
+
+
+COMMANDS = {
+    "all": everything,
+    "inference": inference,
+    "load": load,
+    "publish": publish,
+    "validate": documents,
+    "render": documents,
+    "serve": serve,
+    "startup": startup,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,203 @@
+"""Validating and rendering a tree of Hub documents, beside tfhub.dev's validator, MkDocs and Hugo where they are installed.
+
+    section = measure_validate(None, Settings())              # the corpus of the tests, repeated to 2,819 documents
+    section = measure_render(pathlib.Path("assets/docs"), Settings())
+
+Each measurement is a process, from its start to its end, as somebody at a command line waits for it.
+"""
+
+import contextlib
+import functools
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tools.benchmarks import engines, measuring
+from tools.benchmarks.measuring import BenchmarkError, Contestant
+from tools.benchmarks.rows import OURS
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CORPUS = ROOT / "tests/pages/corpus"
+DOCUMENTS = 2819  # what tfhub.dev's repository held
+VALIDATOR = "tfhub.dev's validator"
+RENDER_NOTES = (
+    "MkDocs and Hugo turn each document's Markdown into a page; they know nothing of modules, and make no collection tables, "
+    "filters or plots.",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure. `validator` is the command line of tfhub.dev's, in which `{docs}` is the folder; `report(text)` tells what is
+    being done."""
+
+    turns: int = 3
+    threads: int = 2
+    documents: int = DOCUMENTS
+    validator: str | None = None
+    cache: pathlib.Path = pathlib.Path(".")
+    report: Callable[[str], None] = lambda text: None
+
+
+def measure_validate(docs: pathlib.Path | None, settings: Settings) -> dict:
+    """The report's section of `validate`."""
+    with _tree(docs, settings) as (folder, count, subject):
+        contestants = {OURS: functools.partial(_run, [sys.executable, ROOT / "tools/validate.py", folder, "--quiet"])}
+        absent = {}
+        if settings.validator:
+            command = [word.replace("{docs}", str(folder)) for word in shlex.split(settings.validator)]
+            contestants[VALIDATOR] = functools.partial(_run, command)
+        else:
+            absent[VALIDATOR] = "its command line was not given with --validator"
+        comparison = _compare(subject, f"validate {count:,} documents", contestants, absent, settings)
+    return _section([comparison], settings, ())
+
+
+def measure_render(docs: pathlib.Path | None, settings: Settings) -> dict:
+    """The report's section of `render`: a site from nothing, then again after one document changed."""
+    with _tree(docs, settings) as (folder, count, subject), tempfile.TemporaryDirectory() as scratch:
+        out = pathlib.Path(scratch)
+        site = out / "site"
+        render = [sys.executable, ROOT / "tools/render.py", "--docs", folder, "--out", site]
+        contestants = {OURS: functools.partial(_fresh, site, render)}
+        absent, peers = {}, {}
+        for name, command in (("MkDocs", _mkdocs(folder, out)), ("Hugo", _hugo(folder, out))):
+            if isinstance(command, str):
+                absent[name] = command
+            else:
+                peers[name] = command
+                contestants[name] = functools.partial(_fresh, *command)
+        cold = _compare(subject, f"render {count:,} documents", contestants, absent, settings)
+        changed = sorted(folder.rglob("*.md"))[count // 2]
+        original = changed.read_text(encoding="utf-8")
+        number = [0]
+
+        def again(command) -> float:
+            number[0] += 1
+            changed.write_text(f"{original}\nChanged {number[0]} times.\n", encoding="utf-8")
+            return _run(command)
+
+        contestants = {OURS: functools.partial(again, render)}
+        contestants |= {name: functools.partial(again, command) for name, (_, command) in peers.items()}
+        warm = _compare(subject, "render again after one changed", contestants, absent, settings)
+    return _section([cold, warm], settings, RENDER_NOTES)
+
+
+def _compare(subject: str, case: str, contestants: dict, absent: dict[str, str], settings: Settings) -> dict:
+    turns = measuring.take_turns(
+        contestants,
+        turns=settings.turns,
+        report=lambda turn, name: settings.report(f"{case}: turn {turn + 1}, {name}"),
+    )
+    found = [Contestant(name, tuple(values), name == OURS) for name, values in turns.items()]
+    found += [Contestant(name, absent=why) for name, why in absent.items()]
+    return measuring.compare(subject, case, "s", "less", found)
+
+
+def _section(comparisons: list[dict], settings: Settings, notes: tuple[str, ...]) -> dict:
+    return measuring.section(
+        comparisons,
+        threads=settings.threads,
+        versions=measuring.versions(("markdown", "nh3", "jinja2", "mkdocs")),
+        settings={"turns": settings.turns},
+        notes=notes,
+    )
+
+
+@contextlib.contextmanager
+def _tree(docs: pathlib.Path | None, settings: Settings) -> Iterator[tuple[pathlib.Path, int, str]]:
+    """A folder of documents that may be changed, how many there are, and what they are."""
+    with tempfile.TemporaryDirectory(prefix="hubpress-bench-") as scratch:
+        folder = pathlib.Path(scratch, "assets/docs")
+        if docs is None:
+            repeat(CORPUS, folder, settings.documents)
+            subject = "documents of tfhub.dev, repeated"
+        else:
+            shutil.copytree(docs, folder)
+            subject = f"documents in {docs.name}"
+            tags = docs.parent.parent / "tags"
+            if tags.is_dir():
+                shutil.copytree(tags, folder.parent.parent / "tags")
+        count = sum(1 for _ in folder.rglob("*.md"))
+        if not count:
+            raise BenchmarkError(f"there are no documents in {docs}; give the folder of the publishers' folders")
+        yield folder, count, subject
+
+
+def repeat(corpus: pathlib.Path, folder: pathlib.Path, count: int) -> None:
+    """Copy the documents below `corpus/assets/docs` until there are `count`, each copy with publishers of its own names."""
+    # Publishers first and collections last, so that all links of a copy that is cut off lead somewhere.
+    sources = sorted(
+        (corpus / "assets/docs").rglob("*.md"),
+        key=lambda file: (file.parent.name != file.stem, "collections" in file.parts, file),
+    )
+    publishers = sorted({file.relative_to(corpus / "assets/docs").parts[0] for file in sources}, key=len, reverse=True)
+    made = 0
+    for copy in range(count):
+        for source in sources:
+            if made == count:
+                return
+            publisher, *rest = source.relative_to(corpus / "assets/docs").parts
+            text = source.read_text(encoding="utf-8")
+            name = publisher
+            if copy:
+                name = f"{publisher}-{copy}"
+                for each in publishers:  # in handles, links and file names alike
+                    text = text.replace(f"{each}/", f"{each}-{copy}/")
+                text = text.replace(f"# Publisher {publisher}", f"# Publisher {name}")
+                rest = [part.replace(f"{publisher}.md", f"{name}.md") for part in rest]
+            target = folder.joinpath(name, *rest)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+            made += 1
+
+
+def _run(command: list, folder: pathlib.Path | None = None) -> float:
+    """Seconds from a command's start to its end; what it finds wrong with documents is its own affair."""
+    start = time.perf_counter()
+    done = subprocess.run([str(word) for word in command], cwd=folder or ROOT, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode not in (0, 1):
+        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+        raise BenchmarkError(f"{pathlib.Path(str(command[0])).name} ended with {done.returncode}: {said}")
+    return seconds
+
+
+def _fresh(out: pathlib.Path, command: list) -> float:
+    """`_run` with nothing there from the time before."""
+    shutil.rmtree(out, ignore_errors=True)
+    return _run(command)
+
+
+def _mkdocs(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, list] | str:
+    """Where MkDocs writes, and its command line; or why it is absent."""
+    if engines.has(engines.HERE, "mkdocs"):
+        command = [engines.HERE, "-m", "mkdocs"]
+    elif found := shutil.which("mkdocs"):
+        command = [found]
+    else:
+        return "it is not installed: pip install mkdocs"
+    settings, site = out / "mkdocs.yml", out / "mkdocs"
+    settings.write_text(f"site_name: Documents\ndocs_dir: {folder}\nsite_dir: {site}\nuse_directory_urls: true\n")
+    return site, [*command, "build", "--quiet", "--config-file", settings]
+
+
+def _hugo(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, list] | str:
+    """Where Hugo writes, and its command line; or why it is absent."""
+    found = shutil.which("hugo")
+    if found is None:
+        return "it is not on the PATH"
+    source, site = out / "hugo-source", out / "hugo"
+    layouts = source / "layouts" / "_default"
+    layouts.mkdir(parents=True)
+    page = "<!doctype html><title>{{ .Title }}</title>{{ .Content }}"
+    (layouts / "single.html").write_text(page)
+    (layouts / "list.html").write_text(page + "{{ range .Pages }}<a href={{ .RelPermalink }}>{{ .Title }}</a>{{ end }}")
+    (source / "hugo.toml").write_text('baseURL = "http://127.0.0.1/"\n')
+    return site, [found, "--quiet", "--source", source, "--contentDir", folder, "--destination", site]

@@ -1,0 +1,259 @@
+"""The process of one engine: it opens a network and answers images when it is told to, over a pipe.
+
+    python tools/benchmarks/engine_process.py --threads 2         # run by engines.Engine; speaks lines of JSON
+
+Every engine has a process of its own, so that no thread pool, allocator or library disturbs another, and this one file is all
+that a Python with PyTorch need run: it imports numpy and the engine, nothing of the repository. Each line that is read gets one:
+    {"do": "open", "engine": ENGINE, ...}                               {"versions": {...}, ...}
+    {"do": "prepare", "batch": 8, "pixels": "float32"}                  {"seconds": of the first call, "answer": [shape]}
+    {"do": "run", "batch": 8, "pixels": "float32", "seconds": 1.0}      {"images": n, "seconds": s, "cpu_seconds": c}
+and one that fails gets {"error": what it said}.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--threads", type=int, required=True)
+    options = arguments.parse_args()
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries that print must not break the conversation
+    limit(options.threads)
+    engine, calls = None, {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if request["do"] == "open":
+                engine = ENGINES[request["engine"]](options.threads, request)
+                reply = {"versions": engine.versions}
+            elif request["do"] == "export":
+                export(request["model"], request["path"])
+                reply = {}
+            else:
+                key = request["batch"], request["pixels"]
+                if request["do"] == "prepare":
+                    start = time.perf_counter()
+                    calls[key] = engine.prepare(*key)
+                    answer = calls[key]()
+                    reply = {"seconds": time.perf_counter() - start, "answer": list(answer.shape)}
+                    calls[key]()
+                else:
+                    reply = run(calls[key], request["batch"], request["seconds"])
+        except Exception as error:
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+    return 0
+
+
+def limit(threads: int) -> None:
+    """Give the process that many cores and tell the libraries, before any is imported; no GPU takes part."""
+    os.environ.update(
+        {
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+        }
+    )
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def run(call, batch: int, seconds: float) -> dict:
+    """Call for at least `seconds`; what was done, in wall time and in CPU time.
+
+    The first call warms caches and is not counted, unless it took the whole turn: what caches gain is nothing then.
+    """
+    images, start, cpu = 0, time.perf_counter(), time.process_time()
+    call()
+    if time.perf_counter() - start >= seconds:
+        images = batch
+    else:
+        start, cpu = time.perf_counter(), time.process_time()
+    while not images or time.perf_counter() - start < seconds:
+        call()
+        images += batch
+    return {"images": images, "seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+
+
+def raw(batch: int, side: int, pixels: str, pixel_range=(0.0, 1.0)):
+    """Images as people have them: `[batch, side, side, 3]`, uint8, or float32 in `pixel_range`; always the same."""
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+    if pixels == "uint8":
+        return images
+    low, high = pixel_range
+    return images.astype(np.float32) / np.float32(255) * np.float32(high - low) + np.float32(low)
+
+
+def normalised(batch: int, side: int):
+    """The same images as peers get them: normalised already, `[batch, 3, side, side]` float32, contiguous."""
+    import numpy as np
+
+    images = (raw(batch, side, "float32") - np.float32(MEAN)) / np.float32(STD)
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+class HubModule:
+    """A SavedModel through `hub.load`, from a folder or an address; its preprocessing is part of what is measured."""
+
+    def __init__(self, threads: int, request: dict):
+        tf = _tensorflow(threads)
+        import tensorflow_hub as hub
+
+        self._tf, self._request = tf, request
+        self._module = hub.load(request["module"])
+        self.versions = {"tensorflow": tf.__version__, "tensorflow_hub": hub.__version__}
+
+    def prepare(self, batch: int, pixels: str):
+        images = raw(batch, self._request["side"], pixels, self._request.get("pixel_range", (0.0, 1.0)))
+        return lambda: self._module(self._tf.constant(images)).numpy()
+
+
+class KerasApplications:
+    """The same architecture of keras.applications with random weights, as one graph; where it has preprocessing, that is inside."""
+
+    def __init__(self, threads: int, request: dict):
+        tf = _tensorflow(threads)
+        import keras
+
+        self._side = request["side"]
+        model = getattr(keras.applications, request["model"])(weights=None, classifier_activation=None)
+        self._tf, self._graph = tf, tf.function(lambda images: model(images, training=False))
+        self.versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
+
+    def prepare(self, batch: int, pixels: str):
+        images = raw(batch, self._side, pixels, (0.0, 255.0))
+        return lambda: self._graph(self._tf.constant(images)).numpy()
+
+
+class OnnxRuntime:
+    """An ONNX file in ONNX Runtime."""
+
+    def __init__(self, threads: int, request: dict):
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
+        self._session = onnxruntime.InferenceSession(request["onnx"], settings, providers=["CPUExecutionProvider"])
+        self._input, self._side = self._session.get_inputs()[0].name, request["side"]
+        self.versions = {"onnxruntime": onnxruntime.__version__}
+
+    def prepare(self, batch: int, pixels: str):
+        images = normalised(batch, self._side)
+        return lambda: self._session.run(None, {self._input: images})[0]
+
+
+class OpenVino:
+    """An ONNX file in OpenVINO, in float32 (it would choose bfloat16 by itself where the processor has it)."""
+
+    def __init__(self, threads: int, request: dict):
+        import openvino
+
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._request = openvino.Core().compile_model(request["onnx"], "CPU", settings).create_infer_request()
+        self._side = request["side"]
+        self.versions = {"openvino": openvino.__version__}
+
+    def prepare(self, batch: int, pixels: str):
+        images = normalised(batch, self._side)
+        return lambda: self._request.infer([images])[0]
+
+
+class Timm:
+    """timm's model with random weights, eager or compiled by torch.compile."""
+
+    def __init__(self, threads: int, request: dict):
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        timm = import_timm()
+        self._model = timm.create_model(request["model"]).eval()
+        if request.get("compile"):
+            self._model = torch.compile(self._model, dynamic=False)
+        self._torch, self._side = torch, request["side"]
+        self.versions = {"torch": torch.__version__, "timm": timm.__version__}
+
+    def prepare(self, batch: int, pixels: str):
+        torch, images = self._torch, normalised(batch, self._side)
+
+        def call():
+            with torch.inference_mode():
+                return self._model(torch.from_numpy(images)).numpy()
+
+        return call
+
+
+ENGINES = {
+    "hub": HubModule,
+    "keras.applications": KerasApplications,
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "timm": Timm,
+}
+
+
+def export(model: str, path: str) -> None:
+    """Write timm's model with random weights as ONNX, `images` `[batch, 3, side, side]` to `logits` `[batch, classes]`."""
+    import torch
+
+    made = import_timm().create_model(model, exportable=True).eval()
+    example = torch.zeros(2, *made.pretrained_cfg["input_size"])
+    free = {0: "batch"}
+    torch.onnx.export(
+        made,
+        (example,),
+        path + ".part",
+        dynamo=False,
+        opset_version=20,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_axes={"images": free, "logits": free},
+    )
+    os.replace(path + ".part", path)
+
+
+def import_timm():
+    """timm, also beside a torchvision whose compiled operators do not fit this PyTorch: none of them is needed here."""
+    try:
+        import timm
+    except RuntimeError:  # torchvision describes what its operators answer, and PyTorch does not know them
+        import torch
+
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("timm", "torchvision")]:
+            del sys.modules[name]
+        describe, torch.library.register_fake = torch.library.register_fake, lambda *_, **__: lambda function: function
+        try:
+            import timm
+        finally:
+            torch.library.register_fake = describe
+    return timm
+
+
+def _tensorflow(threads: int):
+    import warnings
+
+    warnings.filterwarnings("ignore", message="pkg_resources")
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    return tf
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Images a second on a CPU: published modules beside other engines, in turns.
+
+    section = measure(["convnext_tiny_1k_224"], settings)          # the report's section
+    record(storage, handles, settings)                              # speeds of published modules, as notes beside their records
+
+Peers get images that are normalised and laid out for them already; a module gets the raw ones, and its preprocessing counts.
+All have the same cores and as many threads, and answer the same images in float32.
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from tools.benchmarks import engines, measuring, synthesise
+from tools.benchmarks.engines import Engine, EngineError
+from tools.benchmarks.measuring import BenchmarkError, Contestant
+from tools.benchmarks.rows import OURS, PEERS, row_of
+
+PIXELS = ("float32", "uint8")
+NOTES = (
+    "Peers are given images that are normalised and laid out for them; the module is given raw images, so that its preprocessing "
+    "counts against it.",
+    "Every engine has a process of its own and the same cores; they take turns, and only one is at work at a time.",
+    "All compute in float32. Weights are random: speed does not depend on them.",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure. `onnx` holds peers' files; `torch_python` is a Python with torch and timm; `modules` are more SavedModels of
+    ours by name, to be compared with the first; `cpu_seconds` asks for images per second of CPU time as well, which other programs
+    on the machine disturb less; `report(text)` tells what is being done.
+    """
+
+    batches: tuple[int, ...] = (1, 8)
+    turns: int = 5
+    seconds: float = 1.0
+    threads: int = 2
+    pixels: tuple[str, ...] = PIXELS
+    onnx: pathlib.Path | None = None
+    torch_python: str | None = None
+    modules: dict[str, pathlib.Path] = field(default_factory=dict)
+    cpu_seconds: bool = False
+    engines: tuple[str, ...] | None = None
+    cache: pathlib.Path = pathlib.Path(".")
+    report: Callable[[str], None] = lambda text: None
+
+
+def measure(names: Iterable[str], settings: Settings) -> dict:
+    """The report's section: a comparison for each row, batch size and kind of pixels."""
+    from tools import catalog
+
+    rows = catalog.load()
+    comparisons, versions = [], {}
+    for name in names:
+        row = row_of(name)
+        variant = next((each for each in rows.variants if each.stem == row), None)
+        if variant is None or variant.classes is None:
+            raise BenchmarkError(f"{name} is no row with a classifier; the rows with peers are {', '.join(PEERS)}")
+        found, said = _measure_row(variant, settings)
+        comparisons += found
+        versions |= said
+    return measuring.section(
+        comparisons,
+        threads=settings.threads,
+        versions=measuring.versions(()) | versions,
+        settings={"turns": settings.turns, "seconds": settings.seconds, "batches": list(settings.batches)},
+        notes=NOTES,
+    )
+
+
+def _measure_row(variant, settings: Settings) -> tuple[list[dict], dict[str, str]]:
+    """The comparisons of one row, and the versions of the engines."""
+    row, versions = variant.stem, {}
+    with contextlib.ExitStack() as stack:
+        opened: dict[str, Engine] = {}
+        absent: dict[str, str] = {}
+        for name, offer in _contestants(variant, settings).items():
+            if isinstance(offer, str):
+                absent[name] = offer
+                continue
+            python, open = offer
+            settings.report(f"{row}: {name}: start")
+            try:
+                engine = Engine(name, python=python, threads=settings.threads, open=open | {"side": variant.resolution})
+                opened[name] = stack.enter_context(engine)
+                versions |= engine.versions
+            except EngineError as error:
+                if name == OURS:
+                    raise
+                absent[name] = str(error)
+        comparisons = []
+        for batch in settings.batches:
+            comparisons += _measure_batch(row, batch, opened, absent, settings)
+    return comparisons, versions
+
+
+def _measure_batch(
+    row: str, batch: int, opened: dict[str, Engine], absent: dict[str, str], settings: Settings
+) -> list[dict]:
+    """The comparisons of one batch size. A peer that fails joins `absent`."""
+    # Peers take floats alone; ours are measured with each kind of pixels, beside the same turns of the peers.
+    calls = {}
+    for name, engine in opened.items():
+        for pixels in settings.pixels if _is_ours(name, settings) else ("float32",):
+            settings.report(f"{row}: {name}: first call, batch {batch}, {pixels}")
+            try:
+                engine.prepare(batch, pixels)
+            except EngineError as error:
+                if name == OURS:
+                    raise
+                absent[name] = str(error)
+            else:
+                calls[name, pixels] = functools.partial(engine.run, batch, pixels, seconds=settings.seconds)
+    turns = measuring.take_turns(
+        calls,
+        turns=settings.turns,
+        report=lambda turn, key: settings.report(f"{row}: batch {batch}, turn {turn + 1}, {key[0]}"),
+    )
+    comparisons = []
+    units = {"images/s": "seconds"} | ({"images/CPU s": "cpu_seconds"} if settings.cpu_seconds else {})
+    for pixels in settings.pixels:
+        for unit, time in units.items():
+            contestants = []
+            for name in dict.fromkeys([*opened, *absent]):
+                ours = _is_ours(name, settings)
+                done = turns.get((name, pixels if ours else "float32"), ())
+                values = tuple(each["images"] / each[time] for each in done)
+                contestants.append(Contestant(name, values, ours, None if values else absent[name]))
+            comparisons.append(measuring.compare(row, f"batch {batch}, {pixels}", unit, "more", contestants))
+    return comparisons
+
+
+def _is_ours(name: str, settings: Settings) -> bool:
+    return name == OURS or name in settings.modules
+
+
+def _contestants(variant, settings: Settings) -> dict[str, tuple[str, dict] | str]:
+    """By name, in the order of turns: the Python that runs it and what its process is told, or why there is none."""
+    row = variant.stem
+    timm, keras = PEERS.get(row, (None, None))
+    ours = {"engine": "hub", "pixel_range": list(variant.pixel_range)}
+    found: dict[str, tuple[str, dict] | str] = {}
+    first = settings.modules.get(OURS)
+    if first is None:
+        settings.report(f"{row}: build the module")
+        first = synthesise.module_of(row, settings.cache)
+    found[OURS] = engines.HERE, ours | {"module": os.fspath(first)}
+    for name, folder in settings.modules.items():
+        if name != OURS:
+            found[name] = engines.HERE, ours | {"module": os.fspath(folder)}
+    torch = settings.torch_python
+    onnx = _onnx(row, timm, settings) if _wanted("onnxruntime", settings) or _wanted("openvino", settings) else None
+    for name, engine, package in (
+        ("ONNX Runtime", "onnxruntime", "onnxruntime"),
+        ("OpenVINO", "openvino", "openvino"),
+    ):
+        if not _wanted(engine, settings):
+            continue
+        python = engines.first_with(package, engines.HERE, torch)
+        if python is None:
+            found[name] = f"{package} is not installed: pip install {package}"
+        elif not isinstance(onnx, pathlib.Path):
+            found[name] = onnx
+        else:
+            found[name] = python, {"engine": engine, "onnx": os.fspath(onnx)}
+    for name, compiled in (("timm, eager", False), ("timm, torch.compile", True)):
+        if not _wanted("compile" if compiled else "timm", settings):
+            continue
+        if timm is None:
+            found[name] = f"no model of timm is named for {row} in tools/benchmarks/rows.py"
+        elif torch is None or not engines.has(torch, "torch", "timm"):
+            found[name] = "torch and timm are in no environment that was given with --torch-python"
+        else:
+            found[name] = torch, {"engine": "timm", "model": timm, "compile": compiled}
+    if _wanted("keras", settings):
+        if keras is None:
+            found["keras.applications"] = f"it has no {row}"
+        else:
+            found["keras.applications"] = engines.HERE, {"engine": "keras.applications", "model": keras}
+    return found
+
+
+def _wanted(engine: str, settings: Settings) -> bool:
+    return settings.engines is None or engine in settings.engines
+
+
+def _onnx(row: str, timm: str | None, settings: Settings) -> pathlib.Path | str:
+    """The peers' file of a row: given, kept, or exported now from timm; or why there is none."""
+    for folder in filter(None, (settings.onnx, settings.cache / "onnx")):
+        for name in filter(None, (row, timm)):
+            if (folder / f"{name}.onnx").is_file():
+                return folder / f"{name}.onnx"
+    if timm is None:
+        return f"there is no {row}.onnx in the folder of --onnx"
+    if settings.torch_python is None or not engines.has(settings.torch_python, "torch", "timm", "onnx"):
+        return f"there is no {row}.onnx: give --onnx DIR, or --torch-python with torch, timm and onnx to have it made"
+    settings.report(f"{row}: export {timm} as ONNX")
+    path = settings.cache / "onnx" / f"{timm}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with Engine("ONNX export", python=settings.torch_python, threads=settings.threads) as exporter:
+            exporter.ask(do="export", model=timm, path=os.fspath(path))
+    except EngineError as error:
+        return str(error)
+    return path
+
+
+def record(storage, handles: list[str], settings: Settings, *, date: str) -> list[tuple[str, dict, bool]]:
+    """Measure published modules through `hub.load` of their addresses, and put each speed beside its record.
+
+    Returns:
+      (handle, measurement, whether a note was added) for each.
+    """
+    from tools.hub import records
+    from tools.hub.server import serve
+
+    done = []
+    with tempfile.TemporaryDirectory(prefix="hubpress-bench-") as cache, serve(storage) as url:
+        for handle in handles:
+            found = records.load(storage, handle)
+            if found is None:
+                raise BenchmarkError(f"{handle} is not published in {storage.url}. Check publisher, name and version.")
+            measurement = speed(f"{url}/{handle}", found, settings, cache=cache)
+            note = records.add_measurement(storage, handle, records.SPEED, measurement, date=date)
+            done.append((handle, measurement, note is not None))
+    return done
+
+
+def speed(address: str, record: dict, settings: Settings, *, cache: str) -> dict:
+    """A published module's measurement, as its note holds it: images a second on float32 images, by batch size."""
+    side, handle = record["row"]["resolution"], record["handle"]
+    open = {"engine": "hub", "module": address, "side": side, "pixel_range": record["row"]["pixel_range"]}
+    settings.report(f"{handle}: load")
+    with Engine(handle, python=engines.HERE, threads=settings.threads, open=open, cache=cache) as engine:
+        for batch in settings.batches:
+            engine.prepare(batch, "float32")
+        turns = measuring.take_turns(
+            {
+                str(batch): functools.partial(engine.run, batch, "float32", seconds=settings.seconds)
+                for batch in settings.batches
+            },
+            turns=settings.turns,
+            report=lambda turn, batch: settings.report(f"{handle}: batch {batch}, turn {turn + 1}"),
+        )
+        versions = engine.versions
+    return {
+        "cpu": measuring.cpu(),
+        "threads": settings.threads,
+        "resolution": side,
+        "images_per_second": {
+            batch: round(measuring.spread(each["images"] / each["seconds"] for each in done)["median"], 2)
+            for batch, done in turns.items()
+        },
+        "versions": versions,
+    }

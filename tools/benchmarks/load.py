@@ -1,0 +1,167 @@
+"""How long a consumer waits before the first answer: import, `hub.load` from the cache, first call, each in a fresh process.
+
+    section = measure(["convnext_tiny_1k_224"], Settings())
+    python tools/benchmarks/load.py PROCESS KIND PATH SIDE          # one measurement, as JSON: what `measure` runs
+
+Beside a module: the same Keras model as `model.export` and `model.save` of Keras 3 write it, and the same architecture as the
+`model.save` of tf_keras writes it, where keras.applications has it. A saved Keras model has no graph: loading it runs its code.
+"""
+
+import pathlib
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[2])
+
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tools.benchmarks import measuring, synthesise
+from tools.benchmarks.engine_process import limit, raw
+from tools.benchmarks.measuring import BenchmarkError, Contestant
+from tools.benchmarks.rows import OURS, PEERS, row_of
+
+URL = "http://127.0.0.1/hub"  # nobody is asked: the cache has it
+CASES = {
+    "import": ("import tensorflow_hub or keras", "s"),
+    "load": ("load from the cache", "s"),
+    "first_call": ("first call, batch 1", "s"),
+    "total": ("all three, in a fresh process", "s"),
+    "graph_bytes": ("saved_model.pb", "kB"),
+    "functions": ("functions in the graph", ""),
+}
+NOTES = (
+    "Every measurement is a process of its own with a warm file cache; hubpress is loaded by its address from tensorflow_hub's "
+    "cache.",
+    "The module holds its preprocessing, a signature for each kind of pixels and its training graph; the peers hold inference on "
+    "normalised images, and the .keras file no graph at all.",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure; `report(text)` tells what is being done."""
+
+    turns: int = 3
+    threads: int = 2
+    cache: pathlib.Path = pathlib.Path(".")
+    report: Callable[[str], None] = lambda text: None
+
+
+def measure(names: Iterable[str], settings: Settings) -> dict:
+    """The report's section: for each row a comparison of each of `CASES`."""
+    from tools import catalog
+
+    sides = {variant.stem: variant.resolution for variant in catalog.load().variants if variant.classes}
+    comparisons = []
+    for row in map(row_of, names):
+        if row not in sides:
+            raise BenchmarkError(f"{row} is no row with a classifier; see tools/publish.py --dry-run")
+        comparisons += _measure_row(row, sides[row], settings)
+    return measuring.section(
+        comparisons,
+        threads=settings.threads,
+        versions=measuring.versions(("tensorflow", "tensorflow-hub", "keras", "tf-keras")),
+        settings={"turns": settings.turns},
+        notes=NOTES,
+    )
+
+
+def _measure_row(row: str, side: int, settings: Settings) -> list[dict]:
+    settings.report(f"{row}: build the module")
+    module = synthesise.module_of(row, settings.cache)
+    with tempfile.TemporaryDirectory(prefix="hubpress-bench-") as folder:
+        address = f"{URL}/{row}/1"
+        pathlib.Path(folder, hashlib.sha1(address.encode()).hexdigest()).symlink_to(module.resolve())
+        found = {OURS: ("hub", address, module)}
+        settings.report(f"{row}: save it as Keras does")
+        saved = synthesise.keras_files_of(row, settings.cache)
+        found["Keras 3, model.export"] = "export", saved / "export", saved / "export"
+        found["Keras 3, model.save"] = "keras", saved / "model.keras", None
+        if PEERS.get(row, (None, None))[1]:
+            saved = synthesise.tf_keras_folder_of(row, settings.cache)
+            found["tf_keras, model.save"] = "export", saved, saved
+        turns = measuring.take_turns(
+            {
+                name: functools.partial(_fresh, settings.threads, kind, os.fspath(path), side, graph, cache=folder)
+                for name, (kind, path, graph) in found.items()
+            },
+            turns=settings.turns,
+            report=lambda turn, name: settings.report(f"{row}: turn {turn + 1}, {name}"),
+        )
+    comparisons = []
+    for key, (case, unit) in CASES.items():
+        contestants = []
+        for name, done in turns.items():
+            values = tuple(each[key] for each in done if each[key] is not None)
+            contestants.append(
+                Contestant(name, values, name == OURS, None if values else "it has no graph: its code builds it again")
+            )
+        comparisons.append(measuring.compare(row, case, unit, "less", contestants))
+    return comparisons
+
+
+def _fresh(threads: int, kind: str, path: str, side: int, graph: pathlib.Path | None, *, cache: str) -> dict:
+    """One measurement in a fresh process; seconds, and what the graph is."""
+    environment = os.environ | {"TFHUB_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, __file__, str(threads), kind, path, str(side), os.fspath(graph or "")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkError(f"{path} does not load: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _process(threads: str, kind: str, path: str, side: str, graph: str) -> dict:
+    limit(int(threads))
+    images = raw(1, int(side), "float32")
+    found, start = {}, time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal start
+        now = time.perf_counter()
+        found[name], start = now - start, now
+
+    if kind == "keras":
+        import keras
+    else:
+        import warnings
+
+        warnings.filterwarnings("ignore", message="pkg_resources")
+        import tensorflow as tf
+        import tensorflow_hub as hub
+    lap("import")
+    if kind == "keras":
+        import builders  # the layers that are ours
+
+        for family in builders.FAMILIES:
+            builders.family_module(family)
+        model = keras.saving.load_model(path, compile=False)
+        lap("load")
+        model(images, training=False).numpy()
+    else:
+        module = hub.load(path)
+        lap("load")
+        call = module if kind == "hub" else getattr(module, "serve", None) or module
+        call(tf.constant(images)).numpy()
+    lap("first_call")
+    found["total"] = sum(found.values())
+    found |= {"graph_bytes": None, "functions": None}
+    if graph:
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        content = pathlib.Path(graph, "saved_model.pb").read_bytes()
+        saved = saved_model_pb2.SavedModel.FromString(content)
+        found["graph_bytes"] = len(content) / 1000
+        found["functions"] = sum(len(each.graph_def.library.function) for each in saved.meta_graphs)
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(_process(*sys.argv[1:])))

@@ -1,0 +1,270 @@
+"""Turns, medians and ratios, the machine they were measured on, and the report that holds them.
+
+    turns = take_turns({"hubpress": measure_ours, "peer": measure_theirs}, turns=5)      # ours, peer, ours, peer, ...
+    comparison = compare("convnext_tiny_1k_224", "batch 8", "images/s", "more", [Contestant("hubpress", turns["hubpress"]), ...])
+    update(pathlib.Path("benchmarks.json"), "inference", section([comparison], packages=("tensorflow",)))
+
+The report, `benchmarks.json`, is
+    {"schema": 1, "kind": "Benchmarks", "sections": {COMMAND: SECTION}}
+and a command replaces its own section only. SECTION is
+    {"date": ISO 8601 in UTC, "machine": {"cpu", "cores", "threads", "memory_bytes", "system"}, "versions": {package: version},
+     "settings": {what was asked for}, "notes": [sentences that a reader needs], "comparisons": [COMPARISON, ...]}
+COMPARISON is ("unit" is empty for a number of things)
+    {"subject", "case", "unit", "better": "more" or "less", "contestants": [CONTESTANT, ...]}, ours first, and CONTESTANT is
+    {"name", "ours": bool, "absent": why it was not measured, or null, "turns": [values in order],
+     "median", "low", "high": quartiles, "ratio": {"median", "low", "high"} or null}
+Ratios are taken turn by turn against the first contestant and say how many times as good as the peer ours is: above 1 is ahead,
+whichever way `better` points. With one turn, or where nothing varies, low and high are the median.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SCHEMA = 1
+BETTER = ("more", "less")
+
+
+class BenchmarkError(RuntimeError):
+    """Nothing could be measured; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One of those who are compared: the values of its turns, or why it is `absent`."""
+
+    name: str
+    turns: tuple[float, ...] = ()
+    ours: bool = False
+    absent: str | None = None
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], Any]],
+    *,
+    turns: int,
+    report: Callable[[int, str], None] = lambda turn, name: None,
+) -> dict[str, list[Any]]:
+    """Call each in order, and all of them again, `turns` times: what drifts meets everybody. Their answers by name."""
+    if turns < 1:
+        raise BenchmarkError(f"{turns} turns measure nothing; give at least 1")
+    answers: dict[str, list[Any]] = {name: [] for name in contestants}
+    for turn in range(turns):
+        for name, measure in contestants.items():
+            report(turn, name)
+            answers[name].append(measure())
+    return answers
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """`median`, and `low` and `high`, the quartiles between the values themselves."""
+    found = sorted(values)
+    if not found or not all(math.isfinite(value) for value in found):
+        raise BenchmarkError(f"{found} have no median; measure again")
+    if len(found) == 1:
+        return dict.fromkeys(("median", "low", "high"), found[0])
+    low, _, high = statistics.quantiles(found, n=4, method="inclusive")
+    return {"median": statistics.median(found), "low": low, "high": high}
+
+
+def compare(subject: str, case: str, unit: str, better: str, contestants: list[Contestant]) -> dict[str, Any]:
+    """A comparison as the report holds it; the first contestant is ours, whom the others' ratios are about."""
+    if better not in BETTER:
+        raise BenchmarkError(f"{better!r} is not how values are better; that is one of {', '.join(BETTER)}")
+    first = contestants[0]
+    if not first.ours or first.absent:
+        raise BenchmarkError(
+            f"{subject}, {case}: the first contestant is {first.name}, and ours must be, and be measured"
+        )
+    described = []
+    for contestant in contestants:
+        values = list(contestant.turns)
+        entry = {"name": contestant.name, "ours": contestant.ours, "absent": contestant.absent, "turns": values}
+        entry |= dict.fromkeys(("median", "low", "high", "ratio"))
+        if contestant.absent is None:
+            entry |= spread(values)
+            if contestant is not first:
+                entry["ratio"] = spread(_ratios(first.turns, values, better))
+        described.append(entry)
+    return {"subject": subject, "case": case, "unit": unit, "better": better, "contestants": described}
+
+
+def _ratios(ours: Iterable[float], theirs: Iterable[float], better: str) -> list[float]:
+    """Turn by turn; where one has fewer turns (what never varies is taken once), its median stands for all."""
+    ours, theirs = list(ours), list(theirs)
+    if len(ours) != len(theirs):
+        ours, theirs = [statistics.median(ours)], [statistics.median(theirs)]
+    pairs = zip(ours, theirs, strict=True) if better == "more" else zip(theirs, ours, strict=True)
+    return [above / below for above, below in pairs]
+
+
+def best_peer(comparison: dict[str, Any]) -> dict[str, Any] | None:
+    """The contestant that is not ours and has the best median; None if no peer was measured."""
+    peers = [each for each in comparison["contestants"] if not each["ours"] and each["median"] is not None]
+    choose = max if comparison["better"] == "more" else min
+    return choose(peers, key=lambda peer: peer["median"], default=None)
+
+
+def label(comparison: dict[str, Any]) -> str:
+    """What was measured, with its unit."""
+    return ", ".join(filter(None, (comparison["case"], comparison["unit"])))
+
+
+def absent(comparisons: list[dict[str, Any]]) -> dict[str, str]:
+    """Who was not measured, and why: by name, with the cases in brackets if it was measured in others."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    measured = set()
+    for comparison in comparisons:
+        for each in comparison["contestants"]:
+            if each["absent"] is None:
+                measured.add(each["name"])
+            else:
+                cases.setdefault((each["name"], each["absent"]), []).append(comparison["case"])
+    return {
+        f"{name} ({', '.join(dict.fromkeys(found))})" if name in measured else name: why
+        for (name, why), found in cases.items()
+    }
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What was measured on; `threads` is what each engine was given."""
+    return {
+        "cpu": cpu(),
+        "cores": os.cpu_count() or 1,
+        "threads": threads,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def cpu() -> str:
+    """The processor as the system names it."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, named), platform.processor() or platform.machine())
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of Python and of those `packages` that are installed here."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def section(
+    comparisons: list[dict[str, Any]],
+    *,
+    threads: int,
+    versions: dict[str, str],
+    settings: dict[str, Any],
+    notes: Iterable[str] = (),
+) -> dict[str, Any]:
+    """What a command puts into the report."""
+    return {
+        "date": now(),
+        "machine": machine(threads),
+        "versions": versions,
+        "settings": settings,
+        "notes": list(notes),
+        "comparisons": comparisons,
+    }
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """The report in a file; an empty one if there is none.
+
+    Raises:
+      BenchmarkError: the file is no report.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"schema": SCHEMA, "kind": "Benchmarks", "sections": {}}
+    except ValueError as error:
+        raise BenchmarkError(f"{path} is no JSON: {error}. Delete it, and measure again.") from error
+    if wrong := problem(found):
+        raise BenchmarkError(f"{path} is no report of measurements: {wrong}. Delete it, and measure again.")
+    return found
+
+
+def update(path: pathlib.Path, command: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Put a command's section into the report at `path`, which is written anew in one step; returns the whole."""
+    report = read(path)
+    report["sections"][command] = found
+    if wrong := problem(report):
+        raise BenchmarkError(f"{command}: {wrong}")
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)
+    return report
+
+
+_SECTION = {"date": str, "machine": dict, "versions": dict, "settings": dict, "notes": list, "comparisons": list}
+_MACHINE = {"cpu": str, "cores": int, "threads": int, "memory_bytes": int, "system": str}
+_COMPARISON = {"subject": str, "case": str, "unit": str, "better": str, "contestants": list}
+
+
+def problem(report: Any) -> str | None:
+    """What breaks the schema, in a few words; None if nothing does."""
+    if not isinstance(report, dict) or report.get("kind") != "Benchmarks" or report.get("schema") != SCHEMA:
+        return f'it does not say "kind": "Benchmarks" and "schema": {SCHEMA}'
+    if not isinstance(report.get("sections"), dict):
+        return "it has no sections"
+    for command, found in report["sections"].items():
+        if wrong := _lacks(found, _SECTION) or _lacks(found["machine"], _MACHINE):
+            return f"sections.{command} {wrong}"
+        for index, comparison in enumerate(found["comparisons"]):
+            wrong = _lacks(comparison, _COMPARISON) or _unequal(comparison)
+            if wrong:
+                return f"sections.{command}.comparisons[{index}] {wrong}"
+    return None
+
+
+def _lacks(value: Any, keys: dict[str, type]) -> str | None:
+    if not isinstance(value, dict):
+        return "is no mapping"
+    wrong = [key for key, kind in keys.items() if not isinstance(value.get(key), kind)]
+    return f"lacks {', '.join(wrong)}, or has it of another type" if wrong else None
+
+
+def _unequal(comparison: dict[str, Any]) -> str | None:
+    if comparison["better"] not in BETTER:
+        return f"has better = {comparison['better']!r}, not one of {', '.join(BETTER)}"
+    if not comparison["contestants"]:
+        return "has no contestants"
+    for index, each in enumerate(comparison["contestants"]):
+        if wrong := _lacks(each, {"name": str, "ours": bool, "turns": list}):
+            return f"has a contestant that {wrong}"
+        first, absent = index == 0, each.get("absent") is not None
+        if first and (not each["ours"] or absent):
+            return "does not begin with ours"
+        if not absent and not (_is_spread(each) and (first or _is_spread(each.get("ratio")))):
+            return f"has no numbers for {each['name']}"
+    return None
+
+
+def _is_spread(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(key), int | float) and math.isfinite(value[key]) and value[key] >= 0
+        for key in ("median", "low", "high")
+    )

@@ -1,0 +1,76 @@
+"""What a benchmark shows while it runs and when it is done: progress, a table for each subject, the files it wrote.
+
+with Progress() as progress:
+    progress.report("convnext_tiny_1k_224: batch 8, turn 3, OpenVINO")
+finish("inference", section, pathlib.Path("benchmarks.json"))
+"""
+
+import pathlib
+from typing import Any
+
+import rich.status
+
+from tools import console
+from tools.benchmarks import measuring
+from tools.pages.benchmarks import number, svg
+
+
+class Progress:
+    """One line with what is being done; silent when standard error is no terminal."""
+
+    def __init__(self):
+        self._status = rich.status.Status("", console=console.ERR) if console.ERR.is_terminal else None
+
+    def __enter__(self) -> "Progress":
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        if self._status:
+            self._status.stop()
+
+    def report(self, text: str) -> None:
+        if self._status:
+            self._status.update(text)
+
+
+def finish(command: str, section: dict[str, Any], out: pathlib.Path) -> None:
+    """Show a command's section, and put it into the report at `out` and the picture beside it."""
+    show(section)
+    report, picture = measuring.update(out, command, section), out.with_suffix(".svg")
+    picture.write_text(svg(report), encoding="utf-8")
+    console.show(f"written to {out}, and as a picture to {picture}")
+
+
+def show(section: dict[str, Any]) -> None:
+    """A table for each subject of a section, then what was not measured and why, and the notes."""
+    subjects = dict.fromkeys(comparison["subject"] for comparison in section["comparisons"])
+    for subject in subjects:
+        comparisons = [each for each in section["comparisons"] if each["subject"] == subject]
+        console.show(f"\n{subject}")
+        columns = ("Case", "", "Median>", "Quartiles>", "Ours is as good>", "Quartiles>")
+        console.show(console.table(*columns, rows=[row for each in comparisons for row in _rows(each)]))
+        for name, why in measuring.absent(comparisons).items():
+            console.show(f"{name}: not measured: {why}")
+    for note in section["notes"]:
+        console.show(note)
+
+
+def _rows(comparison: dict[str, Any]) -> list[tuple[str, ...]]:
+    best, rows = measuring.best_peer(comparison), []
+    for each in comparison["contestants"]:
+        if each["median"] is None:
+            continue
+        ratio = each["ratio"]
+        rows.append(
+            (
+                measuring.label(comparison) if not rows else "",
+                each["name"] + (" (best peer)" if best is each else ""),
+                number(each["median"]),
+                f"{number(each['low'])} to {number(each['high'])}",
+                f"x {number(ratio['median'])}" if ratio else "",
+                f"{number(ratio['low'])} to {number(ratio['high'])}" if ratio else "",
+            )
+        )
+    return rows

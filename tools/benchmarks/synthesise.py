@@ -1,0 +1,116 @@
+"""Networks with random weights, so that speed can be measured without downloading anything: speed does not depend on weights.
+
+    python tools/benchmarks/synthesise.py module convnext_tiny_1k_224 OUT        # the classifier as a SavedModel, OUT/
+    python tools/benchmarks/synthesise.py checkpoint convnext_tiny_1k_224 OUT    # OUT/FILE, in the row's format
+    python tools/benchmarks/synthesise.py keras convnext_tiny_1k_224 OUT         # as Keras saves it: OUT/model.keras, OUT/export/
+    python tools/benchmarks/synthesise.py tf_keras convnext_tiny_1k_224 OUT      # the same architecture, as tf_keras saves it
+
+`module` writes what a build writes: the network, its preprocessing, labels and signatures, by builders/export.py. Run as a
+process of its own by the benchmarks; `module_of` and `checkpoint_of` keep what was made for the same code and row.
+"""
+
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+
+from tools.benchmarks.measuring import BenchmarkError
+
+
+def module_of(row: str, cache: pathlib.Path) -> pathlib.Path:
+    """The folder of a row's classifier with random weights."""
+    return _kept("module", row, cache)
+
+
+def checkpoint_of(row: str, cache: pathlib.Path) -> pathlib.Path:
+    """The file of a row's checkpoint with random weights; its name is not upstream's, which may promise a digest."""
+    return next(_kept("checkpoint", row, cache).iterdir())
+
+
+def keras_files_of(row: str, cache: pathlib.Path) -> pathlib.Path:
+    """The folder with `model.keras` and `export/`: the same Keras model, saved as Keras saves models."""
+    return _kept("keras", row, cache)
+
+
+def tf_keras_folder_of(row: str, cache: pathlib.Path) -> pathlib.Path:
+    """The SavedModel that tf_keras's `model.save` writes of the same architecture, which tf_keras.applications must have."""
+    return _kept("tf_keras", row, cache)
+
+
+def _kept(what: str, row: str, cache: pathlib.Path) -> pathlib.Path:
+    """`cache/WHAT-ROW-DIGEST`, made once; the digest is of the code and the row, and what another digest left is deleted."""
+    digest = hashlib.sha256()
+    for file in sorted([*(ROOT / "builders").glob("*.py"), *(ROOT / "modules").glob("*.toml"), pathlib.Path(__file__)]):
+        digest.update(file.read_bytes())
+    folder = cache / f"{what}-{row}-{digest.hexdigest()[:12]}"
+    if folder.exists():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    for old in cache.glob(f"{what}-{row}-????????????"):
+        shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as scratch:
+        made = pathlib.Path(scratch, "made")
+        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONHASHSEED": "0"}
+        done = subprocess.run(
+            [sys.executable, __file__, what, row, str(made)], env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise BenchmarkError(f"{row}: no {what} could be made: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        made.rename(folder)
+    return folder
+
+
+def main(what: str, row: str, out: str) -> None:
+    if what == "tf_keras":
+        import tf_keras
+
+        from tools.benchmarks.rows import PEERS
+
+        made = getattr(tf_keras.applications, PEERS[row][1])(weights=None, classifier_activation=None)
+        made.save(out, save_format="tf")
+        return
+    import keras
+
+    import builders
+    from builders import export
+    from tools import catalog
+
+    rows = catalog.load()
+    variant = rows.expand([row])[0].variant
+    facts, folder = variant.facts(), pathlib.Path(out)
+    keras.utils.set_random_seed(0)
+    model = builders.create(variant.family, num_classes=variant.classes, **builders.arguments(facts))
+    folder.mkdir(parents=True)
+    if what == "checkpoint":
+        file = folder / ("random.npz" if variant.format == "augreg" else "random.safetensors")
+        builders.write(model, file, variant.format)
+    elif what == "keras":
+        model.save(folder / "model.keras")
+        model.export(folder / "export", verbose=False)
+    else:
+        shared = rows.preprocessing
+        described = {
+            "row": facts,
+            "preprocessing": {
+                "transform": shared["transforms"][variant.transform],
+                "normalization": shared["normalizations"][variant.normalization],
+            },
+        }
+        labels = [f"class {number}" for number in range(variant.classes)]
+        export.save(export.head_model(model, "classifier"), "classifier", described, folder / "module", labels)
+        for file in (folder / "module").iterdir():
+            file.rename(folder / file.name)
+        shutil.rmtree(folder / "module")
+        (folder / "labels.txt").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
