@@ -4,9 +4,11 @@
 
 SPEC holds `module` (what defines it, and what its `assets.extra/module.json` will say: the catalogue's `row`, `preprocessing`,
 `checkpoint`, `versions`), `labels` (names or null), `heads`, `checkpoint_path` (the local file) and `file` (where the row is
-written, for errors). OUT gets a folder for each head and `build.json`; progress goes to standard output, one line a stage.
+written, for errors). OUT gets a folder for each head and `HEAD.json` with what was found out. Progress goes to standard output:
+`stage NAME`, and `built HEAD` when a head is complete, so that it can be checked and packed while the next one is made.
 """
 
+import gc
 import json
 import os
 import sys
@@ -14,48 +16,103 @@ from pathlib import Path
 
 
 def build(spec, out):
-    """Write the SavedModels of `spec` below `out`; returns what was found out, as `build.json` holds it.
+    """Write the SavedModels of `spec` below `out`, and what was found out about each as `HEAD.json`.
 
     Raises ValueError (checkpoints.CheckpointError, weights.RestoreError) before anything is written if the checkpoint does not fit.
     """
     import numpy as np
 
-    import builders
-    from builders import counting, export, layers
+    from builders import counting, export, precision
 
     row, out, where = spec["module"]["row"], Path(out), f"{spec['file']}: {spec['module']['row']['stem']}"
     out.mkdir(parents=True, exist_ok=True)
-    path = spec["checkpoint_path"]
+    images = export.golden_images()
+    normalised = export.normalised_images(images, spec["module"])
+    exact = None
+    if row["precision"] != "float32":
+        stage("compute in float32")
+        exact = answers_in_float32(row, spec["checkpoint_path"], where, spec["heads"], normalised)
+        gc.collect()  # that model's weights are not to lie in memory beside the next one's
     stage("restore")
-    with layers.deferred_weights():
+    model = restored(row, spec["checkpoint_path"], where)
+    parts = {head: export.head_model(model, head) for head in spec["heads"]}
+    answers = answer(model, parts, normalised)
+    for head in parts:
+        if not np.isfinite(answers[export.OUTPUTS[head]]).all():
+            raise ValueError(f"{where}: the {head} answers NaN; its checkpoint leaves weights unset or is damaged")
+    changes = {
+        head: precision.difference(answers[export.OUTPUTS[head]], exact[export.OUTPUTS[head]])
+        for head in parts
+        if exact
+    }
+    for head, change in changes.items():
+        if not change <= precision.LARGEST_CHANGE:
+            raise ValueError(
+                f"{where}: in {row['precision']} the {head} differs from itself in float32 by {change:.2g}, more than "
+                f"{precision.LARGEST_CHANGE}; publish it in float32"
+            )
+    for head, part in parts.items():
+        stage(f"save {head}")
+        labels = spec["labels"] if head == "classifier" else None
+        directory = export.save(part, head, spec["module"], out / head, labels)
+        export.write_golden(directory, images, answers[export.OUTPUTS[head]])
+        signature = export.signature(head, row, part)
+        found = {
+            "parameters": part.count_params(),
+            "trainable_parameters": sum(int(np.prod(v.shape)) for v in part.trainable_variables),
+            "multiply_adds": counting.multiply_adds(part, row["resolution"]),
+            "signature": signature,
+            "precision_change": changes.get(head),
+            # Of the first image: enough to tell one map from another, and the check has to compute one image only.
+            "magnitudes": {each["name"]: float(np.abs(answers[each["name"]][0]).mean()) for each in signature["maps"]},
+        }
+        (out / f"{head}.json").write_text(json.dumps(found))
+        print(f"built {head}", flush=True)
+
+
+def restored(row, path, where):
+    """The Keras model of a row, in the row's precision, with the weights of the checkpoint at `path`; `where` is for errors."""
+    import builders
+    from builders import layers, precision
+
+    with layers.deferred_weights(), precision.using(row["precision"]):
         model = builders.create(row["family"], num_classes=row["classes"], **builders.arguments(row))
     format = builders.restore(model, path, resize=False)  # the row says the size that its figures are for
     if format.split("_")[0] != row["format"]:
         raise ValueError(
             f"{where}: {Path(path).name} is in {format} format, the row says {row['format']}; correct one of them"
         )
-    images = export.golden_images()
-    normalised = export.normalised_images(images, spec["module"])
-    found = {"format": format, "heads": {}}
-    for head in spec["heads"]:
-        stage(f"save {head}")
-        part = export.head_model(model, head)
-        answers = {k: np.asarray(v) for k, v in export.joint_model(part, head)(normalised, training=False).items()}
-        outputs = np.asarray(answers.pop(export.OUTPUTS[head]), np.float32)
-        if not np.isfinite(outputs).all():
-            raise ValueError(f"{where}: the {head} answers NaN; its checkpoint leaves weights unset or is damaged")
-        labels = spec["labels"] if head == "classifier" else None
-        directory = export.save(part, head, spec["module"], out / head, labels)
-        export.write_golden(directory, images, outputs)
-        found["heads"][head] = {
-            "parameters": part.count_params(),
-            "trainable_parameters": sum(int(np.prod(v.shape)) for v in part.trainable_variables),
-            "multiply_adds": counting.multiply_adds(part, row["resolution"]),
-            "signature": export.signature(head, row, part),
-            "magnitudes": {name: float(np.abs(answer).mean()) for name, answer in answers.items()},
-        }
-    (out / "build.json").write_text(json.dumps(found))
-    return found
+    return model
+
+
+def answers_in_float32(row, path, where, heads, images):
+    """`answer` of the same row, were it in float32."""
+    from builders import export
+
+    model = restored(row | {"precision": "float32"}, path, where)
+    return answer(model, {head: export.head_model(model, head) for head in heads}, images)
+
+
+def answer(model, parts, images):
+    """What the heads answer, with the maps of a feature extractor: `{output: float32 array}`, from one pass over the network.
+
+    `images` are normalised. They go through one by one: a model that is called outside a graph keeps every intermediate result.
+    """
+    import keras
+    import numpy as np
+
+    import builders
+    from builders import export
+
+    outputs = {}
+    for head, part in parts.items():
+        outputs |= {export.OUTPUTS[head]: part.output} | (builders.maps(part) if head == "feature_extractor" else {})
+    everything = keras.Model(model.input, outputs)
+    found = {name: [] for name in outputs}
+    for image in images:
+        for name, values in everything(image[None], training=False).items():
+            found[name].append(np.array(values[0], np.float32))
+    return {name: np.stack(values) for name, values in found.items()}
 
 
 def stage(name):
@@ -77,4 +134,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # all is written: taking a million objects of Keras and TensorFlow apart would take seconds

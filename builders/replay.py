@@ -1,8 +1,9 @@
 """Replay the golden input of unpacked modules: one folder a line on standard input, one JSON line of findings for each.
 
-    echo /tmp/module | python -m builders.replay        # {"uint8": 3.1e-07, "float32": 3.1e-07, "signatures": 3.1e-07}
+    echo /tmp/module | python -m builders.replay        # {"precision": "float32", "uint8": 3e-07, "float32": 3e-07, ...}
 
-Findings are the largest differences from the golden output over max(1, its largest magnitude), or `{"error": ...}`. A module
+Findings are the precision that the module says it computes in, and by how it was asked the largest difference from the golden
+output over max(1, its largest magnitude); or `{"error": ...}`. A module
 is a program: replaying one runs it.
 """
 
@@ -13,10 +14,12 @@ from pathlib import Path
 
 
 def replay(directory):
-    """The differences of one SavedModel from the outputs that it carries, by how it was asked."""
+    """The precision of one SavedModel, and its differences from the outputs that it carries, by how it was asked."""
     import numpy as np
     import tensorflow as tf
     import tensorflow_hub as hub
+
+    from builders import precision
 
     extra = Path(directory) / "assets.extra"
     described = json.loads((extra / "module.json").read_text(encoding="utf-8"))
@@ -25,6 +28,9 @@ def replay(directory):
     if not expected.size or not np.isfinite(expected).all():
         raise ValueError("golden.npz holds no finite outputs")
     low, high = described["row"]["pixel_range"]
+    computes_in = described["row"].get("precision", "float32")
+    if computes_in not in precision.TOLERANCES:
+        raise ValueError(f"it says that it computes in {computes_in!r}; known: {', '.join(precision.TOLERANCES)}")
     floats = (images / np.float32(255) * np.float32(high - low) + np.float32(low)).astype(np.float32)
     module = hub.load(str(directory))
     signatures = [
@@ -41,9 +47,10 @@ def replay(directory):
             raise ValueError(f"it answers {list(answer.shape)}, golden.npz holds {list(expected.shape)}")
         if not np.isfinite(answer).all():
             raise ValueError("it answers numbers that are not finite")
-        return float(np.abs(answer - expected).max() / max(1, np.abs(expected).max()))
+        return precision.difference(answer, expected)
 
     return {
+        "precision": computes_in,
         "uint8": difference(module(images)),
         "float32": difference(module(floats)),
         "signatures": max(map(difference, signatures)),

@@ -161,6 +161,7 @@ def restore(model, family, path, *, key: str | None = None, resize: bool = True)
                 misshaped.append(error)
             else:
                 infinite += [key for key in weight.keys if not checkpoints.all_finite(tensors[key])]
+            checkpoint.release()  # or what was looked at would fill the memory beside the model
     if missing or unused or misshaped or infinite:
         lists = {"missing": missing, "unused": unused, "misshaped": misshaped, "not finite": infinite}
         lines = [f"{path} ({format} format) does not fit the model {model.name}:"]

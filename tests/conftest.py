@@ -16,6 +16,31 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
+# What takes longest comes first, so that all test processes end at about the same time: beside the first file, which publishes, one
+# that needs no hub; what builds the same modules comes when they are built. (`--no-loadscope-reorder` keeps this order.)
+LONGEST = (
+    "test_consumer.py",
+    "catalog/test_numbers.py",
+    "test_snippets.py",
+    "hub/test_publishing.py",
+    "hub/test_kills.py",
+    "test_notebooks.py",
+    "tools/test_evaluate.py",
+    "tools/test_bazel.py",
+    "hub/test_faults.py",
+    "builders/test_regnety.py",
+    "builders/test_vit.py",
+    "tools/test_new.py",
+    "pages/test_browser.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Order the files by `LONGEST`; within a file, and behind those, all stays as it is."""
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 def run(*arguments, check=True, **options):
     """Run a script of the repository in a process of its own; on failure its output is in the error."""
     result = subprocess.run(

@@ -1,5 +1,7 @@
 """The published modules as their users meet them: tensorflow_hub, tf_keras and Keras 3 over HTTP from the real server."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -22,15 +24,21 @@ def cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module")
+def load(any_url):
+    """`load(handle)`, what `hub.load` gives for a module's address: once for all tests that leave its weights as they are."""
+    return functools.cache(lambda handle: tensorflow_hub.load(f"{any_url}/{handle}"))
+
+
 def floats(images, module):
     low, high = module.variant.pixel_range
     return (images / 255 * (high - low) + low).astype("float32")
 
 
 @pytest.mark.parametrize("module", CLASSIFIERS, **by_name)
-def test_classifier_by_url(any_url, digits, module):
+def test_classifier_by_url(load, digits, module):
     images, labels = digits
-    loaded = tensorflow_hub.load(f"{any_url}/{module.handle}")
+    loaded = load(module.handle)
     logits = loaded(images).numpy()
     assert logits.shape == (len(images), 10) and logits.dtype == np.float32
     assert (logits.argmax(-1) == labels).mean() >= 0.98
@@ -58,7 +66,7 @@ def test_fine_tune_a_new_head_then_the_whole(any_url, digits, tmp_path, module):
     head.build((None, 8, 8, 3))
     assert len(head.trainable_variables) == 2
     first = head.evaluate(images, labels, verbose=0)[1]
-    head.fit(images, labels, epochs=12, batch_size=64, verbose=0)
+    head.fit(images, labels, epochs=8, batch_size=64, verbose=0)
     assert head.evaluate(images, labels, verbose=0)[1] > max(first, 0.9)
 
     layer = tensorflow_hub.KerasLayer(url, trainable=True, arguments={"drop_path_rate": 0.1})
@@ -67,7 +75,7 @@ def test_fine_tune_a_new_head_then_the_whole(any_url, digits, tmp_path, module):
     whole.build((None, 8, 8, 3))
     assert len(layer.trainable_variables) > 10
     before = [v.numpy() for v in layer.trainable_variables]
-    whole.fit(images, labels, epochs=12, batch_size=32, verbose=0)
+    whole.fit(images, labels, epochs=6, batch_size=32, verbose=0)
     changed = [not np.array_equal(b, v.numpy()) for b, v in zip(before, layer.trainable_variables, strict=True)]
     assert all(changed)
     assert whole.evaluate(images, labels, verbose=0)[1] > 0.95
@@ -78,8 +86,8 @@ def test_fine_tune_a_new_head_then_the_whole(any_url, digits, tmp_path, module):
 
 
 @pytest.mark.parametrize("module", CLASSIFIERS[:1], **by_name)
-def test_drop_path_is_random_in_training_only(any_url, digits, module):
-    loaded = tensorflow_hub.load(f"{any_url}/{module.handle}")
+def test_drop_path_is_random_in_training_only(load, digits, module):
+    loaded = load(module.handle)
     images = digits[0][:16]
     same = loaded(images, training=True).numpy()
     np.testing.assert_allclose(same, loaded(images).numpy(), atol=1e-5)  # the rate is 0 by default
@@ -89,10 +97,10 @@ def test_drop_path_is_random_in_training_only(any_url, digits, module):
 
 
 @pytest.mark.parametrize("module", [*CLASSIFIERS, *EXTRACTORS], **by_name)
-def test_keras_3_through_its_signature(any_url, digits, module):
+def test_keras_3_through_its_signature(any_url, load, digits, module):
     path = tensorflow_hub.resolve(f"{any_url}/{module.handle}")
     layer = keras.layers.TFSMLayer(path, call_endpoint="serving_default")
-    loaded = tensorflow_hub.load(f"{any_url}/{module.handle}")
+    loaded = load(module.handle)
     output = {"classifier": "logits", "feature_extractor": "features"}[module.head]
     images = floats(digits[0][:4], module)
     np.testing.assert_allclose(layer(images)[output], loaded(images), atol=1e-5)
@@ -101,8 +109,8 @@ def test_keras_3_through_its_signature(any_url, digits, module):
 
 
 @pytest.mark.parametrize("module", CLASSIFIERS[:1], **by_name)
-def test_plain_archive_url_and_unversioned_handle(any_url, digits, module):
-    expected = tensorflow_hub.load(f"{any_url}/{module.handle}")(digits[0][:2])
+def test_plain_archive_url_and_unversioned_handle(any_url, load, digits, module):
+    expected = load(module.handle)(digits[0][:2])
     plain = tensorflow_hub.load(f"{any_url}/{module.handle}.tar.gz")
     np.testing.assert_array_equal(plain(digits[0][:2]), expected)
     newest = tensorflow_hub.load(f"{any_url}/{module.handle.rsplit('/', 1)[0]}")
@@ -111,8 +119,8 @@ def test_plain_archive_url_and_unversioned_handle(any_url, digits, module):
 
 @pytest.mark.parametrize("module", CLASSIFIERS, **by_name)
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (5, 700), (32, 32), (480, 640)])
-def test_any_height_width_and_batch(any_url, module, size):
-    loaded = tensorflow_hub.load(f"{any_url}/{module.handle}")
+def test_any_height_width_and_batch(load, module, size):
+    loaded = load(module.handle)
     pixels = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
     batch = loaded(pixels).numpy()
     assert np.isfinite(batch).all()
@@ -129,23 +137,26 @@ def test_any_height_width_and_batch(any_url, module, size):
     ],
     ids=["rank", "channels", "dtype", "empty"],
 )
-def test_wrong_images_are_told_what_is_expected(any_url, images, said):
-    loaded = tensorflow_hub.load(f"{any_url}/{CLASSIFIERS[0].handle}")
+def test_wrong_images_are_told_what_is_expected(load, images, said):
+    loaded = load(CLASSIFIERS[0].handle)
     with pytest.raises((ValueError, TypeError, tf.errors.OpError), match=said):
         loaded(tf.constant(images))
 
 
-def test_golden_in_the_archive_replays(any_url):
+def test_golden_in_the_archive_replays(any_url, load):
     for module in [*CLASSIFIERS, *EXTRACTORS]:
         path = tensorflow_hub.resolve(f"{any_url}/{module.handle}")
         golden = np.load(f"{path}/assets.extra/golden.npz")
-        got = tensorflow_hub.load(path)(golden["images"]).numpy()
+        got = load(module.handle)(golden["images"]).numpy()
         assert np.abs(got - golden["outputs"]).max() <= 1e-4 * max(1, np.abs(golden["outputs"]).max())
 
 
 @pytest.mark.parametrize("module", EXTRACTORS, **by_name)
 def test_maps_of_the_stages(any_url, digits, module):
-    """For dense tasks: float32 maps by stride or block, from uint8 or float32, which gradients flow through in training."""
+    """For dense tasks: float32 maps by stride or block, from uint8 or float32, which gradients flow through in training.
+
+    A module of its own, since training updates batch statistics.
+    """
     loaded = tensorflow_hub.load(f"{any_url}/{module.handle}")
     maps = loaded.stages(digits[0][:2])
     assert len(maps) >= 4 and {m.dtype for m in maps.values()} == {tf.float32}

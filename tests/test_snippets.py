@@ -1,6 +1,7 @@
-"""Every Python snippet of every document and page of a published hub runs as it stands, in a fresh process."""
+"""Every Python snippet of every document and page of a published hub runs as it stands, outside of pytest."""
 
 import html.parser
+import json
 import os
 import re
 import subprocess
@@ -45,6 +46,22 @@ def snippets(hub):
     return found
 
 
+# One process for all, since importing TensorFlow and Keras takes longer than most snippets; each has names of its own.
+RUNNER = """
+import json, sys, traceback
+
+failed = False
+for where, code in json.load(sys.stdin):
+    print("began", where, flush=True)
+    try:
+        exec(compile(code, where, "exec"), {"__name__": "__main__"})
+    except BaseException:
+        failed = True
+        print(f"{where}:", *traceback.format_exc().splitlines()[-20:], sep="\\n", file=sys.stderr)
+sys.exit(failed)
+"""
+
+
 def test_every_snippet_runs(hub, hub_url, tmp_path):
     found = snippets(hub)
     by_page = {}
@@ -52,22 +69,20 @@ def test_every_snippet_runs(hub, hub_url, tmp_path):
         by_page.setdefault(where, []).append(code)
     documents = [path.relative_to(hub) for path in hub.glob("*/*/*.md")]
     assert documents and set(documents) <= set(by_page), "a module's document without a snippet"
+    named = [(f"{where} snippet {n}", code) for where, codes in by_page.items() for n, code in enumerate(codes, 1)]
     environment = os.environ | {"TFHUB_CACHE_DIR": str(tmp_path / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    failures = []
-    for where, codes in by_page.items():
-        # One process for a page, since importing TensorFlow takes longer than all its snippets; each has names of its own.
-        runner = tmp_path / "page.py"
-        runner.write_text(
-            "\n".join(
-                f"exec(compile({code!r}, {f'{where} snippet {n}'!r}, 'exec'), {{}})" for n, code in enumerate(codes, 1)
-            )
-        )
-        result = subprocess.run(
-            [sys.executable, runner], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
-        )
-        if result.returncode:
-            failures.append(f"{where}:\n{result.stderr[-2000:]}")
-    assert not failures, "\n".join(failures)
+    result = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps(named),
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    began = [line.removeprefix("began ") for line in result.stdout.splitlines() if line.startswith("began ")]
+    assert began == [name for name, _ in named], f"the process ended in {began[-1:]}:\n{result.stderr[-4000:]}"
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("word", ["hub.load(", "hub.KerasLayer(", "trainable=True", "TFSMLayer("])

@@ -84,6 +84,14 @@ def results(found, pages: int, hub: str, url: str) -> None:
     show(table("Handle", "State", "Archive>", "Measured top-1>", "sha256", rows=rows))
     for reason in dict.fromkeys(result.reason for result in found if result.reason):
         problems(reason)
+    for result in found:
+        if result.state == "published" and result.is_unvouched:
+            ERR.print(
+                f"[bold yellow]warning[/]: {rich.markup.escape(result.module.handle)}: its checkpoint came from a mirror, and "
+                "its row pins no sha256: nothing says that these are upstream's weights. Compare the digest on its page with "
+                'upstream\'s, and pin it in the row: `sha256 = "..."`',
+                soft_wrap=True,
+            )
     show(f"{pages} pages written to {hub}; handles begin with {url}")
 
 

@@ -43,12 +43,23 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_CACHE,
         help="where downloads and builds are kept (default: %(default)s)",
     )
+    arguments.add_argument(
+        "--prebuilt",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="publish what Bazel made (DIR: bazel-bin/modules), if it is what would be built here; builds nothing",
+    )
     arguments.add_argument("--jobs", type=int, default=1, metavar="N", help="rows built at the same time (default: 1)")
     arguments.add_argument(
         "--mirror-dir",
         type=pathlib.Path,
         metavar="DIR",
         help="also write folders that are ready to upload to Hugging Face and Kaggle (see tools/pages/mirror.py)",
+    )
+    arguments.add_argument(
+        "--unpacked",
+        action="store_true",
+        help="also keep the modules unpacked, for clients that read them where they lie (TFHUB_MODEL_LOAD_FORMAT=UNCOMPRESSED)",
     )
     arguments.add_argument("--dry-run", action="store_true", help="show the plan as a table, and do nothing")
     arguments.add_argument(
@@ -85,6 +96,14 @@ def main(argv=None) -> int:
         arguments.error("--why goes with --yank, and --thorough with --audit")
     if not options.dry_run and not options.names:
         arguments.error("say what to publish: a module, family or collection, or `all`; --dry-run lists them")
+    if options.prebuilt and options.checkpoints:
+        arguments.error(
+            "--prebuilt reads no checkpoints: leave out --checkpoints (Bazel's are named by HUBPRESS_CHECKPOINTS)"
+        )
+    if options.prebuilt and not options.prebuilt.is_dir():
+        arguments.error(
+            f"--prebuilt {options.prebuilt} is no folder: run `bazel build //modules:NAME`, and name bazel-bin/modules"
+        )
     if not options.dry_run and not options.hub:
         arguments.error("say where to publish: --hub DIR or --hub gs://bucket/path")
 
@@ -101,6 +120,7 @@ def main(argv=None) -> int:
         console.plan(modules, options.hub)
         return 0
 
+    from tools.hub import unpacked
     from tools.hub.publishing import Publishing
     from tools.hub.storage import Storage, StorageError
     from tools.pages.site import PageError
@@ -114,10 +134,20 @@ def main(argv=None) -> int:
                 base_url=(options.url or rows.publisher.url).rstrip("/"),
                 cache=options.cache,
                 mirrors=options.checkpoints,
+                prebuilt=options.prebuilt,
                 report=progress.report,
             )
             results = publishing.run(modules, options.jobs)
-            pages = publishing.write_pages() if any(r.state != "failed" for r in results) else 0
+            if options.unpacked:
+                for result in results:
+                    if result.state != "failed":
+                        unpacked.keep(storage, result.module.handle)
+            pages, problem = 0, None
+            if any(result.state != "failed" for result in results):
+                try:
+                    pages = publishing.write_pages()
+                except (StorageError, PageError) as error:  # said below what is published all the same
+                    problem = error
     except (StorageError, PageError) as error:
         console.problems(error)
         return 1
@@ -125,6 +155,9 @@ def main(argv=None) -> int:
         console.problems("interrupted; nothing is half-published, and the same command goes on from here")
         return 130
     console.results(results, pages, storage.url, publishing.base_url)
+    if problem:
+        console.problems(problem)
+        return 1
     if options.mirror_dir and not mirror(publishing, results, options.mirror_dir):
         return 1
     return 1 if any(result.state == "failed" for result in results) else 0
@@ -145,7 +178,7 @@ def yank(options: argparse.Namespace) -> int:
         storage = Storage(options.hub)
         note = records.add_note(storage, handle, action, why, date=now())
         url = (options.url or index_url(storage) or rows.publisher.url).rstrip("/")
-        pages = write_pages(rows, storage, url)
+        pages = write_pages(rows, storage, url, cache=options.cache)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
         return 1

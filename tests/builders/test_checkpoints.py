@@ -17,6 +17,7 @@ import random
 import struct
 import subprocess
 import sys
+import types
 import zipfile
 
 import ml_dtypes
@@ -27,6 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
+from builders import weights
 from builders.checkpoints import CheckpointError, read, sha256, write
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
@@ -1057,6 +1059,62 @@ def test_what_cannot_be_written(tmp_path, name, tensor, words):
     with pytest.raises(CheckpointError, match=words):
         write(tmp_path / name, {"t": tensor})
     assert not any(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+
+def _resident(path):
+    """How many bytes of a file this process has mapped into its memory at this moment."""
+    bytes_, counts = 0, False
+    for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split(maxsplit=1)[0].endswith(":"):
+            counts = line.endswith(f" {path}")
+        elif counts and line.startswith("Rss:"):
+            bytes_ += int(line.split()[1]) * 1024
+    return bytes_
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/smaps").exists(), reason="only Linux tells")
+def test_checking_a_checkpoint_leaves_none_of_it_in_memory(tmp_path):
+    path = tmp_path / "weights.npz"
+    write(path, {f"layer{number}": np.ones((1024, 1024), np.float32) for number in range(4)})
+    checkpoint = read(path)
+    assert _resident(path) < 1 << 20  # read as far as its directory
+    assert sum(float(tensor.sum()) for tensor in checkpoint.tensors.values()) == 4 << 20
+    assert _resident(path) >= 16 << 20
+    checkpoint.check_intact()
+    assert _resident(path) < 1 << 20
+    checkpoint.check_finite()
+    assert _resident(path) < 1 << 20
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/smaps").exists(), reason="only Linux tells")
+def test_restoring_holds_the_file_one_tensor_at_a_time(tmp_path):
+    # Sixteen layers of 1 MiB. What restore asks of a model: layers by name, whose variables have a shape and can be assigned.
+    path, count, one = tmp_path / "weights.safetensors", 16, 1 << 20
+    write(path, {f"layers.{number}.weight": np.full((512, 512), number, np.float32) for number in range(count)})
+    family = types.SimpleNamespace(
+        WEIGHTS=weights.table("ours kind timm\nlayer{s} linear layers.{s}"),
+        FORMATS={"timm": weights.Format("timm")},
+        TOP=(),
+    )
+    resident, assigned = [], []
+
+    def assign(value):
+        resident.append(_resident(path))
+        assigned.append(float(value[0, 0]))
+
+    def layer(number):
+        variable = types.SimpleNamespace(name="kernel", shape=(512, 512), assign=assign)
+        return types.SimpleNamespace(name=f"layer{number}", variables=[variable])
+
+    model = types.SimpleNamespace(name="model", layers=[layer(number) for number in range(count)])
+    assert weights.restore(model, family, path) == "timm"
+    assert assigned == list(range(count))
+    # The system maps some pages around those that are asked for.
+    assert one <= max(resident) < 4 * one, resident
+    assert _resident(path) < one
 
 
 def test_sha256():

@@ -147,7 +147,9 @@ def test_attention_against_keras():
 
 def all_tokens(model, x):
     """What the last block gives for every token, layer by layer: the model itself goes on with the class token alone."""
-    layer = {name: model.get_layer(f"blocks.1.{name}") for name in ("norm1", "attention", "norm2", "mlp.fc1", "mlp.fc2")}
+    layer = {
+        name: model.get_layer(f"blocks.1.{name}") for name in ("norm1", "attention", "norm2", "mlp.fc1", "mlp.fc2")
+    }
     x = keras.Model(model.input, model.get_layer("blocks.0.add2").output)(x)
     x = x + layer["attention"](layer["norm1"](x))
     return x + layer["mlp.fc2"](layer["mlp.fc1"](layer["norm2"](x)))
@@ -174,9 +176,8 @@ def test_the_map_without_the_top(model):
     np.testing.assert_allclose(np.reshape(backbone(x), (2, 16, 24)), tokens, atol=1e-6)
     last = keras.Model(model.input, builders.maps(model)["block_1"])
     np.testing.assert_allclose(np.reshape(last(x), (2, 16, 24)), tokens, atol=1e-6)
-    with pytest.raises(AssertionError):  # it is another map than the block's before
-        first = keras.Model(model.input, builders.maps(model)["block_0"])
-        np.testing.assert_allclose(np.reshape(first(x), (2, 16, 24)), tokens, atol=1e-6)
+    first = keras.Model(model.input, builders.maps(model)["block_0"])
+    assert np.abs(np.reshape(first(x), (2, 16, 24)) - tokens).max() > 1e-3  # another map than the block's before
 
 
 # As a Keras model
@@ -532,7 +533,9 @@ def test_multiply_adds(stem):
     row = next(v for v in rows() if v.stem == stem).facts()
     hidden, mlp = row["architecture"]["hidden"], row["architecture"]["mlp"]
     patches = 14**2 if stem == "vit_s16" else 7**2
-    left_out = patches * (2 * (patches + 1) * hidden + hidden * hidden + 2 * hidden * mlp)  # in the last block, by us alone
+    left_out = patches * (
+        2 * (patches + 1) * hidden + hidden * hidden + 2 * hidden * mlp
+    )  # in the last block, by us alone
     giga = (counting.count_row(row).multiply_adds + left_out) / 1e9
     assert giga == pytest.approx(right, rel=0.015)
     assert (giga == pytest.approx(printed, rel=0.015)) == (printed == right)

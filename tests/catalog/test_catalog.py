@@ -96,6 +96,7 @@ BAD = [
     ("modules/convnext.toml", "classes = 21841", "classes = true", ["is not a whole number"]),
     ("modules/preprocessing.toml", "size = 235", "size = 100", ["modules/preprocessing.toml", "timm_nano_224"]),
     ("modules/publisher.toml", 'name = "hubpress"', 'name = "Hub Press"', ["lower-case letters, digits and hyphens"]),
+    ("modules/publisher.toml", 'name = "hubpress"', 'name = "hubpress"\nnotebooks = "https://github.com/a/b"', ["is no address on Colab", "colab.research.google.com/github/OWNER"]),
     ("collections/convnext.toml", 'columns = ["reported_top1"', 'columns = ["reported_top_1"', ["did you mean `reported_top1`?"]),
     ("collections/convnext.toml", "[select]", "[selects]", ["unknown key `selects`"]),
     ("collections/convnext.toml", '"21k_1k"]', '"22k"]', ["'22k', which no row has"]),

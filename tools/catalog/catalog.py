@@ -16,6 +16,8 @@ from tools.catalog.fields import Problems, Table, read_toml, suggest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADS = ("classifier", "feature_extractor")
+# What a network may compute in, and what its name says of that; the first is meant where a row says nothing.
+PRECISIONS = {"float32": "", "bfloat16": "_bf16"}
 FAMILY_FILES_EXCLUDED = {"publisher.toml", "preprocessing.toml"}
 COLUMNS = {
     "reported_top1": "Reported top-1 (%)",
@@ -25,19 +27,22 @@ COLUMNS = {
     "resolution": "Resolution",
     "download": "Download",
 }
+COLAB = "https://colab.research.google.com/"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
 _PUBLISHER = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Who publishes. `url` is the base of the handles, without a slash at the end."""
+    """Who publishes. `url` is the base of the handles, without a slash at the end; `notebooks` is where Colab finds the folder
+    `notebooks/`, or None if nowhere."""
 
     name: str
     title: str
     description: str
     about: str
     url: str
+    notebooks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Variant:
     `top1` and `top5` are per cent and `gflops` is 10^9 multiply-adds, as `numbers` (a URL) printed them; None where the source
     has no figure. `pixel_range` is what float32 pixels span; `mean` and `std` apply to pixels scaled to [0, 1].
     `checkpoint` is a URL, or a path inside the repository. `evaluation` is an `.npz` of labelled images, or None; `changes`
-    says what a later version corrects. `classes` is None for a checkpoint without a head.
+    says what a later version corrects. `classes` is None for a checkpoint without a head. `precision` is what the network computes
+    in (a key of `PRECISIONS`); its variables, inputs and outputs are float32 all the same.
     """
 
     file: str
@@ -67,6 +73,7 @@ class Variant:
     transform: str
     normalization: str
     pixel_range: tuple[float, float]
+    precision: str
     checkpoint: str
     format: str
     sha256: str | None
@@ -118,6 +125,7 @@ class Collection:
 
     def selects(self, facts: dict[str, Any]) -> bool:
         """Whether a row's facts (or a record's `row`) satisfy every condition."""
+        facts = {"precision": "float32", **facts}  # records from before there was another precision do not say
         return all(facts.get(key) in values for key, values in self.select.items())
 
 
@@ -211,12 +219,20 @@ def _publisher(root: Path, problems: Problems) -> Publisher:
     file = "modules/publisher.toml"
     table = Table(read_toml(root / file, file, problems), file, "", problems)
     values = {key: table.take(key, str) for key in ("name", "title", "description", "about", "url")}
+    values["notebooks"] = table.take("notebooks", str, None)
     table.finish()
     if values["name"] and not _PUBLISHER.fullmatch(values["name"]):
         table.complain(
             f"`name = {values['name']!r}` is no publisher's name", "use lower-case letters, digits and hyphens"
         )
-    values["url"] = (values["url"] or "").rstrip("/")
+    if values["notebooks"] is not None and not values["notebooks"].startswith(COLAB):
+        table.complain(
+            f"`notebooks = {values['notebooks']!r}` is no address on Colab",
+            f"write {COLAB}github/OWNER/REPOSITORY/blob/BRANCH/notebooks",
+        )
+    for key in ("url", "notebooks"):
+        values[key] = values[key] and values[key].rstrip("/")
+    values["url"] = values["url"] or ""
     return Publisher(**values)
 
 
@@ -283,6 +299,7 @@ def _variant(
         "top1": table.take("top1", float, None),
         "top5": table.take("top5", float, None),
         "fine_tunable": table.take("fine_tunable", bool, True),
+        "precision": table.take("precision", str, "float32", choices=PRECISIONS),
     }
     heads = table.take("heads", list, list(HEADS), of=str, choices=HEADS)
     table.finish()
@@ -291,7 +308,7 @@ def _variant(
             "names no `source`, and no source of this file has `default = true`",
             "add `source = ...`: " + suggest("", sources),
         )
-    if None in (size, data_key, resolution, source, stem, checkpoint, heads):
+    if None in (size, data_key, resolution, source, stem, checkpoint, heads, own["precision"]):
         return None
     if data[data_key] is None or sources[source] is None or shared is None:
         return None
@@ -323,12 +340,12 @@ def _variant(
             f"has a classifier, but data.{data_key} has no `classes`",
             f'add `classes = ...` to data.{data_key}, or `heads = ["feature_extractor"]` to the row of a checkpoint without a head',
         )
-    names = {}
+    names, parts = {}, {"size": size, "data": data_key, "resolution": resolution, "precision": own["precision"]}
     for head in heads:
         if not patterns[head]:
             table.complain(f"the file has no pattern for a {head}", f'add `{head} = "{{stem}}..."` at the top')
             continue
-        names[head] = compose(stem, patterns[head], size=size, data=data_key, resolution=resolution)
+        names[head] = compose(stem, patterns[head], **parts)
         if not _NAME.fullmatch(names[head]):
             table.complain(f"{names[head]!r} is no module name", "use lower-case letters, digits, `_`, `.`, `-`")
     url = sources[source]["url"] + checkpoint
@@ -339,7 +356,7 @@ def _variant(
     fields = {k: v for k, v in sources[source].items() if k not in ("url", "transforms", "text")}
     return Variant(
         file=table.file,
-        stem=compose(stem, "{stem}", size=size, data=data_key, resolution=resolution),
+        stem=compose(stem, "{stem}", **parts),
         size=size,
         data=data_key,
         resolution=resolution,
@@ -357,13 +374,15 @@ def _variant(
     )
 
 
-def compose(stem: str, pattern: str, **parts: Any) -> str:
+def compose(stem: str, pattern: str, *, precision: str = "float32", **parts: Any) -> str:
     """The one place where a module's name is spelled: `pattern` over the row's parts and its `stem`.
 
     >>> compose("convnext_{size}_{data}_{resolution}", "{stem}_fe", size="tiny", data="1k", resolution=224)
     'convnext_tiny_1k_224_fe'
+    >>> compose("vit_{size}", "{stem}_fe", size="s16", precision="bfloat16")
+    'vit_s16_bf16_fe'
     """
-    return pattern.format(stem=stem.format(**parts), **parts)
+    return pattern.format(stem=stem.format(**parts) + PRECISIONS[precision], **parts)
 
 
 def _data(values: dict, file: str, row: str, tags, root: Path, problems: Problems) -> dict | None:
@@ -448,7 +467,7 @@ def _collection(path: Path, root: Path, variants: list[Variant], problems: Probl
     table.finish()
     if texts["name"] and not _NAME.fullmatch(texts["name"]):
         table.complain(f"{texts['name']!r} is no collection name", "use lower-case letters, digits, `_`, `.`, `-`")
-    keys = ("family", "size", "data", "resolution", "licence", "stem")
+    keys = ("family", "size", "data", "resolution", "licence", "stem", "precision")
     for key, values in select.items():
         if key not in keys:
             table.complain(f"select has the unknown key `{key}`", suggest(key, keys))

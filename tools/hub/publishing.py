@@ -15,23 +15,20 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tools.catalog import vocabularies
+from tools.catalog import targets
 from tools.catalog.catalog import HEADS, Catalog, Module, Variant
-from tools.hub import archive, records
-from tools.hub.download import fetch
+from tools.hub import making, records
+from tools.hub.download import fetch, vouches
 from tools.hub.storage import AlreadyThere, NotThere, Storage
 
 PACKAGES = ("tensorflow", "keras", "tensorflow-hub", "numpy")
@@ -47,10 +44,19 @@ DEFINING = (
     "transform",
     "normalization",
     "pixel_range",
+    "precision",
     "format",
     "licence",
     "fine_tunable",
 )
+
+
+# What goes wrong with one module and leaves the others alone; anything else is a fault of this program.
+FAILURES = (RuntimeError, ValueError, OSError)
+
+# A download is refused beyond this: no upstream file has more than a model's weights with their average and the optimizer's two
+# moments (16 bytes for each parameter) and some room; LARGEST_BYTES where a row reports no parameters.
+PARAMETER_BYTES, ROOM_BYTES, LARGEST_BYTES = 16, 256 << 20, 16 << 30
 
 
 class PublishError(RuntimeError):
@@ -66,9 +72,19 @@ class Result:
     reason: str = ""
     record: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_unvouched(self) -> bool:
+        """Whether nothing but a mirror vouches for the weights: no digest in the row, none in the name of the file."""
+        variant, came_from = self.module.variant, self.record.get("checkpoint", {})
+        return bool(came_from.get("mirror")) and not variant.sha256 and not vouches(variant.checkpoint)
+
 
 def nothing(*_arguments) -> None:
     """No progress."""
+
+
+def _failed(module: Module, error: Exception) -> Result:
+    return Result(module, "failed", str(error) or type(error).__name__)
 
 
 @dataclass
@@ -76,8 +92,8 @@ class Publishing:
     """One run against one hub.
 
     `cache` is the folder that keeps downloaded checkpoints and finished builds, `mirrors` a folder or URL with upstream files by
-    name, `base_url` what handles begin with. `report(variant, stage, done, total)` is called from the threads that do the work;
-    bytes are None between transfers.
+    name, `base_url` what handles begin with, `prebuilt` a folder of archives that Bazel made: then nothing is built here.
+    `report(variant, stage, done, total)` is called from the threads that do the work; bytes are None between transfers.
     """
 
     catalog: Catalog
@@ -85,6 +101,7 @@ class Publishing:
     base_url: str
     cache: Path
     mirrors: str | None = None
+    prebuilt: Path | None = None
     report: Callable[..., None] = nothing
     _known: dict[str, Any] = field(default_factory=dict)  # records that were read, by path: they never change
 
@@ -103,30 +120,43 @@ class Publishing:
         variant = modules[0].variant
         try:
             return self._publish_row(variant, modules)
-        except Exception as error:
-            if not isinstance(error, RuntimeError | ValueError | OSError):
-                raise
-            reason = str(error) or type(error).__name__
-            return [Result(module, "failed", reason) for module in modules]
+        except FAILURES as error:
+            return [_failed(module, error) for module in modules]
         finally:
             self.report(variant, "done", None, None)
 
     def _publish_row(self, variant: Variant, modules: list[Module]) -> list[Result]:
-        self.report(variant, "fetch", None, None)
-        path = self._checkpoint(variant)
-        self.report(variant, "hash", None, None)
-        spec = self._specification(variant, path)
+        if self.prebuilt:
+            kept, spec = self._prebuilt(variant)
+        else:
+            self.report(variant, "fetch", None, None)
+            path = self._checkpoint(variant)
+            self.report(variant, "hash", None, None)
+            spec = self._specification(variant, path)
+            kept = self._builds / spec["build"]["key"]
         published = {module.handle: self._record(module.handle) for module in modules}
         if all(record and record["build"]["key"] == spec["build"]["key"] for record in published.values()):
             return [Result(module, "unchanged", record=published[module.handle]) for module in modules]
-        made = self._made(variant, spec)
+        made = self._prebuilt_made(variant, spec, kept) if self.prebuilt else self._made(variant, spec)
         results = []
         for module in modules:
             built, checked, packed = (made[key][module.head] for key in ("built", "checked", "packed"))
             record = records.assemble(module, spec, built, checked, packed, now())
-            file = self._builds / spec["build"]["key"] / f"{module.head}.tar.gz"
-            results.append(self._commit(module, file, packed, record, published[module.handle]))
+            file = kept / f"{module.head}.tar.gz"
+            try:
+                results.append(self._commit(module, file, packed, record, published[module.handle]))
+            except FAILURES as error:  # the row's other module is none the worse
+                results.append(_failed(module, error))
         return results
+
+    def specification(self, variant: Variant) -> dict[str, Any]:
+        """What decides a row's bytes, as `make` takes it: for those who build elsewhere (tools/hub/action.py)."""
+        return self._specification(variant, self._checkpoint(variant))
+
+    def make(self, spec: dict[str, Any]) -> Path:
+        """Build what a specification says; the folder with `made.json` and an archive for each head, `<head>.tar.gz`."""
+        self._made(None, spec)
+        return self._builds / spec["build"]["key"]
 
     def _record(self, handle: str) -> dict[str, Any] | None:
         record = records.load(self.storage, handle)
@@ -137,6 +167,35 @@ class Publishing:
     @property
     def _builds(self) -> Path:
         return self.cache / "builds"
+
+    def _prebuilt(self, variant: Variant) -> tuple[Path, dict[str, Any]]:
+        """The folder where Bazel put a row's archives, and the specification that they ought to be made from.
+
+        A checkpoint from elsewhere need not be here: its size and digest are those that Bazel noted beside the archives.
+        """
+        target = targets.name(variant, self.catalog)
+        folder = self.prebuilt / target
+        if not folder.is_dir():
+            raise PublishError(f"{variant.stem} is not in {self.prebuilt}; make it: `bazel build //modules:{target}`")
+        if "://" not in variant.checkpoint:
+            return folder, self._specification(variant, self._checkpoint(variant))
+        noted = folder / "checkpoint.json"
+        return folder, self._specification(variant, noted, _noted(noted))
+
+    def _prebuilt_made(self, variant: Variant, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """What was found out about archives that Bazel made, if they are what this run would make."""
+        self.report(variant, "check the prebuilt archives", None, None)
+        made, again = _noted(folder / "made.json"), f"run `bazel build //modules:{folder.name}` again"
+        if made.get("key") != spec["build"]["key"]:
+            raise PublishError(
+                f"{folder} was made from another row, checkpoint, code or versions than are here; {again}, from this checkout "
+                "and with this environment"
+            )
+        for head in spec["heads"]:
+            file = folder / f"{head}.tar.gz"
+            if not file.exists() or sha256(file) != made["packed"][head]["sha256"]:
+                raise PublishError(f"{file} is not the archive that made.json beside it describes; {again}")
+        return made
 
     def _made(self, variant: Variant, spec: dict[str, Any]) -> dict[str, Any]:
         """The checked archives of a row, `<cache>/builds/<key>/<head>.tar.gz`, and what was found out: kept, or made now.
@@ -154,43 +213,12 @@ class Publishing:
             pass
         self._builds.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=self._builds) as folder:
-            made = self._make(variant, spec, Path(folder))
+            made = making.make(spec, Path(folder), root=self.catalog.root, report=partial(self.report, variant))
             try:
                 (Path(folder) / "kept").rename(kept)
             except OSError:  # another process made the same meanwhile
                 if not (kept / "made.json").exists():
                     raise
-        return made
-
-    def _make(self, variant: Variant, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
-        """Build, check and pack all heads of a row below `folder`; the archives and `made.json` end up in `folder/kept`."""
-        out, specification, kept = folder / "out", folder / "spec.json", folder / "kept"
-        specification.write_text(json.dumps(spec))
-        self._process(variant, "builders.build", specification, out)
-        self._process(variant, "builders.check", specification, out)
-        made = {
-            "built": json.loads((out / "build.json").read_text())["heads"],
-            "checked": json.loads((out / "check.json").read_text()),
-            "packed": {},
-        }
-        kept.mkdir()
-        for head in spec["heads"]:
-            stage = f"pack {head}"
-            packed = archive.pack(
-                out / head,
-                kept / f"{head}.tar.gz",
-                lambda done, total, stage=stage: self.report(variant, stage, done, total),
-            )
-            shutil.rmtree(out / head)
-            made["packed"][head] = {
-                "bytes": packed.size,
-                "unpacked_bytes": packed.unpacked_size,
-                "sha256": packed.sha256,
-                "content_sha256": packed.content_sha256,
-                "md5": packed.md5,
-                "members": sum(not member.is_folder for member in packed.members),
-            }
-        (kept / "made.json").write_text(json.dumps(made))
         return made
 
     def _commit(
@@ -258,13 +286,18 @@ class Publishing:
             mirrors=self.mirrors,
             sha256=variant.sha256,
             progress=lambda done, total: self.report(variant, "fetch", done, total),
+            limit_bytes=variant.parameters * PARAMETER_BYTES + ROOM_BYTES if variant.parameters else LARGEST_BYTES,
         )
 
-    def _specification(self, variant: Variant, path: Path) -> dict[str, Any]:
-        """What the build and check processes are told; everything that decides the bytes is in its `build.key`."""
+    def _specification(self, variant: Variant, path: Path, found: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What the build and check processes are told; everything that decides the bytes is in its `build.key`.
+
+        `found` has the checkpoint's `bytes` and `sha256` where the file itself is not here.
+        """
         facts = variant.facts()
         shared = self.catalog.preprocessing
-        digest = sha256(path)
+        found = found or {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        digest = found["sha256"]
         if variant.sha256 and digest != variant.sha256:
             raise PublishError(
                 f"{variant.file}: {variant.stem}: {path} has sha256 {digest}, the row pins {variant.sha256}; get the right file"
@@ -279,7 +312,7 @@ class Publishing:
                 "url": variant.checkpoint,
                 "file": variant.checkpoint.rsplit("/", 1)[1],
                 "format": variant.format,
-                "bytes": path.stat().st_size,
+                "bytes": found["bytes"],
                 "sha256": digest,
             },
             "versions": self.versions,
@@ -297,6 +330,8 @@ class Publishing:
         }
         if evaluation:
             spec["evaluation"] = {"path": str(evaluation)}
+        if "://" in variant.checkpoint and (self.mirrors or self.prebuilt) and found.get("origin") != "upstream":
+            spec["mirror"] = True  # for the record: where a file came from does not decide the bytes
         return spec
 
     def _labels(self, variant: Variant) -> list[str] | None:
@@ -318,80 +353,18 @@ class Publishing:
         files = sorted((self.catalog.root / "builders").glob("*.py"))
         return _digest("".join(f"{file.name}\0{_digest(file.read_text(encoding='utf-8'))}\n" for file in files))
 
-    def _process(self, variant: Variant, module: str, specification: Path, out: Path) -> None:
-        """Run a stage of the build in a process of its own; its progress lines are reported, its errors raised."""
-        environment = os.environ | {
-            "PYTHONHASHSEED": "0",
-            "PYTHONPATH": str(self.catalog.root),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "CUDA_VISIBLE_DEVICES": "-1",  # the golden outputs are a CPU's
-        }
-        log = specification.with_name(f"{module}.log")
-        with log.open("w+", encoding="utf-8", errors="replace") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, str(specification), str(out)],
-                cwd=self.catalog.root,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-            try:
-                for line in process.stdout:
-                    if line.startswith("stage "):
-                        self.report(variant, line[len("stage ") :].strip(), None, None)
-                code = process.wait()
-            finally:
-                process.kill()
-            if code:
-                errors.seek(0)
-                raise PublishError(_reason(module, code, errors.read()))
-
     def write_pages(self) -> int:
         """`write_pages` for this run's hub."""
-        return write_pages(self.catalog, self.storage, self.base_url, self._known)
+        return write_pages(self.catalog, self.storage, self.base_url, self._known, cache=self.cache)
 
 
-def write_pages(catalog: Catalog, storage: Storage, base_url: str, known: dict[str, Any] | None = None) -> int:
-    """Derive pages and index from the hub's records and notes, again if others add some meanwhile; how many were written.
+def write_pages(
+    catalog: Catalog, storage: Storage, base_url: str, known: dict[str, Any] | None = None, *, cache: Path | None = None
+) -> int:
+    """Derive pages and index from the hub's records and notes (see `tools.hub.pages`); how many were written."""
+    from tools.hub import pages
 
-    `known` are records that were read already, by path.
-    """
-    from tools.pages import site
-
-    tags = vocabularies.load(catalog.root / "modules/tags")
-    known = {} if known is None else known
-    written, seen = 0, None
-    while (hub := records.survey(storage, known)) and (hub.records, hub.yanked) != seen:
-        pages = site.build(
-            hub.records,
-            publisher=catalog.publisher,
-            collections=catalog.collections,
-            base_url=base_url,
-            tags=tags,
-            yanked=hub.yanked,
-        )
-        # What lists the others comes last, so that no link is dead meanwhile.
-        for wave in (False, True):
-            chosen = [page for path, page in pages.items() if _lists(path) == wave]
-            written += _store(storage, chosen, hub.listing)
-        seen = (hub.records, hub.yanked)
-    return written
-
-
-def _lists(path: str) -> bool:
-    """Whether a page is an index of others: the hub's own files, and the search."""
-    return "/" not in path or path.startswith("search/")
-
-
-def _store(storage: Storage, pages: list, listing: dict[str, Any]) -> int:
-    """Write the pages that are not there as they are, several at a time where each takes a round trip; how many were written."""
-
-    def store(page) -> bool:
-        return storage.replace(page.path, page.data, content_type=page.content_type, known=listing.get(page.path))
-
-    with ThreadPoolExecutor(1 if storage.is_local else records.REMOTE_READERS) as pool:
-        return sum(pool.map(store, pages))
+    return pages.write_pages(catalog, storage, base_url, known, cache=cache)
 
 
 def now() -> str:
@@ -411,16 +384,11 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _reason(module: str, code: int, log: str) -> str:
-    """What a failed stage said: its own message, or the end of a traceback."""
-    if code < 0:
-        killed = " (out of memory?)" if code == -9 else ""
-        return f"{module} was killed by signal {-code}{killed}; run the same command again"
-    chatter = re.compile(
-        r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following"
-    )
-    lines = [line for line in log.splitlines() if not chatter.match(line)]
-    start = max((i for i, line in enumerate(lines) if line.startswith("Traceback")), default=None)
-    if start is not None:
-        return f"{module} failed:\n" + "\n".join(lines[start:][-6:])
-    return "\n".join(lines) or f"{module} failed with exit status {code}"
+def _noted(file: Path) -> dict[str, Any]:
+    """A JSON file that Bazel made beside archives."""
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        raise PublishError(
+            f"{file} is missing or damaged; run `bazel build //modules:{file.parent.name}` again"
+        ) from None

@@ -1,0 +1,218 @@
+"""From a specification to checked archives: two processes with TensorFlow, and packing beside them.
+
+    made = make(spec, folder, root=catalog.root, report=lambda stage, done, total: print(stage))
+
+`builders.build` writes a SavedModel for each head. As soon as one is complete, `builders.check` uses it the way a consumer does,
+and this process hashes and compresses it, while the next one is still being built: much of each runs on one processor. An archive
+counts when everything has succeeded, and not before.
+"""
+
+import collections
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tools.hub import archive
+
+Report = Callable[[str, int | None, int | None], None]
+
+
+class MakeError(RuntimeError):
+    """A module cannot be made from its row and its checkpoint, or does not do what its page would say."""
+
+
+def make(spec: dict[str, Any], folder: Path, *, root: Path, report: Report) -> dict[str, Any]:
+    """Build, check and pack all heads of a specification below `folder`; the archives and `made.json` end up in `folder/kept`.
+
+    `root` is the repository; `report(stage, done, total)` is called from several threads, with bytes while a head is packed.
+    Returns what `made.json` holds. Raises MakeError with what the build or the check said.
+    """
+    out, specification, kept = folder / "out", folder / "spec.json", folder / "kept"
+    specification.write_text(json.dumps(spec))
+    kept.mkdir()
+    now = _Now(report)
+    stopped = threading.Event()
+    uses = collections.Counter()  # of a head's SavedModel: it is checked, and it is packed
+    lock = threading.Lock()
+    failures: list[Exception] = []
+
+    def pack(head: str) -> archive.Archive:
+        def progress(done: int, total: int | None) -> None:
+            if stopped.is_set():
+                raise MakeError("packing was given up: the build or the check failed")
+            now.update(f"pack {head}", f"pack {head}", done, total)
+
+        try:
+            packed = archive.pack(out / head, kept / f"{head}.tar.gz", progress)
+        except Exception as error:
+            give_up(error)
+            raise
+        finally:
+            now.update(f"pack {head}", None)
+        used(head)
+        return packed
+
+    def used(head: str) -> None:
+        with lock:
+            uses[head] += 1
+            is_done = uses[head] == 2
+        if is_done:  # bytes that were deleted before they reached the disk cost nothing
+            shutil.rmtree(out / head)
+
+    build = _Process("builders.build", specification, out, root, now)
+    check = _Process("builders.check", specification, out, root, now)
+
+    def give_up(error: Exception) -> None:
+        failures.append(error)  # before anything ends because of it
+        build.kill()
+        check.kill()
+
+    def run_check() -> None:
+        try:
+            check.run({"checked": used})
+        except MakeError as error:
+            give_up(error)
+            raise
+
+    with ThreadPoolExecutor(1 + len(spec["heads"])) as pool:
+        packing, checking = {}, []
+
+        def built(head: str) -> None:
+            packing[head] = pool.submit(pack, head)
+            if not checking:
+                check.start()
+                checking.append(pool.submit(run_check))
+            check.tell(head)
+
+        try:
+            build.start()
+            build.run({"built": built})
+            check.end()
+            checking[0].result()
+            archives = {head: packing[head].result() for head in spec["heads"]}
+        except MakeError:
+            raise failures[0] if failures else sys.exception() from None
+        finally:
+            stopped.set()
+            build.kill()
+            check.kill()
+    made = {
+        "key": spec["build"]["key"],
+        "built": {head: json.loads((out / f"{head}.json").read_text()) for head in spec["heads"]},
+        "checked": json.loads((out / "check.json").read_text()),
+        "packed": {head: _described(packed) for head, packed in archives.items()},
+    }
+    (kept / "made.json").write_text(json.dumps(made))
+    return made
+
+
+def _described(packed: archive.Archive) -> dict[str, Any]:
+    return {
+        "bytes": packed.size,
+        "unpacked_bytes": packed.unpacked_size,
+        "sha256": packed.sha256,
+        "content_sha256": packed.content_sha256,
+        "md5": packed.md5,
+        "members": sum(not member.is_folder for member in packed.members),
+    }
+
+
+class _Now:
+    """What is being done at this moment, by whom: reported as one line."""
+
+    def __init__(self, report: Report):
+        self._report, self._lock, self._stages = report, threading.Lock(), {}
+
+    def update(self, who: str, stage: str | None, done: int | None = None, total: int | None = None) -> None:
+        with self._lock:
+            if stage is None:
+                self._stages.pop(who, None)
+            else:
+                self._stages[who] = stage
+            if self._stages:
+                self._report(", ".join(self._stages.values()), done, total)
+
+
+class _Process:
+    """One of the two processes: it is told heads by standard input, and tells stages and heads by standard output."""
+
+    def __init__(self, module: str, specification: Path, out: Path, root: Path, now: _Now):
+        self._module, self._now, self._root = module, now, root
+        self._command = [sys.executable, "-m", module, str(specification), str(out)]
+        self._log = specification.with_name(f"{module}.log")
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        environment = os.environ | {
+            "PYTHONHASHSEED": "0",
+            "PYTHONPATH": str(self._root),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",  # the golden outputs are a CPU's
+        }
+        with self._log.open("w", encoding="utf-8") as errors:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._root,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def run(self, events: dict[str, Callable[[str], None]]) -> None:
+        """Until it ends: report its stages, and call `events[word](head)` for its other lines, `word head`."""
+        try:
+            for line in self._process.stdout:
+                word, _, rest = line.strip().partition(" ")
+                if word == "stage":
+                    self._now.update(self._module, rest)
+                elif word in events:
+                    events[word](rest)
+            code = self._process.wait()
+        finally:
+            self._now.update(self._module, None)
+            self.kill()
+            self._process.stdout.close()
+        if code:
+            raise MakeError(_reason(self._module, code, self._log.read_text(encoding="utf-8", errors="replace")))
+
+    def tell(self, head: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it ended: `run` says why
+            self._process.stdin.write(f"{head}\n")
+            self._process.stdin.flush()
+
+    def end(self) -> None:
+        """No head is to follow."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self.end()
+
+
+def _reason(module: str, code: int, log: str) -> str:
+    """What a failed process said: its own message, or the end of a traceback."""
+    if code < 0:
+        killed = " (out of memory?)" if code == -9 else ""
+        return f"{module} was killed by signal {-code}{killed}; run the same command again"
+    chatter = re.compile(
+        r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following"
+    )
+    lines = [line for line in log.splitlines() if not chatter.match(line)]
+    start = max((i for i, line in enumerate(lines) if line.startswith("Traceback")), default=None)
+    if start is not None:
+        return f"{module} failed:\n" + "\n".join(lines[start:][-6:])
+    return "\n".join(lines) or f"{module} failed with exit status {code}"
