@@ -13,11 +13,11 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # Keras's names
 
 # The largest difference of an answer from the golden one over max(1, largest magnitude) that another processor, or the fused
 # kernels of a graph, may cause. bfloat16 has 8 significant bits: one rounding moves a number by up to 2^-9 of itself, and a kernel
-# that does two operations rounds once where two kernels round twice. Measured over every family, from digits to full depth:
-# up to 0.016 between kernel by kernel and fused.
-TOLERANCES = {"float32": 1e-4, "bfloat16": 2**-5}
+# that does two operations rounds once where two kernels round twice. Measured over every family, from digits to full depth: up to
+# 0.012 between operation by operation and a fused graph, 0.020 between oneDNN's kernels and Eigen's; three times that is allowed.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 2**-4}
 
-# The largest difference, by the same measure, of a network in bfloat16 from itself in float32.
+# The largest difference, by the same measure, of a network in bfloat16 from itself in float32 (measured: up to 0.027).
 LARGEST_CHANGE = 2**-3
 
 

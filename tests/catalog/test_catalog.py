@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tools import catalog
+from tools.catalog import scaffolding
 from tools.catalog.catalog import ROOT, compose
 
 CATALOG = catalog.load()
@@ -51,6 +52,38 @@ def test_seed_defect_no_module_is_missing_from_its_collection():
 
 def test_names_are_composed_in_one_place():
     assert compose("a_{size}", "{stem}_fe", size="s", data="d", resolution=1) == "a_s_fe"
+    assert compose("a_{size}", "{stem}_fe", size="s", precision="float32") == "a_s_fe"
+    assert compose("a_{size}", "{stem}_fe", size="s", precision="bfloat16") == "a_s_bf16_fe"
+
+
+def test_precision_is_a_column(copied):
+    """Float32 where nothing is said; another one makes a module of its own, beside that of the same row in float32."""
+    written = scaffolding.variant(
+        "vit",
+        {"size": "s16", "data": "21k_1k", "resolution": 224, "precision": "bfloat16", "checkpoint": "x.npz"},
+        copied,
+    )
+    assert written == ["modules/vit.toml"]
+    found = catalog.load(copied)
+    rows = {v.stem: v for v in found.variants}
+    assert rows["vit_s16_bf16"].names == {
+        "classifier": "vit_s16_bf16_classification",
+        "feature_extractor": "vit_s16_bf16_fe",
+    }
+    assert rows["vit_s16_bf16"].precision == rows["vit_s16_bf16"].facts()["precision"] == "bfloat16"
+    assert {v.precision for stem, v in rows.items() if not stem.endswith("_bf16")} == {"float32"}
+    assert rows["vit_s16"].names["feature_extractor"] == "vit_s16_fe"
+    members = [m.variant.stem for m in found.expand(["vision_transformer"])]
+    assert members.count("vit_s16_bf16") == members.count("vit_s16") == 2
+
+
+def test_a_collection_may_choose_a_precision():
+    """And records from before there was a choice are float32."""
+    quickstart = next(c for c in CATALOG.collections if c.name == "quickstart")
+    facts = next(v for v in CATALOG.variants if v.stem == "convnext_digits").facts()
+    assert quickstart.selects(facts)
+    assert quickstart.selects({key: value for key, value in facts.items() if key != "precision"})
+    assert not quickstart.selects(facts | {"precision": "bfloat16"})
 
 
 @pytest.mark.parametrize(
@@ -92,6 +125,9 @@ BAD = [
     ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "convnext_384"', ["makes 384x384 images, not 224x224"]),
     ("modules/convnext.toml", 'checkpoint = "convnext_digits.safetensors"', 'checkpoint = "gone.safetensors"', ["modules/quickstart/gone.safetensors does not exist"]),
     ("modules/convnext.toml", 'labels = "digits"', 'labels = "imagenet_1k"', ["has 1000 labels, not 10"]),
+    ("modules/convnext.toml", 'precision = "bfloat16"', 'precision = "bf16"', ["modules/convnext.toml: variant 30 (digits digits 32)", "`precision` has the unknown value 'bf16'", "did you mean `bfloat16`?"]),
+    ("modules/convnext.toml", 'precision = "bfloat16"', 'precision = "int8"', ["'int8'", "known: bfloat16, float32"]),
+    ("modules/convnext.toml", ', precision = "bfloat16"', "", ["convnext_digits/1 is published by", "digits digits 32, too"]),
     ("modules/convnext.toml", 'family = "convnext"', 'family = "convnext', ["modules/convnext.toml: is not valid TOML"]),
     ("modules/convnext.toml", "classes = 21841", "classes = true", ["is not a whole number"]),
     ("modules/preprocessing.toml", "size = 235", "size = 100", ["modules/preprocessing.toml", "timm_nano_224"]),

@@ -349,9 +349,10 @@ class Publishing:
 
     @cached_property
     def sources(self) -> str:
-        """The digest of the code that makes a module from its row."""
-        files = sorted((self.catalog.root / "builders").glob("*.py"))
-        return _digest("".join(f"{file.name}\0{_digest(file.read_text(encoding='utf-8'))}\n" for file in files))
+        """The digest of the code that makes a module's archive from its row."""
+        files = [*sorted((self.catalog.root / "builders").glob("*.py")), self.catalog.root / "tools/hub/archive.py"]
+        parts = [f"{file.name}\0{_digest(file.read_text(encoding='utf-8'))}\n" for file in files]
+        return _digest("".join([*parts, f"isal {importlib.metadata.version('isal')}"]))
 
     def write_pages(self) -> int:
         """`write_pages` for this run's hub."""

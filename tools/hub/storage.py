@@ -12,6 +12,7 @@ import base64
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import io
 import os
@@ -93,6 +94,7 @@ def content_type(path: str) -> str:
     return "application/octet-stream"
 
 
+@functools.lru_cache(maxsize=4096)  # a server and a survey ask of the same paths again and again
 def checked(path: str) -> str:
     """Returns `path` when it is a plain path below a hub, and raises StorageError otherwise.
 
