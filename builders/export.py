@@ -15,12 +15,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
+from tensorflow.python.saved_model import save_context  # private, and pinned by the lock
 
 import builders
 from builders.layers import override_drop_path
 from builders.preprocessing import Transform, preprocess
 
 OUTPUTS = {"classifier": "logits", "feature_extractor": "features"}
+OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=True)  # of grouped convolutions
 # Attributes that only say what TensorFlow finds out again, or tell the tracing of more Python.
 NEEDLESS = ("_output_shapes", "debug_name", "_has_manual_control_dependencies")
 
@@ -62,8 +64,7 @@ def save(model, head, described, directory, labels=None):
         "serving_default": _signature(forward, tf.float32, OUTPUTS[head]),
         "serving_uint8": _signature(forward, tf.uint8, OUTPUTS[head]),
     }
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)  # of grouped convolutions
-    tf.saved_model.save(root, str(directory), signatures, options)
+    tf.saved_model.save(root, str(directory), signatures, OPTIONS)
     _slim(directory)
     extra = directory / "assets.extra"
     extra.mkdir(exist_ok=True)
@@ -153,10 +154,11 @@ def _call(forward):
         return forward(images, training, drop_path_rate)
 
     rate = tf.TensorSpec([], tf.float32, name="drop_path_rate")
-    for dtype in (tf.float32, tf.uint8):
-        for training in (False, True):
-            images = tf.TensorSpec([None, None, None, 3], dtype, name="images")
-            __call__.get_concrete_function(images, training=training, drop_path_rate=rate)
+    with save_context.save_context(OPTIONS):  # what is traced outside of it, saving would trace again
+        for dtype in (tf.float32, tf.uint8):
+            for training in (False, True):
+                images = tf.TensorSpec([None, None, None, 3], dtype, name="images")
+                __call__.get_concrete_function(images, training=training, drop_path_rate=rate)
     return __call__
 
 
@@ -274,16 +276,20 @@ def _shorten_names(function):
 
     Returns {old name: new name}.
     """
-    names = {}
+    names, captures = {}, False
     for index, argument in enumerate(function.signature.input_arg):
         names[argument.name] = argument.name
         if argument.type == tf.resource.as_datatype_enum:  # a captured variable: nobody passes it by name
             names[argument.name] = argument.name = f"v{index}"
+            captures = True
             function.arg_attr[index].attr.pop("_user_specified_name", None)
     taken = set(names.values())
     counts = collections.Counter()
     for node in function.node_def:
-        leaf = re.sub("[^a-z]", "", node.name.rsplit("/", 1)[-1].lower())[:4] or "n"
+        leaf = re.sub(r"_?\d+$", "", node.name.rsplit("/", 1)[-1])
+        if captures:  # the network, and how it is saved: elsewhere errors name the node that found something wrong
+            leaf = re.sub("[^a-z]", "", leaf.lower())[:4]
+        leaf = leaf or "n"
         while (name := f"{leaf}{counts[leaf] or ''}") in taken:
             counts[leaf] += 1
         taken.add(name)

@@ -66,7 +66,7 @@ def test_fine_tune_a_new_head_then_the_whole(any_url, digits, tmp_path, module):
     head.build((None, 8, 8, 3))
     assert len(head.trainable_variables) == 2
     first = head.evaluate(images, labels, verbose=0)[1]
-    head.fit(images, labels, epochs=8, batch_size=64, verbose=0)
+    head.fit(images, labels, epochs=12, batch_size=64, verbose=0)
     assert head.evaluate(images, labels, verbose=0)[1] > max(first, 0.9)
 
     layer = tensorflow_hub.KerasLayer(url, trainable=True, arguments={"drop_path_rate": 0.1})
@@ -78,7 +78,7 @@ def test_fine_tune_a_new_head_then_the_whole(any_url, digits, tmp_path, module):
     whole.evaluate(images, labels, verbose=0)
     assert len(layer.trainable_variables) > 10
     before = [v.numpy() for v in layer.trainable_variables]
-    whole.fit(images, labels, epochs=6, batch_size=32, verbose=0)
+    whole.fit(images, labels, epochs=12, batch_size=32, verbose=0)
     changed = [not np.array_equal(b, v.numpy()) for b, v in zip(before, layer.trainable_variables, strict=True)]
     assert all(changed)
     assert whole.evaluate(images, labels, verbose=0)[1] > 0.95

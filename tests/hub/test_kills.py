@@ -124,7 +124,7 @@ def check(held, whole=None) -> set[str]:
 
 def chosen(operations: int, first: int, steps: tuple[int, int]) -> list[int]:
     """Of the first operations, in which archives and records are made, more than of the pages', and one when all is there."""
-    some = [*range(1, first + 1, steps[0]), *range(first + 1, operations, steps[1]), operations - 2]
+    some = [*range(1, first + 1, steps[0]), *range(first + 1, operations, steps[1]), operations - 2, operations]
     return list(range(1, operations + 1)) if ALL else some
 
 

@@ -195,7 +195,7 @@ def test_search_by_words_facets_and_keyboard_alone(visit, hub):
     page.wait_for_selector("#search:not([hidden])")
     assert 0 < shown.count() < before
     page.click("#search button[type=reset]")
-    page.wait_for_function("!location.search")
+    page.wait_for_url(lambda url: "?" not in url)
     page.fill("input[name=parameters]", "10")
     small = shown.count()
     page.fill("input[name=accuracy]", "77")
@@ -270,7 +270,7 @@ def test_a_collection_sorts_filters_and_keeps_both_in_the_address(visit, hub):
     again.select_option("select[name=head]", "feature_extractor")
     assert again.locator("#classifiers").is_hidden() and again.locator("#feature-extractors").is_visible()
     again.click("#filters button[type=reset]")
-    again.wait_for_function("document.querySelector('#shown').textContent.match(/^(\\d+) of \\1 /)")
+    playwright.expect(again.locator("#shown")).to_have_text(re.compile(r"^(\d+) of \1 "))
     assert sorted(names(again)) == sorted(everything)
 
 
@@ -288,7 +288,7 @@ def test_points_and_rows_lead_to_each_other(visit, hub):
 def test_copy_buttons_copy_what_they_stand_at(visit, hub, target):
     page = visit(hub + MODULE, permissions=["clipboard-read", "clipboard-write"])
     page.click(f"button[data-copy={target}]")
-    page.wait_for_function("document.querySelector('#announcement').textContent === 'Copied'")
+    playwright.expect(page.locator("#announcement")).to_have_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == page.text_content(f"#{target}").rstrip() and len(copied) > 30
 
