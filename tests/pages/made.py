@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tools import catalog
 from tools.catalog import vocabularies
-from tools.hub import archive, records
+from tools.hub import archive, making, records
 from tools.pages import site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,15 +172,7 @@ def saved_model(folder, module, *, signatures=None, labels=True, inside=None):
 
 def pack(folder, file):
     """Pack a SavedModel; returns what publishing keeps of it."""
-    packed = archive.pack(folder, file)
-    return {
-        "bytes": packed.size,
-        "unpacked_bytes": packed.unpacked_size,
-        "sha256": packed.sha256,
-        "content_sha256": packed.content_sha256,
-        "md5": packed.md5,
-        "members": sum(not member.is_folder for member in packed.members),
-    }
+    return making.described(archive.pack(folder, file))
 
 
 def publish(folder, modules):

@@ -109,13 +109,14 @@ def make(spec: dict[str, Any], folder: Path, *, root: Path, report: Report) -> d
         "key": spec["build"]["key"],
         "built": {head: json.loads((out / f"{head}.json").read_text()) for head in spec["heads"]},
         "checked": json.loads((out / "check.json").read_text()),
-        "packed": {head: _described(packed) for head, packed in archives.items()},
+        "packed": {head: described(packed) for head, packed in archives.items()},
     }
     (kept / "made.json").write_text(json.dumps(made))
     return made
 
 
-def _described(packed: archive.Archive) -> dict[str, Any]:
+def described(packed: archive.Archive) -> dict[str, Any]:
+    """What is noted of a packed archive, as its record states it."""
     return {
         "bytes": packed.size,
         "unpacked_bytes": packed.unpacked_size,
