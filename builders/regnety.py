@@ -146,7 +146,7 @@ class NormalisedConvolution(keras.layers.Layer):
 
     `size // 2` zeros on all four sides, also at stride 2, where TensorFlow's "same" would pad below and right only. Training takes
     the batch's mean and variance and moves the running ones by 1 - `momentum` (the variance as the unbiased estimate, as PyTorch
-    does); inference, and a frozen layer (`trainable = False`), takes the running ones: one operation for TensorFlow.
+    does); inference, and a frozen layer (`trainable = False`), folds the running ones into kernel and bias.
     Variables: kernel `[size, size, inputs / groups, filters]`, gamma, beta, moving_mean, moving_variance `[filters]`, all float32.
     """
 
@@ -181,13 +181,12 @@ class NormalisedConvolution(keras.layers.Layer):
         self.moving_variance = statistic("moving_variance", "ones", False)
 
     def call(self, inputs, training=False):
-        training = bool(training) and self.trainable
         gamma, beta, mean, variance = (
             tf.convert_to_tensor(v) for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
         kernel = tf.convert_to_tensor(self.kernel)
-        if not training:
-            # The normalisation goes into kernel and bias: a kernel of 1/50 of the work instead of four passes over the map.
+        if not (training and self.trainable):
+            # The normalisation goes into kernel and bias: one pass over the kernel, none over the map.
             scale = gamma * tf.math.rsqrt(variance + self.epsilon)
             outputs = self.convolve(inputs, kernel * tf.cast(scale, kernel.dtype))
             bias = tf.cast(beta - mean * scale, outputs.dtype)
@@ -202,12 +201,11 @@ class NormalisedConvolution(keras.layers.Layer):
             mean=mean,
             variance=variance,
             epsilon=self.epsilon,
-            exponential_avg_factor=1 - self.momentum if training else 1.0,
-            is_training=training,
+            exponential_avg_factor=1 - self.momentum,
+            is_training=True,
         )
-        if training:
-            self.moving_mean.assign(mean)
-            self.moving_variance.assign(variance)
+        self.moving_mean.assign(mean)
+        self.moving_variance.assign(variance)
         return activate(outputs, self.activation)
 
     def convolve(self, inputs, kernel):
