@@ -3,7 +3,7 @@
     make bench                                                                # a default set, in a few minutes
     python tools/benchmark.py inference convnext_tiny vit_s16 --torch-python ~/torch/bin/python
     python tools/benchmark.py inference --record --hub ./hub                  # speeds of published modules, beside their records
-    python tools/benchmark.py load|publish|validate|render|serve|startup|all
+    python tools/benchmark.py train|load|publish|validate|render|serve|startup|all
     python tools/benchmark.py all --out hub/benchmarks.json            # tools/render.py --hub hub then shows it at /benchmarks/
 
 What is measured is the same work, turn by turn (ours, peer, ours, peer, ...), so that a busy machine slows everybody. Tables
@@ -30,6 +30,10 @@ Peers that need PyTorch run in an environment of their own, because PyTorch and 
     python tools/benchmark.py inference --torch-python ~/torch/bin/python
 ONNX Runtime and OpenVINO run where they are installed, here or there, on DIR/ROW.onnx, or DIR/TIMM_NAME.onnx (--onnx DIR): logits
 from normalised images [batch, 3, height, width], any batch. With --torch-python a missing file is exported from timm and kept.
+"""
+
+TRAIN = """Images a second in training on the CPU: logits, cross-entropy, gradients of every trainable variable and plain gradient
+descent, step after step; a module through hub.load, beside timm (eager and torch.compile) and keras.applications.
 """
 
 
@@ -63,27 +67,32 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
-    from tools.benchmarks.rows import ENGINES, PEERS
+    from tools.benchmarks.rows import ENGINES, PEERS, TRAINERS
 
     rows = ", ".join(f"{row} ({timm})" if row != timm else row for row, (timm, _) in PEERS.items())
     inference = command("inference", "images a second beside other engines", INFERENCE.format(rows=rows))
     inference.add_argument("names", nargs="*", metavar="ROW", help="rows; with --record handles, or names of modules")
-    inference.add_argument("--batch", default="1,8", help="batch sizes (default: %(default)s)")
+    train = command("train", "images a second in training, beside timm and keras.applications", TRAIN)
+    train.add_argument("names", nargs="*", metavar="ROW", help="rows with a classifier")
+    for each, batches, seconds, engines in ((inference, "1,8", 1.0, ENGINES), (train, "8", 2.0, TRAINERS)):
+        each.add_argument("--batch", default=batches, help="batch sizes (default: %(default)s)")
+        each.add_argument(
+            "--seconds", type=float, default=seconds, help="length of a turn (default: %(default)s; one call at least)"
+        )
+        each.add_argument(
+            "--cpu-seconds",
+            action="store_true",
+            help="also images per second of CPU time, for a machine with other work",
+        )
+        each.add_argument("--engines", help=f"only these peers, of {','.join(engines)} (default: all)")
+        each.add_argument(
+            "--module",
+            action="append",
+            default=[],
+            metavar="NAME=DIR",
+            help="also a SavedModel of ours (one row only); hubpress=DIR takes the place of the one that is built",
+        )
     inference.add_argument("--pixels", default="float32,uint8", help="kinds of images for ours (default: %(default)s)")
-    inference.add_argument(
-        "--seconds", type=float, default=1.0, help="length of a turn (default: %(default)s; one call at least)"
-    )
-    inference.add_argument(
-        "--cpu-seconds", action="store_true", help="also images per second of CPU time, for a machine with other work"
-    )
-    inference.add_argument("--engines", help=f"only these peers, of {','.join(ENGINES)} (default: all)")
-    inference.add_argument(
-        "--module",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="also a SavedModel of ours (one row only); hubpress=DIR takes the place of the one that is built",
-    )
     inference.add_argument("--record", action="store_true", help="measure published modules of --hub, and add notes")
     inference.add_argument("--hub", metavar="DIR|URL", help="for --record: the hub")
     inference.add_argument("--url", help="for --record: the hub's public address (default: that of its pages)")
@@ -109,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     everything = command("all", "all of these with a default set, one after the other")
     for each in (inference, everything):
         each.add_argument("--onnx", type=pathlib.Path, metavar="DIR", help="ONNX files of the peers")
+    for each in (inference, train, everything):
         each.add_argument("--torch-python", metavar="PATH", help="the python of an environment with torch and timm")
     return arguments
 
@@ -135,18 +145,20 @@ def main(argv=None) -> int:
 
 
 def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Measure inference; with --record, speeds of published modules."""
+    """Measure inference, or steps of training; with --record, speeds of published modules."""
     from tools.benchmarks import inference, reporting, rows
 
     modules = dict(each.partition("=")[::2] for each in options.module)
     if not all(modules.values()) or (modules and len(options.names) != 1):
         arguments.error("--module is NAME=DIR, and goes with one ROW")
-    if options.record != bool(options.hub):
+    training = options.command == "train"
+    if not training and options.record != bool(options.hub):
         arguments.error("--record and --hub go together")
     wanted = options.engines.split(",") if options.engines is not None else None
-    if unknown := set(filter(None, wanted or ())) - set(rows.ENGINES):
-        arguments.error(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(rows.ENGINES)}")
-    pixels = tuple(options.pixels.split(","))
+    known = rows.TRAINERS if training else rows.ENGINES
+    if unknown := set(filter(None, wanted or ())) - set(known):
+        arguments.error(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    pixels = ("float32",) if training else tuple(options.pixels.split(","))
     if not set(pixels) <= set(inference.PIXELS):
         arguments.error(f"--pixels is one of {', '.join(inference.PIXELS)}, or both")
     try:
@@ -162,18 +174,19 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
             seconds=options.seconds,
             threads=options.threads,
             pixels=pixels,
-            onnx=options.onnx,
+            onnx=None if training else options.onnx,
             torch_python=options.torch_python,
             modules={name: pathlib.Path(folder) for name, folder in modules.items()},
             cpu_seconds=options.cpu_seconds,
+            training=training,
             engines=tuple(wanted) if wanted is not None else None,
             cache=options.cache,
             report=progress.report,
         )
-        if options.record:
+        if not training and options.record:
             return record(options, settings)
-        section = inference.measure(options.names or rows.DEFAULTS["inference"], settings)
-    reporting.finish("inference", section, options.out)
+        section = inference.measure(options.names or rows.DEFAULTS[options.command], settings)
+    reporting.finish(options.command, section, options.out)
     return 0
 
 
@@ -282,12 +295,12 @@ def startup(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> 
 def everything(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Run every command with a default set; one that fails leaves the others alone. The quick ones come first."""
     shared = ["--threads", options.threads, "--out", options.out, "--cache", options.cache]
-    peers = [["--onnx", options.onnx], ["--torch-python", options.torch_python]]
-    given = [word for pair in peers if pair[1] for word in pair]
+    torch = ["--torch-python", options.torch_python] if options.torch_python else []
+    given = {"inference": [*torch, *(["--onnx", options.onnx] if options.onnx else [])], "train": torch}
     status = 0
-    for name in ("startup", "validate", "render", "serve", "inference", "load", "publish"):
-        turns = options.turns or {"load": 2}.get(name)
-        words = [name, *shared, *(["--turns", turns] if turns else []), *(given if name == "inference" else [])]
+    for name in ("startup", "validate", "render", "serve", "inference", "train", "load", "publish"):
+        turns = options.turns or {"load": 2, "train": 3}.get(name)
+        words = [name, *shared, *(["--turns", turns] if turns else []), *given.get(name, ())]
         status = max(status, main([str(word) for word in words]))
     return status
 
@@ -295,6 +308,7 @@ def everything(arguments: argparse.ArgumentParser, options: argparse.Namespace) 
 COMMANDS = {
     "all": everything,
     "inference": inference,
+    "train": inference,
     "load": load,
     "publish": publish,
     "validate": documents,

@@ -283,6 +283,7 @@ def test_a_report_without_peers_has_no_picture():
         (["inference", "--batch", "0"], "like 1,8"),
         (["inference", "--pixels", "float16"], "float32, uint8"),
         (["inference", "--engines", "abacus"], "no engine abacus"),
+        (["train", "--engines", "openvino"], "no engine openvino"),
         (["inference", "--module", "hubpress=x"], "goes with one ROW"),
         (["inference", "vit_s16", "--module", "x"], "NAME=DIR"),
         (["inference", "--record"], "--record and --hub"),
@@ -360,6 +361,43 @@ def test_inference_of_a_module_beside_one_that_is_the_same(hub, tmp_path, capsys
         assert all(contestant["absent"] for contestant in each["contestants"][2:])
     assert found["versions"]["tensorflow"] and found["settings"]["batches"] == [1, 3]
     assert xml.etree.ElementTree.parse(out.with_suffix(".svg")) and "written to" in capsys.readouterr().out
+
+
+def test_training_of_a_module(hub, tmp_path):
+    folder, out = tmp_path / "module", tmp_path / "b.json"
+    archive.unpack(hub / f"{HANDLE}.tar.gz", folder)
+    arguments = [
+        "convnext_digits",
+        "--module",
+        f"hubpress={folder}",
+        "--turns",
+        "2",
+        "--seconds",
+        "0.01",
+        "--batch",
+        "4",
+    ]
+    assert benchmark.main(["train", *arguments, "--out", str(out), "--cache", str(tmp_path)]) == 0
+    found = json.loads(out.read_text())["sections"]["train"]
+    (case,) = found["comparisons"]
+    assert (case["case"], case["unit"]) == ("batch 4, a step", "images/s")
+    names = ["hubpress", "timm, eager", "timm, torch.compile", "keras.applications"]  # and no engine that only answers
+    assert [each["name"] for each in case["contestants"]] == names
+    assert len(case["contestants"][0]["turns"]) == 2 and case["contestants"][0]["median"] > 0
+    assert any("gradient descent" in note for note in found["notes"])
+
+
+def test_a_step_of_training_trains(hub, tmp_path):
+    archive.unpack(hub / f"{HANDLE}.tar.gz", tmp_path / "module")
+    code = "import json, sys; from tools.benchmarks.engine_process import HubModule, limit\n"
+    code += "limit(2); engine = HubModule(2, {'module': sys.argv[1], 'side': 32})\n"
+    code += "before = [variable.numpy() for variable in engine._module.trainable_variables]\n"
+    code += "step = engine.prepare_training(8); losses = [float(step()) for _ in range(30)]\n"
+    code += "moved = [bool((a != b).any()) for a, b in zip(before, (v.numpy() for v in engine._module.trainable_variables))]\n"
+    code += "print(json.dumps([losses, moved]))"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "module"], cwd=ROOT, capture_output=True, text=True)
+    losses, moved = json.loads(done.stdout.splitlines()[-1])
+    assert losses[-1] < 0.9 * losses[0] and all(moved) and len(moved) > 20
 
 
 def test_record_puts_speeds_beside_the_records_and_on_the_pages(hub, tmp_path, capsys):

@@ -7,7 +7,8 @@ that a Python with PyTorch need run: it imports numpy and the engine, nothing of
     {"do": "open", "engine": ENGINE, ...}                               {"versions": {...}, ...}
     {"do": "prepare", "batch": 8, "pixels": "float32"}                  {"seconds": of the first call, "answer": [shape]}
     {"do": "run", "batch": 8, "pixels": "float32", "seconds": 1.0}      {"images": n, "seconds": s, "cpu_seconds": c}
-and one that fails gets {"error": what it said}.
+and one that fails gets {"error": what it said}. With "training": true in both, what is prepared and run is a step of training:
+logits, cross-entropy, gradients of every trainable variable, and plain gradient descent.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import sys
 import time
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LEARNING_RATE = 1e-3
 
 
 def main() -> int:
@@ -37,10 +39,10 @@ def main() -> int:
                 export(request["model"], request["path"])
                 reply = {}
             else:
-                key = request["batch"], request["pixels"]
+                key = request["batch"], request["pixels"], request.get("training", False)
                 if request["do"] == "prepare":
                     start = time.perf_counter()
-                    calls[key] = engine.prepare(*key)
+                    calls[key] = engine.prepare_training(request["batch"]) if key[2] else engine.prepare(*key[:2])
                     answer = calls[key]()
                     reply = {"seconds": time.perf_counter() - start, "answer": list(answer.shape)}
                     calls[key]()
@@ -103,6 +105,13 @@ def normalised(batch: int, side: int):
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
+def classes_of(batch: int):
+    """The classes of the images, `[batch]` int64; any will do."""
+    import numpy as np
+
+    return np.arange(batch, dtype=np.int64) % 10
+
+
 class HubModule:
     """A SavedModel through `hub.load`, from a folder or an address; its preprocessing is part of what is measured."""
 
@@ -118,6 +127,10 @@ class HubModule:
         images = raw(batch, self._request["side"], pixels, self._request.get("pixel_range", (0.0, 1.0)))
         return lambda: self._module(self._tf.constant(images)).numpy()
 
+    def prepare_training(self, batch: int):
+        images = raw(batch, self._request["side"], "float32", self._request.get("pixel_range", (0.0, 1.0)))
+        return _training_step(self._tf, self._module, images, batch)
+
 
 class KerasApplications:
     """The same architecture of keras.applications with random weights, as one graph; where it has preprocessing, that is inside."""
@@ -127,13 +140,16 @@ class KerasApplications:
         import keras
 
         self._side = request["side"]
-        model = getattr(keras.applications, request["model"])(weights=None, classifier_activation=None)
+        self._model = model = getattr(keras.applications, request["model"])(weights=None, classifier_activation=None)
         self._tf, self._graph = tf, tf.function(lambda images: model(images, training=False))
         self.versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
 
     def prepare(self, batch: int, pixels: str):
         images = raw(batch, self._side, pixels, (0.0, 255.0))
         return lambda: self._graph(self._tf.constant(images)).numpy()
+
+    def prepare_training(self, batch: int):
+        return _training_step(self._tf, self._model, raw(batch, self._side, "float32", (0.0, 255.0)), batch)
 
 
 class OnnxRuntime:
@@ -197,6 +213,20 @@ class Timm:
 
         return call
 
+    def prepare_training(self, batch: int):
+        torch, images, classes = self._torch, normalised(batch, self._side), classes_of(batch)
+        self._model.train()
+        descent = torch.optim.SGD(self._model.parameters(), lr=LEARNING_RATE)
+
+        def step():
+            descent.zero_grad()
+            loss = torch.nn.functional.cross_entropy(self._model(torch.from_numpy(images)), torch.from_numpy(classes))
+            loss.backward()
+            descent.step()
+            return loss.detach().numpy()
+
+        return step
+
 
 ENGINES = {
     "hub": HubModule,
@@ -242,6 +272,24 @@ def import_timm():
         finally:
             torch.library.register_fake = describe
     return timm
+
+
+def _training_step(tf, model, images, batch: int):
+    """A step of a model of TensorFlow, `model(images, training=True)` with its `trainable_variables`, as one graph."""
+    classes = classes_of(batch)
+
+    @tf.function
+    def step(images, classes):
+        with tf.GradientTape() as tape:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, model(images, training=True))
+            loss = tf.reduce_mean(losses)
+        for variable, gradient in zip(
+            model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+        ):
+            (variable if hasattr(variable, "handle") else variable.value).assign_sub(LEARNING_RATE * gradient)
+        return loss
+
+    return lambda: step(tf.constant(images), tf.constant(classes)).numpy()
 
 
 def _tensorflow(threads: int):

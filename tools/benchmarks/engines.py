@@ -90,14 +90,14 @@ class Engine:
             raise EngineError(f"{self.name}: {' '.join(reply['error'].split())}")
         return reply
 
-    def prepare(self, batch: int, pixels: str) -> float:
+    def prepare(self, batch: int, pixels: str, *, training: bool = False) -> float:
         """Make images and call twice: what is compiled or chosen at the first call is done then; its seconds."""
-        return self.ask(do="prepare", batch=batch, pixels=pixels)["seconds"]
+        return self.ask(do="prepare", batch=batch, pixels=pixels, training=training)["seconds"]
 
-    def run(self, batch: int, pixels: str, *, seconds: float) -> dict[str, float]:
+    def run(self, batch: int, pixels: str, *, seconds: float, training: bool = False) -> dict[str, float]:
         """Call for that long: the `images` done, the `seconds` and the `cpu_seconds` (of all threads) that they took."""
         time.sleep(SETTLE_SECONDS)
-        return self.ask(do="run", batch=batch, pixels=pixels, seconds=seconds)
+        return self.ask(do="run", batch=batch, pixels=pixels, seconds=seconds, training=training)
 
     def _last_words(self) -> str:
         self._errors.seek(0)

@@ -1,6 +1,7 @@
-"""Images a second on a CPU: published modules beside other engines, in turns.
+"""Images a second on a CPU, answered or trained on: published modules beside other engines, in turns.
 
     section = measure(["convnext_tiny_1k_224"], settings)          # the report's section
+    section = measure(names, Settings(training=True, ...))          # of a step of training instead of an answer
     record(storage, handles, settings)                              # speeds of published modules, as notes beside their records
 
 Peers get images that are normalised and laid out for them already; a module gets the raw ones, and its preprocessing counts.
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from tools.benchmarks import engines, measuring, synthesise
 from tools.benchmarks.engines import Engine, EngineError
 from tools.benchmarks.measuring import BenchmarkError, Contestant
-from tools.benchmarks.rows import OURS, PEERS, row_of
+from tools.benchmarks.rows import OURS, PEERS, TRAINERS, row_of
 
 PIXELS = ("float32", "uint8")
 NOTES = (
@@ -27,13 +28,19 @@ NOTES = (
     "Every engine has a process of its own and the same cores; they take turns, and only one is at work at a time.",
     "All compute in float32. Weights are random: speed does not depend on them.",
 )
+TRAINING_NOTES = (
+    "A step: logits, cross-entropy, the gradients of all trainable variables, and plain gradient descent on them. Ours is "
+    "`module(images, training=True)`, with its preprocessing of raw images; ONNX Runtime and OpenVINO do not train.",
+    NOTES[1],
+    NOTES[2],
+)
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to measure. `onnx` holds peers' files; `torch_python` is a Python with torch and timm; `modules` are more SavedModels of
     ours by name, to be compared with the first; `cpu_seconds` asks for images per second of CPU time as well, which other programs
-    on the machine disturb less; `report(text)` tells what is being done.
+    on the machine disturb less; `training` measures steps of training, on float32 images; `report(text)` tells what is being done.
     """
 
     batches: tuple[int, ...] = (1, 8)
@@ -45,6 +52,7 @@ class Settings:
     torch_python: str | None = None
     modules: dict[str, pathlib.Path] = field(default_factory=dict)
     cpu_seconds: bool = False
+    training: bool = False
     engines: tuple[str, ...] | None = None
     cache: pathlib.Path = pathlib.Path(".")
     report: Callable[[str], None] = lambda text: None
@@ -69,7 +77,7 @@ def measure(names: Iterable[str], settings: Settings) -> dict:
         threads=settings.threads,
         versions=measuring.versions(()) | versions,
         settings={"turns": settings.turns, "seconds": settings.seconds, "batches": list(settings.batches)},
-        notes=NOTES,
+        notes=TRAINING_NOTES if settings.training else NOTES,
     )
 
 
@@ -109,13 +117,15 @@ def _measure_batch(
         for pixels in settings.pixels if _is_ours(name, settings) else ("float32",):
             settings.report(f"{row}: {name}: first call, batch {batch}, {pixels}")
             try:
-                engine.prepare(batch, pixels)
+                engine.prepare(batch, pixels, training=settings.training)
             except EngineError as error:
                 if name == OURS:
                     raise
                 absent[name] = str(error)
             else:
-                calls[name, pixels] = functools.partial(engine.run, batch, pixels, seconds=settings.seconds)
+                calls[name, pixels] = functools.partial(
+                    engine.run, batch, pixels, seconds=settings.seconds, training=settings.training
+                )
     turns = measuring.take_turns(
         calls,
         turns=settings.turns,
@@ -131,7 +141,8 @@ def _measure_batch(
                 done = turns.get((name, pixels if ours else "float32"), ())
                 values = tuple(each["images"] / each[time] for each in done)
                 contestants.append(Contestant(name, values, ours, None if values else absent[name]))
-            comparisons.append(measuring.compare(row, f"batch {batch}, {pixels}", unit, "more", contestants))
+            case = f"batch {batch}, a step" if settings.training else f"batch {batch}, {pixels}"
+            comparisons.append(measuring.compare(row, case, unit, "more", contestants))
     return comparisons
 
 
@@ -154,12 +165,13 @@ def _contestants(variant, settings: Settings) -> dict[str, tuple[str, dict] | st
         if name != OURS:
             found[name] = engines.HERE, ours | {"module": os.fspath(folder)}
     torch = settings.torch_python
-    onnx = _onnx(row, timm, settings) if _wanted("onnxruntime", settings) or _wanted("openvino", settings) else None
+    answering = [each for each in ("onnxruntime", "openvino") if _wanted(each, settings)]
+    onnx = _onnx(row, timm, settings) if answering else None
     for name, engine, package in (
         ("ONNX Runtime", "onnxruntime", "onnxruntime"),
         ("OpenVINO", "openvino", "openvino"),
     ):
-        if not _wanted(engine, settings):
+        if engine not in answering:
             continue
         python = engines.first_with(package, engines.HERE, torch)
         if python is None:
@@ -186,7 +198,7 @@ def _contestants(variant, settings: Settings) -> dict[str, tuple[str, dict] | st
 
 
 def _wanted(engine: str, settings: Settings) -> bool:
-    return settings.engines is None or engine in settings.engines
+    return (engine in TRAINERS or not settings.training) and (settings.engines is None or engine in settings.engines)
 
 
 def _onnx(row: str, timm: str | None, settings: Settings) -> pathlib.Path | str:

@@ -17,8 +17,10 @@ PEERS = {
 }
 # What --engines may choose from.
 ENGINES = ("onnxruntime", "openvino", "timm", "compile", "keras")
+TRAINERS = ENGINES[2:]  # the other two answer only
 DEFAULTS = {
     "inference": ("convnext_tiny_1k_224", "regnety800mf", "vit_s16"),
+    "train": ("convnext_tiny_1k_224",),
     "load": ("convnext_tiny_1k_224", "convnext_base_1k_224"),
     "publish": ("convnext_tiny_1k_224",),
 }

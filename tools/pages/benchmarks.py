@@ -21,6 +21,7 @@ FILE = "benchmarks.json"  # at the root of a hub
 # The commands in the order of the page, what their sections are called, and what they say first.
 TITLES = {
     "inference": ("Inference", "Images per second on a CPU, through `hub.load`, beside other engines."),
+    "train": ("Training", "Images per second in training on a CPU, one step after the other, beside other frameworks."),
     "load": ("Loading", "From a fresh process to the first answer."),
     "publish": ("Publishing", "A checkpoint converted, checked, packed and stored."),
     "validate": ("Validating documents", "One command over thousands of Hub documents."),
@@ -28,7 +29,7 @@ TITLES = {
     "serve": ("Serving", "The same files on loopback."),
     "startup": ("Starting up", "From a command to what it says."),
 }
-PICTURED = ("inference", "load", "validate", "render", "serve")  # where the peers do the same work
+PICTURED = ("inference", "train", "load", "validate", "render", "serve")  # where the peers do the same work
 
 WIDTH, LABELS, RIGHT = (
     720,
