@@ -5,11 +5,15 @@ The two processes are real ones, of a `builders` package that writes and looks a
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tools.hub import archive, making
 
+ROOT = Path(__file__).resolve().parents[2]
 HEADS = ("classifier", "feature_extractor")
 BUILD = """
 import json, os, pathlib, sys, time
@@ -129,3 +133,38 @@ def test_what_cannot_be_packed_ends_both(make):
     with pytest.raises(archive.ArchiveError, match="stray is no file of a SavedModel"):
         make(in_build="(out / head / 'stray').write_text('x')", after_build="time.sleep(600)")
     assert not _runs(make.folder / "build.pid")
+
+
+def test_what_a_killed_process_was_building_is_deleted_and_what_a_living_one_builds_is_not(tmp_path):
+    builds = tmp_path / "builds"
+    code = "import pathlib, sys; from tools.hub import making\n"
+    code += "with making.workplace(pathlib.Path(sys.argv[1])) as folder:\n"
+    code += "    (folder / 'weights').write_bytes(bytes(1 << 20)); print(folder, flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, builds]
+    killed, alive = (
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    )
+    folders = [Path(each.stdout.readline().strip()) for each in (killed, alive)]
+    (builds / "0123").mkdir()  # a build that was finished
+    killed.kill()
+    killed.wait()
+    assert all((folder / "weights").exists() for folder in folders)
+    with making.workplace(builds) as mine:
+        assert sorted(each for each in builds.iterdir()) == sorted([mine, folders[1], builds / "0123"])
+        with making.workplace(builds) as another:
+            assert another != mine and mine.exists()
+    alive.communicate()
+    assert alive.returncode == 0 and [each.name for each in builds.iterdir()] == ["0123"]
+
+
+@pytest.mark.parametrize("without", ["flock", "fcntl"])
+def test_without_locks_nothing_is_deleted(tmp_path, monkeypatch, without):
+    left = tmp_path / ".making-of-somebody"
+    left.mkdir()
+    if without == "flock":
+        monkeypatch.setattr(making.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError("not supported")))
+    else:
+        monkeypatch.setattr(making, "fcntl", None)
+    with making.workplace(tmp_path) as folder:
+        assert folder.is_dir()
+    assert left.is_dir() and not folder.exists()

@@ -15,19 +15,56 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tools.hub import archive
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+PREFIX = ".making-"  # of folders where something is being built
 Report = Callable[[str, int | None, int | None], None]
 
 
 class MakeError(RuntimeError):
     """A module cannot be made from its row and its checkpoint, or does not do what its page would say."""
+
+
+@contextlib.contextmanager
+def workplace(builds: Path) -> Iterator[Path]:
+    """A folder below `builds` to build in, gone at the end; first, those go whose processes were killed: they hold gigabytes."""
+    builds.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as others_wait:
+            with contextlib.suppress(OSError):  # where there are no locks, nothing is deleted
+                others_wait.enter_context(_locked(builds, wait=True))
+                for left in builds.glob(f"{PREFIX}*"):
+                    with contextlib.suppress(OSError), _locked(left, wait=False):
+                        shutil.rmtree(left)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=builds)))
+            with contextlib.suppress(OSError):
+                stack.enter_context(_locked(folder, wait=False))
+        yield folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of a folder, which ends with its process; raises OSError where there is none, or if another has it."""
+    if fcntl is None:
+        raise OSError("this system has no flock")
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
 
 
 def make(spec: dict[str, Any], folder: Path, *, root: Path, report: Report) -> dict[str, Any]:

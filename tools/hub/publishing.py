@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -211,11 +210,10 @@ class Publishing:
             shutil.rmtree(kept)
         except FileNotFoundError:
             pass
-        self._builds.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=self._builds) as folder:
-            made = making.make(spec, Path(folder), root=self.catalog.root, report=partial(self.report, variant))
+        with making.workplace(self._builds) as folder:
+            made = making.make(spec, folder, root=self.catalog.root, report=partial(self.report, variant))
             try:
-                (Path(folder) / "kept").rename(kept)
+                (folder / "kept").rename(kept)
             except OSError:  # another process made the same meanwhile
                 if not (kept / "made.json").exists():
                     raise
