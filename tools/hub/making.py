@@ -225,7 +225,7 @@ class _Process:
             raise MakeError(_reason(self._module, code, self._log.read_text(encoding="utf-8", errors="replace")))
 
     def tell(self, head: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it ended: `run` says why
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it ended, or was killed: `run` says why
             self._process.stdin.write(f"{head}\n")
             self._process.stdin.flush()
 
