@@ -66,6 +66,19 @@ def test_turns_are_taken_in_order_and_again():
         measuring.take_turns(contestants, turns=0)
 
 
+def test_who_takes_long_has_one_turn(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock[0])
+
+    def takes(seconds):
+        clock[0] += seconds
+        return seconds
+
+    contestants = {name: lambda seconds=seconds: takes(seconds) for name, seconds in (("a", 1), ("b", 31), ("c", 30))}
+    found = measuring.take_turns(contestants, turns=3, patience=30)
+    assert found == {"a": [1, 1, 1], "b": [31], "c": [30, 30, 30]}
+
+
 @pytest.mark.parametrize(
     ("values", "median", "low", "high"),
     [

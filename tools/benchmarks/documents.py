@@ -25,6 +25,7 @@ from tools.benchmarks.rows import OURS
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests/pages/corpus"
 DOCUMENTS = 2819  # what tfhub.dev's repository held
+PATIENCE = 30.0  # seconds
 VALIDATOR = "tfhub.dev's validator"
 RENDER_NOTES = (
     "MkDocs and Hugo turn each document's Markdown into a page; they know nothing of modules, and make no collection tables, "
@@ -86,13 +87,14 @@ def measure_render(docs: pathlib.Path | None, settings: Settings) -> dict:
         contestants = {OURS: functools.partial(again, render)}
         contestants |= {name: functools.partial(again, command) for name, (_, command) in peers.items()}
         warm = _compare(subject, "render again after one changed", contestants, absent, settings)
-    return _section([cold, warm], settings, RENDER_NOTES)
+    return _section([cold, warm], settings, RENDER_NOTES, _hugo_version())
 
 
 def _compare(subject: str, case: str, contestants: dict, absent: dict[str, str], settings: Settings) -> dict:
     turns = measuring.take_turns(
         contestants,
         turns=settings.turns,
+        patience=PATIENCE,
         report=lambda turn, name: settings.report(f"{case}: turn {turn + 1}, {name}"),
     )
     found = [Contestant(name, tuple(values), name == OURS) for name, values in turns.items()]
@@ -100,11 +102,13 @@ def _compare(subject: str, case: str, contestants: dict, absent: dict[str, str],
     return measuring.compare(subject, case, "s", "less", found)
 
 
-def _section(comparisons: list[dict], settings: Settings, notes: tuple[str, ...]) -> dict:
+def _section(
+    comparisons: list[dict], settings: Settings, notes: tuple[str, ...], versions: dict[str, str] | None = None
+) -> dict:
     return measuring.section(
         comparisons,
         threads=settings.threads,
-        versions=measuring.versions(("markdown", "nh3", "jinja2", "mkdocs")),
+        versions=measuring.versions(("markdown", "nh3", "jinja2", "mkdocs")) | (versions or {}),
         settings={"turns": settings.turns},
         notes=notes,
     )
@@ -201,3 +205,10 @@ def _hugo(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, list] 
     (layouts / "list.html").write_text(page + "{{ range .Pages }}<a href={{ .RelPermalink }}>{{ .Title }}</a>{{ end }}")
     (source / "hugo.toml").write_text('baseURL = "http://127.0.0.1/"\n')
     return site, [found, "--quiet", "--source", source, "--contentDir", folder, "--destination", site]
+
+
+def _hugo_version() -> dict[str, str]:
+    """`{"hugo": "v0.111.3+extended"}`, or nothing where it is not installed."""
+    found = shutil.which("hugo")
+    words = subprocess.run([found, "version"], capture_output=True, text=True).stdout.split() if found else []
+    return {"hugo": words[1].partition("-")[0]} if len(words) > 1 else {}

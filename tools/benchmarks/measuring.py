@@ -25,6 +25,7 @@ import os
 import pathlib
 import platform
 import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,15 +53,23 @@ def take_turns(
     *,
     turns: int,
     report: Callable[[int, str], None] = lambda turn, name: None,
+    patience: float = math.inf,
 ) -> dict[str, list[Any]]:
-    """Call each in order, and all of them again, `turns` times: what drifts meets everybody. Their answers by name."""
+    """Call each in order, and all of them again, `turns` times: what drifts meets everybody. Their answers by name.
+
+    A contestant whose first turn takes longer than `patience` seconds has no other: noise is small beside it.
+    """
     if turns < 1:
         raise BenchmarkError(f"{turns} turns measure nothing; give at least 1")
     answers: dict[str, list[Any]] = {name: [] for name in contestants}
+    waiting = dict(contestants)
     for turn in range(turns):
-        for name, measure in contestants.items():
+        for name, measure in list(waiting.items()):
             report(turn, name)
+            start = time.perf_counter()
             answers[name].append(measure())
+            if time.perf_counter() - start > patience:
+                del waiting[name]
     return answers
 
 
