@@ -590,6 +590,30 @@ def test_a_client_that_does_not_read_does_not_hold_a_server_that_stops(tmp_path,
     assert "Exception" not in caplog.text
 
 
+def test_answers_do_not_wait_for_acknowledgements():
+    """Nagle's algorithm would hold back the body behind its headers, some 40 ms, on every connection that is used again."""
+    options = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            options.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    async def accept(listener):
+        server = await asyncio.get_running_loop().create_server(Protocol, sock=listener)
+        reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+        await reader.read()
+        writer.close()
+        server.close()
+
+    for host in ("127.0.0.1", "::1") if socket.has_ipv6 else ("127.0.0.1",):
+        with contextlib.suppress(server_module.StorageError):  # a machine may have no such address
+            listener, _ = server_module.listen(host)
+            with listener:
+                asyncio.run(accept(listener))
+    assert options and all(options)
+
+
 def test_archives_of_a_folder_go_through_sendfile(folder, monkeypatch):
     """The zero-copy way is the one that is used: it would be slow, and nothing else would tell."""
     sent = []

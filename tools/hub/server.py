@@ -664,7 +664,10 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> tuple[socket.socket, str]:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=512)
+        with socket.create_server(address[:2], family=family, backlog=512) as listener:
+            # Said to be TCP, which create_server leaves open: asyncio sends at once (TCP_NODELAY) only where it is said. Else the
+            # body of each answer would wait until the client acknowledges its headers, which takes 40 ms.
+            listener = socket.socket(family, listener.type, socket.IPPROTO_TCP, listener.detach())
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise StorageError(
