@@ -1,6 +1,6 @@
 """Measure hubpress beside its peers, in turns within one run; prints tables, and writes benchmarks.json and benchmarks.svg.
 
-    make bench                                                                # a default set, in a few minutes
+    make bench                                                                # a default set; with every peer, half an hour
     python tools/benchmark.py inference convnext_tiny vit_s16 --torch-python ~/torch/bin/python
     python tools/benchmark.py inference --record --hub ./hub                  # speeds of published modules, beside their records
     python tools/benchmark.py train|load|publish|validate|render|serve|startup|all
