@@ -229,66 +229,54 @@ def record(options: argparse.Namespace, settings) -> int:
 
 def load(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure loading."""
-    from tools.benchmarks import load, reporting, rows
+    from tools.benchmarks import load, rows
 
-    with reporting.Progress() as progress:
-        settings = load.Settings(options.turns or 3, options.threads, options.cache, progress.report)
-        section = load.measure(options.names or rows.DEFAULTS["load"], settings)
-    reporting.finish("load", section, options.out)
-    return 0
+    names = options.names or rows.DEFAULTS["load"]
+    return measured(options, load.measure, load.Settings, names, turns=options.turns or 3, cache=options.cache)
 
 
 def publish(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure publishing."""
-    from tools.benchmarks import publish, reporting, rows
+    from tools.benchmarks import publish, rows
 
-    with reporting.Progress() as progress:
-        settings = publish.Settings(options.turns or 1, options.threads, options.cache, progress.report)
-        section = publish.measure(options.names or rows.DEFAULTS["publish"], settings)
-    reporting.finish("publish", section, options.out)
-    return 0
+    names = options.names or rows.DEFAULTS["publish"]
+    return measured(options, publish.measure, publish.Settings, names, turns=options.turns or 1, cache=options.cache)
 
 
 def documents(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure validation or rendering."""
-    from tools.benchmarks import documents, reporting
+    from tools.benchmarks import documents
 
     if options.docs and not options.docs.is_dir():
         arguments.error(f"--docs {options.docs} is no folder")
-    with reporting.Progress() as progress:
-        settings = documents.Settings(
-            turns=options.turns or 3,
-            threads=options.threads,
-            documents=options.documents,
-            validator=getattr(options, "validator", None),
-            report=progress.report,
-        )
-        measure = documents.measure_validate if options.command == "validate" else documents.measure_render
-        section = measure(options.docs, settings)
-    reporting.finish(options.command, section, options.out)
-    return 0
+    measure = documents.measure_validate if options.command == "validate" else documents.measure_render
+    given = {"documents": options.documents, "validator": getattr(options, "validator", None)}
+    return measured(options, measure, documents.Settings, options.docs, turns=options.turns or 3, **given)
 
 
 def serve(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure serving."""
-    from tools.benchmarks import reporting, serve
+    from tools.benchmarks import serve
 
-    with reporting.Progress() as progress:
-        settings = serve.Settings(
-            options.turns or 5, options.seconds, options.threads, options.megabytes, progress.report
-        )
-        section = serve.measure(settings)
-    reporting.finish("serve", section, options.out)
-    return 0
+    given = {"seconds": options.seconds, "megabytes": options.megabytes}
+    return measured(options, serve.measure, serve.Settings, turns=options.turns or 5, **given)
 
 
 def startup(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure start-up."""
-    from tools.benchmarks import reporting, startup
+    from tools.benchmarks import startup
+
+    return measured(options, startup.measure, startup.Settings, turns=options.turns or 5)
+
+
+def measured(options: argparse.Namespace, measure, make_settings, *what, **settings) -> int:
+    """Measure `what` with settings, and report it as the command's section."""
+    from tools.benchmarks import reporting
 
     with reporting.Progress() as progress:
-        section = startup.measure(startup.Settings(options.turns or 5, options.threads, progress.report))
-    reporting.finish("startup", section, options.out)
+        made = make_settings(threads=options.threads, report=progress.report, **settings)
+        section = measure(*what, made)
+    reporting.finish(options.command, section, options.out)
     return 0
 
 
