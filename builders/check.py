@@ -2,7 +2,7 @@
 
     echo classifier | python -m builders.check SPEC.json OUT     # SPEC and OUT as builders.build had them
 
-The names of the heads come by standard input, a line for each as soon as it is built; OUT/check.json holds what was found.
+The names of the heads come by standard input, a line for each as soon as it is built; OUT/HEAD.check.json holds what was found.
 For each head: the golden output is reproduced from uint8 and from float32 images, the signatures agree, a 1x1 and a 4000x3000
 image are answered, labels fit, `hub.KerasLayer` takes a training step that changes every trainable variable, and the accuracy on
 the row's labelled images is measured where it has some.
@@ -22,20 +22,19 @@ class CheckError(ValueError):
 
 
 def check(spec, out, heads):
-    """Check `heads` (an iterable that may wait for the next) below `out`; returns `{head: findings}`.
+    """Check `heads` (an iterable that may wait for the next) below `out`, and write what was found beside each.
 
     Raises CheckError for the first thing that is not so.
     """
     import tensorflow  # noqa: F401 (seconds, while the first head is still being built)
     import tensorflow_hub  # noqa: F401
 
-    found = {}
     for head in heads:
         built = json.loads((Path(out) / f"{head}.json").read_text())
-        found[head] = check_head(spec, head, Path(out) / head, built)
+        found = check_head(spec, head, Path(out) / head, built)
+        (Path(out) / f"{head}.check.json").write_text(json.dumps(found))
         print(f"checked {head}", flush=True)
         gc.collect()  # functions and variables of a module refer to each other: without this two modules lie in memory
-    return found
 
 
 def check_head(spec, head, directory, built):
@@ -194,11 +193,10 @@ def main(arguments):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     specification, out = arguments
     try:
-        found = check(json.loads(Path(specification).read_text()), out, (line.strip() for line in sys.stdin))
+        check(json.loads(Path(specification).read_text()), out, (line.strip() for line in sys.stdin))
     except CheckError as error:
         print(error, file=sys.stderr)
         return 1
-    (Path(out) / "check.json").write_text(json.dumps(found))
     return 0
 
 

@@ -33,13 +33,12 @@ CHECK = """
 import json, os, pathlib, sys
 spec, out = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2])
 (out.parent / "check.pid").write_text(str(os.getpid()))
-found = {}
 for head in map(str.strip, sys.stdin):
     print(f"stage check {head}", flush=True)
     exec(spec.get("in_check", ""))
-    found[head] = {"bytes": (out / head / "saved_model.pb").stat().st_size}
+    found = {"bytes": (out / head / "saved_model.pb").stat().st_size}
+    (out / f"{head}.check.json").write_text(json.dumps(found))
     print(f"checked {head}", flush=True)
-(out / "check.json").write_text(json.dumps(found))
 """
 
 
@@ -55,7 +54,7 @@ def make(tmp_path):
     stages = []
 
     def run(**spec):
-        spec = {"heads": HEADS, "build": {"key": "k"}, **spec}
+        spec = {"heads": HEADS, "build": {"key": "k"}, "module": {"checkpoint": {"bytes": 1 << 20}}, **spec}
         made = making.make(spec, folder, root=tmp_path / "root", report=lambda stage, *_bytes: stages.append(stage))
         return made, folder, stages
 
@@ -95,6 +94,37 @@ if head == "classifier":
 """
     made, *_ = make(after_build=waits)
     assert set(made["checked"]) == set(HEADS)
+
+
+@pytest.mark.parametrize(("large", "factor", "processes"), [(1 << 20, 1, 2), (1 << 20, 1 << 40, 1), (1 << 21, 1, 1)])
+def test_heads_of_a_large_network_are_checked_beside_each_other_where_memory_is_plenty(
+    make, monkeypatch, large, factor, processes
+):
+    monkeypatch.setattr(making, "LARGE_BYTES", large)
+    monkeypatch.setattr(making, "ROOM_FACTOR", factor)
+    waits = ""
+    if processes == 2:  # neither check would end if the other did not run
+        waits = "import time; (out / f'{head}.here').touch()\n"
+        waits += "while len(list(out.glob('*.here'))) < 2: time.sleep(0.01)"
+    made, folder, stages = make(in_check=waits)
+    assert set(made["checked"]) == set(HEADS)
+    assert len(list(folder.glob("builders.check.*.log"))) == processes
+    assert any(all(f"check {head}" in each for head in HEADS) for each in stages) == (processes == 2)
+
+
+@pytest.mark.parametrize("failing", HEADS)
+def test_one_of_two_checks_that_fails_ends_the_other(make, monkeypatch, failing):
+    monkeypatch.setattr(making, "LARGE_BYTES", 0)
+    monkeypatch.setattr(making, "ROOM_FACTOR", 0)
+    waits = "import time\n(out.parent / f'{head}.pid').write_text(str(os.getpid()))\n"
+    waits += f"if head == {failing!r}:\n"
+    waits += "    while not all((out.parent / f'{each}.pid').exists() for each in spec['heads']): time.sleep(0.01)\n"
+    waits += "    sys.exit(f'the {head} differs')\ntime.sleep(600)"
+    with pytest.raises(making.MakeError, match=rf"^the {failing} differs$"):
+        make(in_check=waits)
+    for head in HEADS:
+        assert not _runs(make.folder / f"{head}.pid")
+    assert not (make.folder / "kept/made.json").exists()
 
 
 def test_a_failed_check_ends_the_build(make):

@@ -1,10 +1,11 @@
-"""From a specification to checked archives: two processes with TensorFlow, and packing beside them.
+"""From a specification to checked archives: processes with TensorFlow, and packing beside them.
 
     made = make(spec, folder, root=catalog.root, report=lambda stage, done, total: print(stage))
 
 `builders.build` writes a SavedModel for each head. As soon as one is complete, `builders.check` uses it the way a consumer does,
-and this process hashes and compresses it, while the next one is still being built: much of each runs on one processor. An archive
-counts when everything has succeeded, and not before.
+and this process hashes and compresses it, while the next one is still being built: much of each runs on one processor. The heads
+of a large network are checked beside each other where memory is plenty. An archive counts when everything has succeeded, and not
+before.
 """
 
 import collections
@@ -30,6 +31,9 @@ except ImportError:  # Windows
     fcntl = None
 
 PREFIX = ".making-"  # of folders where something is being built
+# Half of a check is tracing and graph optimisation, on one processor. A second one pays for importing TensorFlow again from this
+# size of a checkpoint on, and may begin where this many times that size is free: it takes three, and others may still grow.
+LARGE_BYTES, ROOM_FACTOR = 300_000_000, 8
 Report = Callable[[str, int | None, int | None], None]
 
 
@@ -106,50 +110,69 @@ def make(spec: dict[str, Any], folder: Path, *, root: Path, report: Report) -> d
             shutil.rmtree(out / head)
 
     build = _Process("builders.build", specification, out, root, now)
-    check = _Process("builders.check", specification, out, root, now)
+    checks: list[_Process] = []
 
     def give_up(error: Exception) -> None:
         failures.append(error)  # before anything ends because of it
-        build.kill()
-        check.kill()
+        for process in (build, *checks):
+            process.kill()
 
-    def run_check() -> None:
+    def run_check(check: _Process) -> None:
         try:
             check.run({"checked": used})
         except MakeError as error:
             give_up(error)
             raise
 
-    with ThreadPoolExecutor(1 + len(spec["heads"])) as pool:
+    with ThreadPoolExecutor(2 * len(spec["heads"])) as pool:
         packing, checking = {}, []
 
         def built(head: str) -> None:
             packing[head] = pool.submit(pack, head)
-            if not checking:
+            if not checks or _has_room_for_another(spec):
+                check = _Process("builders.check", specification, out, root, now, number=len(checks))
                 check.start()
-                checking.append(pool.submit(run_check))
-            check.tell(head)
+                checks.append(check)
+                checking.append(pool.submit(run_check, check))
+            checks[-1].tell(head)
 
         try:
             build.start()
             build.run({"built": built})
-            check.end()
-            checking[0].result()
+            for check in checks:
+                check.end()
+            for each in checking:
+                each.result()
             archives = {head: packing[head].result() for head in spec["heads"]}
         except MakeError:
             raise failures[0] if failures else sys.exception() from None
         finally:
             stopped.set()
-            build.kill()
-            check.kill()
+            for process in (build, *checks):
+                process.kill()
     made = {
         "key": spec["build"]["key"],
         "built": {head: json.loads((out / f"{head}.json").read_text()) for head in spec["heads"]},
-        "checked": json.loads((out / "check.json").read_text()),
+        "checked": {head: json.loads((out / f"{head}.check.json").read_text()) for head in spec["heads"]},
         "packed": {head: described(packed) for head, packed in archives.items()},
     }
     (kept / "made.json").write_text(json.dumps(made))
     return made
+
+
+def _has_room_for_another(spec: dict[str, Any]) -> bool:
+    """Whether another head may be checked beside those that are."""
+    size = spec["module"]["checkpoint"]["bytes"]
+    return size >= LARGE_BYTES and _available_bytes() >= ROOM_FACTOR * size
+
+
+def _available_bytes() -> int:
+    """Memory that can be had without swapping, as Linux estimates it; 0 elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
 
 
 def described(packed: archive.Archive) -> dict[str, Any]:
@@ -181,12 +204,13 @@ class _Now:
 
 
 class _Process:
-    """One of the two processes: it is told heads by standard input, and tells stages and heads by standard output."""
+    """One of the processes: it is told heads by standard input, and tells stages and heads by standard output."""
 
-    def __init__(self, module: str, specification: Path, out: Path, root: Path, now: _Now):
+    def __init__(self, module: str, specification: Path, out: Path, root: Path, now: _Now, *, number: int = 0):
         self._module, self._now, self._root = module, now, root
+        self._name = f"{module}.{number}"
         self._command = [sys.executable, "-m", module, str(specification), str(out)]
-        self._log = specification.with_name(f"{module}.log")
+        self._log = specification.with_name(f"{self._name}.log")
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -213,12 +237,12 @@ class _Process:
             for line in self._process.stdout:
                 word, _, rest = line.strip().partition(" ")
                 if word == "stage":
-                    self._now.update(self._module, rest)
+                    self._now.update(self._name, rest)
                 elif word in events:
                     events[word](rest)
             code = self._process.wait()
         finally:
-            self._now.update(self._module, None)
+            self._now.update(self._name, None)
             self.kill()
             self._process.stdout.close()
         if code:
