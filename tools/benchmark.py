@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     inference.add_argument("names", nargs="*", metavar="ROW", help="rows; with --record handles, or names of modules")
     train = command("train", "images a second in training, beside timm and keras.applications", TRAIN)
     train.add_argument("names", nargs="*", metavar="ROW", help="rows with a classifier")
+    train.set_defaults(pixels="float32", onnx=None, record=False, hub=None)
     for each, batches, seconds, engines in ((inference, "1,8", 1.0, ENGINES), (train, "8", 2.0, TRAINERS)):
         each.add_argument("--batch", default=batches, help="batch sizes (default: %(default)s)")
         each.add_argument(
@@ -152,13 +153,13 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
     if not all(modules.values()) or (modules and len(options.names) != 1):
         arguments.error("--module is NAME=DIR, and goes with one ROW")
     training = options.command == "train"
-    if not training and options.record != bool(options.hub):
+    if options.record != bool(options.hub):
         arguments.error("--record and --hub go together")
     wanted = options.engines.split(",") if options.engines is not None else None
     known = rows.TRAINERS if training else rows.ENGINES
     if unknown := set(filter(None, wanted or ())) - set(known):
         arguments.error(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    pixels = ("float32",) if training else tuple(options.pixels.split(","))
+    pixels = tuple(options.pixels.split(","))
     if not set(pixels) <= set(inference.PIXELS):
         arguments.error(f"--pixels is one of {', '.join(inference.PIXELS)}, or both")
     try:
@@ -174,7 +175,7 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
             seconds=options.seconds,
             threads=options.threads,
             pixels=pixels,
-            onnx=None if training else options.onnx,
+            onnx=options.onnx,
             torch_python=options.torch_python,
             modules={name: pathlib.Path(folder) for name, folder in modules.items()},
             cpu_seconds=options.cpu_seconds,
@@ -183,7 +184,7 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
             cache=options.cache,
             report=progress.report,
         )
-        if not training and options.record:
+        if options.record:
             return record(options, settings)
         section = inference.measure(options.names or rows.DEFAULTS[options.command], settings)
     reporting.finish(options.command, section, options.out)

@@ -187,6 +187,22 @@ def test_what_a_killed_process_was_building_is_deleted_and_what_a_living_one_bui
     assert alive.returncode == 0 and [each.name for each in builds.iterdir()] == ["0123"]
 
 
+def test_a_folder_is_locked_until_it_is_gone(tmp_path, monkeypatch):
+    deleted = []
+
+    def rmtree(folder, **options):
+        with pytest.raises(BlockingIOError), making._locked(folder, wait=False):
+            pass
+        deleted.append(folder)
+        original(folder, **options)
+
+    original = making.shutil.rmtree
+    monkeypatch.setattr(making.shutil, "rmtree", rmtree)
+    with making.workplace(tmp_path) as folder:
+        (folder / "weights").write_bytes(b"1")
+    assert deleted == [folder] and not folder.exists()
+
+
 @pytest.mark.parametrize("without", ["flock", "fcntl"])
 def test_without_locks_nothing_is_deleted(tmp_path, monkeypatch, without):
     left = tmp_path / ".making-of-somebody"

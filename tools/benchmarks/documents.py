@@ -25,7 +25,7 @@ from tools.benchmarks.rows import OURS
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests/pages/corpus"
 DOCUMENTS = 2819  # what tfhub.dev's repository held
-PATIENCE = 30.0  # seconds
+PATIENCE = 30.0  # seconds; MkDocs takes minutes
 VALIDATOR = "tfhub.dev's validator"
 RENDER_NOTES = (
     "MkDocs and Hugo turn each document's Markdown into a page; they know nothing of modules, and make no collection tables, "
@@ -87,7 +87,7 @@ def measure_render(docs: pathlib.Path | None, settings: Settings) -> dict:
         contestants = {OURS: functools.partial(again, render)}
         contestants |= {name: functools.partial(again, command) for name, (_, command) in peers.items()}
         warm = _compare(subject, "render again after one changed", contestants, absent, settings)
-    return _section([cold, warm], settings, RENDER_NOTES, _hugo_version())
+    return _section([cold, warm], settings, RENDER_NOTES, **_hugo_version())
 
 
 def _compare(subject: str, case: str, contestants: dict, absent: dict[str, str], settings: Settings) -> dict:
@@ -102,13 +102,11 @@ def _compare(subject: str, case: str, contestants: dict, absent: dict[str, str],
     return measuring.compare(subject, case, "s", "less", found)
 
 
-def _section(
-    comparisons: list[dict], settings: Settings, notes: tuple[str, ...], versions: dict[str, str] | None = None
-) -> dict:
+def _section(comparisons: list[dict], settings: Settings, notes: tuple[str, ...], **versions: str) -> dict:
     return measuring.section(
         comparisons,
         threads=settings.threads,
-        versions=measuring.versions(("markdown", "nh3", "jinja2", "mkdocs")) | (versions or {}),
+        versions=measuring.versions(("markdown", "nh3", "jinja2", "mkdocs")) | versions,
         settings={"turns": settings.turns},
         notes=notes,
     )

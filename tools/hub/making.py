@@ -52,9 +52,12 @@ def workplace(builds: Path) -> Iterator[Path]:
                 for left in builds.glob(f"{PREFIX}*"):
                     with contextlib.suppress(OSError), _locked(left, wait=False):
                         shutil.rmtree(left)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=builds)))
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=builds))
             with contextlib.suppress(OSError):
                 stack.enter_context(_locked(folder, wait=False))
+            stack.callback(
+                shutil.rmtree, folder, ignore_errors=True
+            )  # still locked: nobody else deletes it at the same time
         yield folder
 
 
