@@ -16,7 +16,7 @@ test: $(STAMP)
 # What `make test` does with a selection of kills, with all of them: publishers killed at every storage operation of a folder and of a
 # bucket, and at many random moments, also while they build. Some 1500 kills, a quarter of an hour.
 test-faults: $(STAMP)
-	HUBPRESS_FAULTS=all $(VENV)/bin/python -m pytest -n 2 --dist loadfile -s tests/hub/test_kills.py tests/hub/test_faults.py
+	HUBPRESS_FAULTS=all $(VENV)/bin/python -m pytest -n 2 --dist loadfile -s tests/publishing/test_kills.py tests/publishing/test_faults.py
 
 # Beside PyTorch's engines, too: make bench TORCH_PYTHON=/path/to/python (see tools/benchmark.py inference --help).
 bench: $(STAMP)

@@ -6,13 +6,12 @@
 import fcntl
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.commands import ROOT, run
+
+pytest_plugins = ["tests.support.hubs"]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
@@ -22,16 +21,16 @@ LONGEST = (
     "test_consumer.py",
     "catalog/test_numbers.py",
     "test_snippets.py",
-    "hub/test_publishing.py",
-    "hub/test_kills.py",
+    "publishing/test_transaction.py",
+    "publishing/test_kills.py",
     "test_notebooks.py",
-    "tools/test_evaluate.py",
-    "tools/test_bazel.py",
-    "hub/test_faults.py",
+    "evaluation/test_evaluate.py",
+    "publishing/test_bazel.py",
+    "publishing/test_faults.py",
     "builders/test_regnety.py",
     "builders/test_vit.py",
-    "tools/test_new.py",
-    "pages/test_browser.py",
+    "catalog/test_new.py",
+    "site/test_browser.py",
 )
 
 
@@ -39,16 +38,6 @@ def pytest_collection_modifyitems(items):
     """Order the files by `LONGEST`; within a file, and behind those, all stays as it is."""
     ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
-
-
-def run(*arguments, check=True, **options):
-    """Run a script of the repository in a process of its own; on failure its output is in the error."""
-    result = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600, **options
-    )
-    if check and result.returncode:
-        raise AssertionError(f"{arguments} failed with {result.returncode}:\n{result.stdout}\n{result.stderr}")
-    return result
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -85,7 +74,7 @@ def hub(published):
 @pytest.fixture(scope="session")
 def hub_url(published):
     """The published quickstart hub, served at the address that its pages name (used by one test file only: it has one port)."""
-    from tools.hub.server import serve
+    from tools.server.server import serve
 
     folder, url = published
     with serve(folder, port=int(url.rsplit(":", 1)[1])) as served:
@@ -96,7 +85,7 @@ def hub_url(published):
 @pytest.fixture(scope="session")
 def any_url(published):
     """The published quickstart hub, served at some address of this process."""
-    from tools.hub.server import serve
+    from tools.server.server import serve
 
     with serve(published[0]) as url:
         yield url

@@ -25,9 +25,10 @@ from PIL import Image
 from tools import catalog
 from tools.catalog import vocabularies
 from tools.catalog.catalog import COLAB
+from tools.documents import document
 from tools.hub import records
 from tools.hub.storage import Storage
-from tools.pages import document, site
+from tools.site import pages as site
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -286,7 +287,7 @@ def test_wrong_settings_are_told_what_to_do(any_url, monkeypatch, environment, s
 def test_pages_link_the_notebook_to_start_with(published):
     """With `notebooks` in modules/publisher.toml, each document has tfhub.dev's `colab` field, and its page the link; not without."""
     rows = catalog.load()
-    hub = records.survey(Storage(published[0]))
+    hub = records.snapshot(Storage(published[0]))
     base = f"{COLAB}github/owner/repository/blob/main/notebooks"
 
     def pages(notebooks):

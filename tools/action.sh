@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run tools/hub/action.py with the project's Python: what the targets of modules/BUILD.bazel execute, in a sandbox or elsewhere.
+# Run tools/publishing/action.py with the project's Python: what the targets of modules/BUILD.bazel execute, in a sandbox or elsewhere.
 #
 # The environment is looked for at HUBPRESS_PYTHON (`bazel build --action_env=HUBPRESS_PYTHON=/path/to/python`, which becomes
 # a part of every key), then beside the checkout that this file is linked from (.venv, made by `make venv`), then where
@@ -10,7 +10,7 @@ for python in "${HUBPRESS_PYTHON:-$beside}" "${HUBPRESS_PYTHON:-/opt/hubpress/bi
   if [ -x "$python" ]; then
     # An empty environment: nothing of the user who runs this reaches the build.
     exec env -i PATH="$PATH" PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 LC_ALL=C.UTF-8 \
-      "$python" -m tools.hub.action "$@"
+      "$python" -m tools.publishing.action "$@"
   fi
 done
 echo "No Python at ${HUBPRESS_PYTHON:-$beside or /opt/hubpress/bin/python}; run \`make venv\`, or name an environment that was made from requirements.lock with --action_env=HUBPRESS_PYTHON=/path/to/python" >&2

@@ -7,12 +7,9 @@ Then `bazel build //modules:NAME` makes a row's archives in a sandbox, or takes 
 `python tools/publish.py NAME --prebuilt bazel-bin/modules --hub DIR` publishes them.
 """
 
+import argparse
 import pathlib
 import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
-import argparse
 
 
 def main(argv=None) -> int:
@@ -24,8 +21,9 @@ def main(argv=None) -> int:
     )
     options = arguments.parse_args(argv)
 
-    from tools import catalog, console
-    from tools.catalog import targets
+    from tools import catalog
+    from tools.common import console
+    from tools.publishing import targets
 
     try:
         rows = catalog.load()

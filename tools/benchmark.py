@@ -11,15 +11,11 @@ give the median and the quartiles; a ratio above 1 says how many times as good a
 weights are random, and a peer that is not installed is reported as absent. Each command replaces its own section of the file.
 """
 
+import argparse
 import pathlib
 import sys
 
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
-import argparse
-import os
-
-DEFAULT_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hubpress" / "benchmarks"
+from tools.common.files import default_cache
 
 INFERENCE = """Images a second on the CPU: a module through hub.load, beside ONNX Runtime, OpenVINO, timm (eager and torch.compile)
 and keras.applications. Rows are the catalogue's, or timm's names of the architectures that have peers:
@@ -50,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--cache",
         type=pathlib.Path,
-        default=DEFAULT_CACHE,
+        default=default_cache() / "benchmarks",
         help="where modules and checkpoints with random weights are kept (default: %(default)s)",
     )
     arguments = argparse.ArgumentParser(
@@ -130,9 +126,9 @@ def main(argv=None) -> int:
     if options.threads < 1 or (options.turns is not None and options.turns < 1):
         arguments.error("--threads and --turns must be at least 1")
 
-    from tools import console
     from tools.benchmarks.measuring import BenchmarkError
     from tools.catalog import CatalogError, Unknown
+    from tools.common import console
     from tools.hub.storage import StorageError
 
     try:
@@ -193,17 +189,18 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
 
 def record(options: argparse.Namespace, settings) -> int:
     """Measure published modules, put notes beside their records, and make the pages again."""
-    from tools import catalog, console
+    from tools import catalog
     from tools.benchmarks import inference
+    from tools.common import console
     from tools.hub import records
-    from tools.hub.publishing import now, write_pages
     from tools.hub.storage import Storage, StorageError
     from tools.publish import index_url
+    from tools.publishing.transaction import now, write_pages
 
     storage = Storage(options.hub)
     if not storage.is_there():
         raise StorageError(f"There is no hub at {storage.url}. Check the address.")
-    hub = records.survey(storage)
+    hub = records.snapshot(storage)
     published = [each["handle"] for each in hub.records if each["handle"] not in hub.yanked]
     handles = published if not options.names else []
     for name in options.names:

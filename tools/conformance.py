@@ -6,10 +6,7 @@ python tools/conformance.py tests/golden
 import argparse
 import json
 import os
-import pathlib
 import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 
 def main(arguments=None):
@@ -21,8 +18,8 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from builders import conformance
     from tools.catalog import preprocessing
+    from tools.verification import conformance
 
     try:
         transforms = preprocessing.load()["transforms"]

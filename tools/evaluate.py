@@ -18,15 +18,12 @@ evaluation that is complete is not run again. With --runner they are counted by 
 Exit status 0: measured; 1: something failed, the same command goes on; 2: modules, images or options do not fit.
 """
 
+import argparse
+import os
 import pathlib
 import sys
 
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
-import argparse
-import os
-
-DEFAULT_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hubpress"
+from tools.common.files import default_cache
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     )
     work.add_argument("--state", metavar="DIR|URL", help="where counts are stored (default: in the cache)")
     work.add_argument(
-        "--cache", type=pathlib.Path, default=DEFAULT_CACHE, help="where modules are kept (default: %(default)s)"
+        "--cache", type=pathlib.Path, default=default_cache(), help="where modules are kept (default: %(default)s)"
     )
     work.add_argument(
         "--runner",
@@ -131,7 +128,7 @@ def main(argv=None) -> int:
     if min(options.batch, options.shard_images, options.threads or 1) < 1:
         arguments.error("--batch, --threads and --shard-images are at least 1")
 
-    from tools import console
+    from tools.common import console
     from tools.evaluation import EvaluationError, images, modules, running
     from tools.evaluation.counts import summary
     from tools.hub.storage import StorageError
@@ -160,7 +157,7 @@ def main(argv=None) -> int:
             skip_broken=options.skip_broken,
         )
         if options.record:
-            from tools.evaluation import recording
+            from tools.publishing import evaluations as recording
 
             recording.require_recordable(plan, options.hub, options.dataset)
         if options.runner:
@@ -183,7 +180,7 @@ def main(argv=None) -> int:
             write(options.out, described, plan, summaries)
         show(options, described, totals, seconds)
         if options.record:
-            from tools.hub.publishing import now
+            from tools.publishing.transaction import now
 
             for sentence in recording.record(
                 plan, totals, summaries, hub=options.hub, dataset=options.dataset, split=options.split, date=now()
@@ -223,7 +220,7 @@ def evaluate(options, others, plan):
 
     import rich.progress
 
-    from tools import console
+    from tools.common import console
     from tools.evaluation import running
 
     state = running.State(
@@ -261,7 +258,7 @@ def evaluate(options, others, plan):
 
 def describe(options, plan, totals, summaries) -> dict:
     """The evaluation as JSON."""
-    from tools.hub.publishing import now
+    from tools.publishing.transaction import now
 
     return {
         "schema": 1,
@@ -312,7 +309,7 @@ def show(options, described: dict, totals, seconds: float) -> None:
     """The results as a table, or as JSON."""
     import json
 
-    from tools import console
+    from tools.common import console
 
     if options.format == "json":
         print(json.dumps(described, indent=1, ensure_ascii=False))
@@ -338,7 +335,7 @@ def show(options, described: dict, totals, seconds: float) -> None:
 
 def tell(sentence: str) -> None:
     """What is no result, to standard error."""
-    from tools import console
+    from tools.common import console
 
     console.ERR.print(sentence, markup=False, soft_wrap=True)
 

@@ -8,12 +8,8 @@ A stub has TODO where a person must decide. The catalogue refuses each of them a
 run `python tools/publish.py --dry-run` again, and go on until it lists the module.
 """
 
-import pathlib
-import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
 import argparse
+import sys
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,8 +31,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     options = parser().parse_args(argv)
 
-    from tools import catalog, console
+    from tools import catalog
     from tools.catalog import scaffolding
+    from tools.common import console
 
     try:
         match options.kind:

@@ -12,15 +12,11 @@ nothing, and other bytes under a published version are refused. A version that n
 loads, its page says why, and the lists leave it out.
 """
 
+import argparse
 import pathlib
 import sys
 
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
-import argparse
-import os
-
-DEFAULT_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hubpress"
+from tools.common.files import default_cache
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--cache",
         type=pathlib.Path,
-        default=DEFAULT_CACHE,
+        default=default_cache(),
         help="where downloads and builds are kept (default: %(default)s)",
     )
     arguments.add_argument(
@@ -54,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         "--mirror-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help="also write folders that are ready to upload to Hugging Face and Kaggle (see tools/pages/mirror.py)",
+        help="also write folders that are ready to upload to Hugging Face and Kaggle (see tools/publishing/mirror.py)",
     )
     arguments.add_argument(
         "--unpacked",
@@ -107,7 +103,8 @@ def main(argv=None) -> int:
     if not options.dry_run and not options.hub:
         arguments.error("say where to publish: --hub DIR or --hub gs://bucket/path")
 
-    from tools import catalog, console
+    from tools import catalog
+    from tools.common import console
 
     try:
         rows = catalog.load()
@@ -121,9 +118,9 @@ def main(argv=None) -> int:
         return 0
 
     from tools.hub import unpacked
-    from tools.hub.publishing import Publishing
     from tools.hub.storage import Storage, StorageError
-    from tools.pages.site import PageError
+    from tools.publishing.transaction import Publishing
+    from tools.site.pages import PageError
 
     try:
         storage = Storage(options.hub)
@@ -141,7 +138,7 @@ def main(argv=None) -> int:
             if options.unpacked:
                 for result in results:
                     if result.state != "failed":
-                        unpacked.keep(storage, result.module.handle)
+                        unpacked.store(storage, result.module.handle)
             pages, problem = 0, None
             if any(result.state != "failed" for result in results):
                 try:
@@ -165,11 +162,12 @@ def main(argv=None) -> int:
 
 def yank(options: argparse.Namespace) -> int:
     """Yank a version or take that back, by a note beside its record, and make the pages again; the exit status."""
-    from tools import catalog, console
+    from tools import catalog
+    from tools.common import console
     from tools.hub import records
-    from tools.hub.publishing import now, write_pages
     from tools.hub.storage import Storage, StorageError
-    from tools.pages.site import PageError
+    from tools.publishing.transaction import now, write_pages
+    from tools.site.pages import PageError
 
     action = records.YANK if options.yank else records.UNYANK
     handle, why = (options.yank or options.unyank).strip("/"), " ".join((options.why or "").split())
@@ -202,9 +200,9 @@ def index_url(storage) -> str | None:
 
 def audit(options: argparse.Namespace) -> int:
     """Check a whole hub; the exit status is 1 if something is wrong with it."""
-    from tools import console
-    from tools.hub import audit
+    from tools.common import console
     from tools.hub.storage import Storage, StorageError
+    from tools.verification import audit
 
     try:
         storage = Storage(options.hub)
@@ -220,10 +218,10 @@ def audit(options: argparse.Namespace) -> int:
 
 def mirror(publishing, results, directory: pathlib.Path) -> bool:
     """Write the folders for other hubs of what is published by now; says what they are, or why there are none."""
-    from tools import console
-    from tools.hub.archive import ArchiveError
+    from tools.archive.members import ArchiveError
+    from tools.common import console
     from tools.hub.storage import StorageError
-    from tools.pages import mirror
+    from tools.publishing import mirror
 
     done = [result.record for result in results if result.state != "failed"]
     try:

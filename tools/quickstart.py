@@ -3,16 +3,12 @@
 make quickstart            # or: python tools/quickstart.py --hub hub
 """
 
-import pathlib
-import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
 import argparse
 import json
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import warnings
 
@@ -30,9 +26,10 @@ def main() -> int:
         return 0
     port = options.port or free_port(PORT)
 
-    from tools import catalog, console, publish
-    from tools.hub.server import serve
+    from tools import catalog, publish
+    from tools.common import console
     from tools.hub.storage import Storage
+    from tools.server.server import serve
 
     url = f"http://127.0.0.1:{port}"
     console.show(f"Publishing the quickstart collection into {options.hub} ...")
@@ -93,7 +90,8 @@ def use(url: str) -> list[tuple]:
 
 def measure(modules, url: str) -> int:
     """Evaluate the served classifiers on their labelled images, several in one pass, anew; the exit status."""
-    from tools import catalog, console, evaluate
+    from tools import catalog, evaluate
+    from tools.common import console
 
     images: dict[str, list[str]] = {}
     for module in modules:

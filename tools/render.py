@@ -6,15 +6,11 @@
 Pages that come out as they are already are left alone. Archives, records and documents are never touched.
 """
 
+import argparse
 import pathlib
 import sys
 
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
-import argparse
-import os
-
-DEFAULT_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hubpress"
+from tools.common.files import default_cache
 
 
 def main(argv=None) -> int:
@@ -30,7 +26,7 @@ def main(argv=None) -> int:
         "--cache",
         metavar="DIR",
         type=pathlib.Path,
-        default=DEFAULT_CACHE,
+        default=default_cache(),
         help="what is remembered of --hub's pages, so that one change is quick; may be deleted (default: %(default)s)",
     )
     arguments.add_argument("--docs", metavar="DIR", type=pathlib.Path, help="a tree of documents, not necessarily ours")
@@ -52,10 +48,11 @@ def main(argv=None) -> int:
     if not options.hub:
         arguments.error("give --hub, or --docs and --out")
 
-    from tools import catalog, console
-    from tools.hub.publishing import write_pages
+    from tools import catalog
+    from tools.common import console
     from tools.hub.storage import Storage, StorageError
-    from tools.pages.site import PageError
+    from tools.publishing.transaction import write_pages
+    from tools.site.pages import PageError
 
     try:
         rows = catalog.load()
@@ -75,7 +72,7 @@ def main(argv=None) -> int:
 
 def documents(options) -> int:
     """Render a tree of documents; 1 if a document has no page."""
-    from tools.pages import library
+    from tools.site import document_archive as library
 
     url = options.url or library.OFFICIAL
     try:

@@ -3,12 +3,8 @@
 python tools/serve.py --hub hub --port 8000
 """
 
-import pathlib
-import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
 import argparse
+import sys
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,11 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
                 f"There is no hub at {storage.url}. Publish one: python tools/publish.py NAME --hub {options.hub}"
             )
         if options.print_nginx:
-            from tools.hub import nginx
+            from tools.server import nginx
 
             print(nginx.configuration(storage, listen=f"{options.host}:{options.port}"), end="")
             return 0
-        from tools.hub import server
+        from tools.server import server
 
         def ready(url: str) -> None:
             print(f"Serving {options.hub} at {url}", flush=True)

@@ -8,18 +8,16 @@ UCI Machine Learning Repository, CC BY 4.0), split once: 360 images, the same sh
 in training. They are committed as `modules/quickstart/digits_test.npz`, on which publishing measures the accuracy.
 """
 
-import pathlib
-import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
 import argparse
 import io
 import os
+import pathlib
 
 import numpy as np
 
-QUICKSTART = pathlib.Path(sys.path[0]) / "modules/quickstart"
+from tools.common.files import ROOT
+
+QUICKSTART = ROOT / "modules/quickstart"
 TEST_IMAGES = 360
 EPOCHS = 90
 BATCH = 64
@@ -161,7 +159,7 @@ def main():
         module = rows.expand([name])[0]
         *_, test_images, test_labels = digits()
         write_test_images(test_images, test_labels, QUICKSTART / "digits_test.npz")
-        train(module, options.out or pathlib.Path(sys.path[0]) / module.variant.checkpoint, options.seed)
+        train(module, options.out or ROOT / module.variant.checkpoint, options.seed)
 
 
 if __name__ == "__main__":

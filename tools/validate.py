@@ -9,13 +9,10 @@ Prints `file:line: what is wrong, what was expected; fix` for every problem of e
 there are none (warnings do not count), 2 if nothing could be validated.
 """
 
-import pathlib
-import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
 import argparse
 import gc
+import pathlib
+import sys
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +48,7 @@ def main(argv=None) -> int:
     arguments = parser()
     options = arguments.parse_args(argv)
 
-    from tools.pages import reporting, validation
+    from tools.documents import reporting, validation
 
     if options.rules:
         print(reporting.rules(options.format))

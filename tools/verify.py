@@ -12,12 +12,8 @@ do. Replaying runs the module's graph, which is a program: leave it out (--no-re
 Exit status 0: all is as the hub says; 1: something differs; 2: there was nothing to verify.
 """
 
-import pathlib
-import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-
 import argparse
+import sys
 
 
 def main(argv=None) -> int:
@@ -39,8 +35,8 @@ def main(argv=None) -> int:
 
     import json
 
-    from tools import console
-    from tools.hub.verification import NothingThere, Verification
+    from tools.common import console
+    from tools.verification.verify import NothingThere, Verification
 
     results, missing = [], False
     with Verification(replay=not options.no_replay) as verification:

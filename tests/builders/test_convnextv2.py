@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 import builders
-from builders import checkpoints, conformance, layers, weights
+from builders import checkpoints, layers, weights
 from builders.convnextv2 import GlobalResponseNormalization
 from tools import catalog
+from tools.verification import conformance
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SMALL = {"depths": (1, 2, 1, 1), "dims": (8, 16, 24, 32)}

@@ -11,13 +11,13 @@ import tarfile
 
 import numpy as np
 import pytest
+from tests.support.commands import run
 
 import builders
 from builders import precision
-from tests.conftest import run
 from tools import catalog
 from tools.catalog.catalog import PRECISIONS, ROOT
-from tools.hub.verification import Verification
+from tools.verification.verify import Verification
 
 CATALOG = catalog.load()
 ROWS = {variant.stem: variant for variant in CATALOG.variants}

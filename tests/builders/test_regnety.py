@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 
 import builders
-from builders import checkpoints, conformance, export, layers, regnety, weights
+from builders import checkpoints, export, layers, regnety, weights
 from tools import catalog
+from tools.verification import conformance
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"

@@ -11,8 +11,9 @@ import tensorflow as tf
 from scipy import ndimage
 
 import builders
-from builders import checkpoints, conformance, counting, export, layers, vit, weights
+from builders import checkpoints, counting, export, layers, vit, weights
 from tools import catalog
+from tools.verification import conformance
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 PLAIN = {"patch": 8, "hidden": 24, "mlp": 40, "heads": 3, "layers": 2}

@@ -7,11 +7,12 @@ import pytest
 import requests
 
 from tools import catalog
-from tools.hub import audit, records
-from tools.hub.publishing import write_pages
-from tools.hub.server import serve
+from tools.hub import records
 from tools.hub.storage import Storage, StorageError
-from tools.hub.verification import Verification
+from tools.publishing.transaction import write_pages
+from tools.server.server import serve
+from tools.verification import audit
+from tools.verification.verify import Verification
 
 HANDLE = "hubpress/made_up/1"
 DATE = "2026-01-31T12:00:00Z"
@@ -48,7 +49,7 @@ def note(storage, number):
 
 def test_measurements_are_numbered_with_the_yanks_and_never_change(published_one):
     hub = published_one
-    assert records.survey(hub).measurements == {}
+    assert records.snapshot(hub).measurements == {}
     first = records.add_measurement(hub, HANDLE, "speed", SPEED, date=DATE)
     assert first == note(hub, 1)
     assert first == {
@@ -64,11 +65,11 @@ def test_measurements_are_numbered_with_the_yanks_and_never_change(published_one
     records.add_measurement(hub, HANDLE, "evaluation", EVALUATION, date=DATE)
     assert [note(hub, number)["action"] for number in (1, 2, 3)] == ["speed", "yank", "evaluation"]
     assert note(hub, 1) == first
-    found = records.survey(hub)
+    found = records.snapshot(hub)
     assert found.yanked == {HANDLE: "trained on its test set"}
     assert [each["number"] for each in found.measurements[HANDLE]] == [1, 3]
     records.add_note(hub, HANDLE, "unyank", "", date=DATE)
-    assert records.survey(hub).yanked == {} and len(records.survey(hub).measurements[HANDLE]) == 2
+    assert records.snapshot(hub).yanked == {} and len(records.snapshot(hub).measurements[HANDLE]) == 2
 
 
 @pytest.mark.parametrize("kind", GOOD)
@@ -92,7 +93,7 @@ def test_more_than_nine_notes_stay_in_order(tmp_path):
     hub.create(records.paths(HANDLE)["record"], b'{"kind": "Module"}')
     for speed in range(1, 13):
         records.add_measurement(hub, HANDLE, "speed", SPEED | {"images_per_second": {"1": speed}}, date=DATE)
-    notes = records.survey(hub).measurements[HANDLE]
+    notes = records.snapshot(hub).measurements[HANDLE]
     assert [each["measurement"]["images_per_second"]["1"] for each in notes] == list(range(1, 13))
 
 
@@ -168,7 +169,7 @@ def test_a_note_that_nobody_could_show_is_left_out(tmp_path):
     ]
     for number, content in enumerate(strange, 1):
         hub.create(records.note_path(HANDLE, number), json.dumps(content).encode())
-    assert records.survey(hub).measurements == {}
+    assert records.snapshot(hub).measurements == {}
     assert records.add_measurement(hub, HANDLE, "speed", SPEED, date=DATE)["number"] == len(strange) + 1
 
 

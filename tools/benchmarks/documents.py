@@ -23,7 +23,7 @@ from tools.benchmarks.measuring import BenchmarkError, Contestant
 from tools.benchmarks.rows import OURS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CORPUS = ROOT / "tests/pages/corpus"
+CORPUS = ROOT / "tests/documents/corpus"
 DOCUMENTS = 2819  # what tfhub.dev's repository held
 PATIENCE = 30.0  # seconds; MkDocs takes minutes
 VALIDATOR = "tfhub.dev's validator"

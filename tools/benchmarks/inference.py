@@ -229,7 +229,7 @@ def record(storage, handles: list[str], settings: Settings, *, date: str) -> lis
       (handle, measurement, whether a note was added) for each.
     """
     from tools.hub import records
-    from tools.hub.server import serve
+    from tools.server.server import serve
 
     done = []
     with tempfile.TemporaryDirectory(prefix="hubpress-bench-") as cache, serve(storage) as url:

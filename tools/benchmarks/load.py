@@ -1,23 +1,19 @@
 """How long a consumer waits before the first answer: import, `hub.load` from the cache, first call, each in a fresh process.
 
     section = measure(["convnext_tiny_1k_224"], Settings())
-    python tools/benchmarks/load.py PROCESS KIND PATH SIDE          # one measurement, as JSON: what `measure` runs
+    python -m tools.benchmarks.load PROCESS KIND PATH SIDE          # one measurement, as JSON: what `measure` runs
 
 Beside a module: the same Keras model as `model.export` and `model.save` of Keras 3 write it, and the same architecture as the
 `model.save` of tf_keras writes it, where keras.applications has it. A saved Keras model has no graph: loading it runs its code.
 """
 
-import pathlib
-import sys
-
-if __name__ == "__main__":
-    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[2])
-
 import functools
 import hashlib
 import json
 import os
+import pathlib
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -111,7 +107,16 @@ def _measure_row(row: str, side: int, settings: Settings) -> list[dict]:
 def _fresh(threads: int, kind: str, path: str, side: int, graph: pathlib.Path | None, *, cache: str) -> dict:
     """One measurement in a fresh process; seconds, and what the graph is."""
     environment = os.environ | {"TFHUB_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, __file__, str(threads), kind, path, str(side), os.fspath(graph or "")]
+    command = [
+        sys.executable,
+        "-m",
+        "tools.benchmarks.load",
+        str(threads),
+        kind,
+        path,
+        str(side),
+        os.fspath(graph or ""),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise BenchmarkError(f"{path} does not load: {(done.stderr.strip().splitlines() or ['?'])[-1]}")

@@ -96,8 +96,8 @@ def _measure_row(row: str, settings: Settings) -> list[dict]:
 def _publish(row: str, checkpoint: pathlib.Path, scratch: pathlib.Path) -> dict:
     """Publish into `scratch/hub`, empty before; what it took."""
     from tools import catalog
-    from tools.hub.publishing import Publishing
     from tools.hub.storage import Storage
+    from tools.publishing.transaction import Publishing
 
     for name in ("hub", "cache", "copy"):
         shutil.rmtree(scratch / name, ignore_errors=True)

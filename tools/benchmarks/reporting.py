@@ -10,9 +10,9 @@ from typing import Any
 
 import rich.status
 
-from tools import console
 from tools.benchmarks import measuring
-from tools.pages.benchmarks import number, svg
+from tools.common import console
+from tools.site.benchmarks import number, svg
 
 
 class Progress:

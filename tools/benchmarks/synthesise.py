@@ -1,28 +1,24 @@
 """Networks with random weights, so that speed can be measured without downloading anything: speed does not depend on weights.
 
-    python tools/benchmarks/synthesise.py module convnext_tiny_1k_224 OUT        # the classifier as a SavedModel, OUT/
-    python tools/benchmarks/synthesise.py checkpoint convnext_tiny_1k_224 OUT    # OUT/FILE, in the row's format
-    python tools/benchmarks/synthesise.py keras convnext_tiny_1k_224 OUT         # as Keras saves it: OUT/model.keras, OUT/export/
-    python tools/benchmarks/synthesise.py tf_keras convnext_tiny_1k_224 OUT      # the same architecture, as tf_keras saves it
+    python -m tools.benchmarks.synthesise module convnext_tiny_1k_224 OUT        # the classifier as a SavedModel, OUT/
+    python -m tools.benchmarks.synthesise checkpoint convnext_tiny_1k_224 OUT    # OUT/FILE, in the row's format
+    python -m tools.benchmarks.synthesise keras convnext_tiny_1k_224 OUT         # as Keras saves it: OUT/model.keras, OUT/export/
+    python -m tools.benchmarks.synthesise tf_keras convnext_tiny_1k_224 OUT      # the same architecture, as tf_keras saves it
 
 `module` writes what a build writes: the network, its preprocessing, labels and signatures, by builders/export.py. Run as a
 process of its own by the benchmarks; `module_of` and `checkpoint_of` keep what was made for the same code and row.
 """
 
-import pathlib
-import sys
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path[0] = str(ROOT)
-
 import hashlib
 import os
+import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 
 from tools.benchmarks.measuring import BenchmarkError
+from tools.common.files import ROOT
 
 
 def module_of(row: str, cache: pathlib.Path) -> pathlib.Path:
@@ -60,7 +56,10 @@ def _kept(what: str, row: str, cache: pathlib.Path) -> pathlib.Path:
         made = pathlib.Path(scratch, "made")
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONHASHSEED": "0"}
         done = subprocess.run(
-            [sys.executable, __file__, what, row, str(made)], env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "tools.benchmarks.synthesise", what, row, str(made)],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise BenchmarkError(f"{row}: no {what} could be made: {(done.stderr.strip().splitlines() or ['?'])[-1]}")

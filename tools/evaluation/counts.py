@@ -1,6 +1,6 @@
 """Exact counts: of a shard, of all together, and what follows from them.
 
-    totals = Totals.read(answer)          # of a shard, as `builders.evaluate` answers it
+    totals = Totals.read(answer)          # of a shard, as `tools.evaluation.worker` answers it
     totals.add(other)                     # in any order, the sum is the same
     result = summary(totals, plan)        # top-1, top-5, per class, speed
 

@@ -1,4 +1,4 @@
-"""Labelled images wherever they lie, as shards that a process can evaluate on its own (`builders.evaluate.items` reads them).
+"""Labelled images wherever they lie, as shards that a process can evaluate on its own (`tools.evaluation.worker.items` reads them).
 
     images = find("/data/imagenet/val", options)      # images.shards, images.classes, images.count, images.digest
 
@@ -59,7 +59,7 @@ class Images:
 
     Attributes:
       source: what the command line calls them.
-      shards: as `builders.evaluate.items` takes them; labels are numbers of `classes`.
+      shards: as `tools.evaluation.worker.items` takes them; labels are numbers of `classes`.
       classes: what the labels mean; None for the outputs of the module, whatever it is.
       digest: the SHA-256 of the list of names and labels, the same wherever the images lie.
       count: how many there are, None if only reading them tells.

@@ -14,15 +14,16 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.archive import reading
+from tools.archive.members import ArchiveError
+from tools.common.download import DownloadError, NotFound, fetch
 from tools.evaluation import EvaluationError, labels
-from tools.hub import archive
-from tools.hub.download import DownloadError, NotFound, fetch
 
 SMALL_BYTES = 64 << 20  # no record is larger
 
 
 @dataclass(frozen=True)
-class Module:
+class EvaluatedModule:
     """A classifier: where its archive lies, its handle (None without a record), and what its outputs mean (None: nobody said)."""
 
     address: str
@@ -38,7 +39,7 @@ class Module:
         return self.handle or self.address
 
 
-def find(address: str, *, cache: Path, hub: str | None = None) -> Module:
+def find(address: str, *, cache: Path, hub: str | None = None) -> EvaluatedModule:
     """The module of an address: a handle's URL, or an archive; http(s), a folder, gs://. A handle alone is one of `hub`.
 
     Raises EvaluationError: there is none, it is not what its record says, or it is no classifier.
@@ -60,7 +61,7 @@ def find(address: str, *, cache: Path, hub: str | None = None) -> Module:
         else:
             sha256 = record["archive"]["sha256"]
         folder = unpacked(f"{base}.tar.gz", sha256, cache=cache)
-    except (DownloadError, archive.ArchiveError) as error:
+    except (DownloadError, ArchiveError) as error:
         raise EvaluationError(f"{address}: {error}") from error
     return _described(address, f"{base}.tar.gz", record, sha256, folder)
 
@@ -72,7 +73,7 @@ def unpacked(url: str, sha256: str, *, cache: Path) -> Path:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".getting-", dir=kept.parent) as scratch:
             file = fetch(url, cache=Path(scratch), sha256=sha256)
-            archive.unpack(file, Path(scratch) / "module")
+            reading.unpack(file, Path(scratch) / "module")
             with contextlib.suppress(OSError):  # somebody else unpacked the same meanwhile
                 (Path(scratch) / "module").rename(kept)
         if not kept.is_dir():
@@ -94,7 +95,7 @@ def _record(base: str) -> dict | None:
     raise EvaluationError(f"{base}.json is not this module's record; run tools/verify.py {base}")
 
 
-def _described(address: str, url: str, record: dict | None, sha256: str, folder: Path) -> Module:
+def _described(address: str, url: str, record: dict | None, sha256: str, folder: Path) -> EvaluatedModule:
     try:
         described = json.loads((folder / "assets.extra/module.json").read_text(encoding="utf-8"))
         head, row = described["head"], described["row"]
@@ -113,7 +114,7 @@ def _described(address: str, url: str, record: dict | None, sha256: str, folder:
             raise EvaluationError(
                 f"{address}: its labels() are not those of modules/labels/{title}.tsv; get that version of it"
             )
-    return Module(address, url, record and record["handle"], sha256, outputs, names)
+    return EvaluatedModule(address, url, record and record["handle"], sha256, outputs, names)
 
 
 def _plain(address: str) -> str:

@@ -27,7 +27,7 @@ from tools.evaluation import EvaluationError
 from tools.evaluation.counts import Totals
 from tools.evaluation.images import Images
 from tools.evaluation.labels import Labels, Mapping, match
-from tools.evaluation.modules import Module, unpacked
+from tools.evaluation.modules import EvaluatedModule, unpacked
 from tools.hub.records import REMOTE_READERS
 from tools.hub.storage import NotThere, Storage
 
@@ -48,7 +48,7 @@ class BadImages(EvaluationError):
 class Plan:
     """What is evaluated: `setup` is what the process is told that evaluates, `shards` are its orders, `key` names the counts."""
 
-    modules: list[Module]
+    modules: list[EvaluatedModule]
     images: Images
     classes: Labels
     mappings: list[Mapping]
@@ -59,7 +59,7 @@ class Plan:
 
 
 def make_plan(
-    modules: list[Module],
+    modules: list[EvaluatedModule],
     images: Images,
     *,
     outputs: str | None = None,
@@ -69,7 +69,7 @@ def make_plan(
     skip_broken: bool = False,
 ) -> Plan:
     """Bring modules and images together. Raises EvaluationError, with a line for each module that the labels do not fit."""
-    from builders.evaluate import versions
+    from tools.evaluation.worker import versions
 
     problems, mappings = [], []
     classes = images.classes
@@ -201,7 +201,7 @@ class State:
 
 
 class Engine:
-    """The process with TensorFlow, `builders.evaluate`: started for the first shard, it loads the modules once for all."""
+    """The process with TensorFlow, `tools.evaluation.worker`: started for the first shard, it loads the modules once for all."""
 
     def __init__(self, setup: dict[str, Any], cache: Path):
         self._setup, self._cache = setup, cache
@@ -239,7 +239,7 @@ class Engine:
             modules.append({"directory": str(folder), **kept})
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "builders.evaluate"],
+            [sys.executable, "-m", "tools.evaluation.worker"],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,

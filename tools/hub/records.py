@@ -1,6 +1,6 @@
 """Records: the JSON beside each archive, whose creation is the publication, and the notes that were added later.
 
-    hub = survey(storage)                 # hub.records: everything that is published; hub.yanked: {handle: why}
+    hub = snapshot(storage)                 # hub.records: everything that is published; hub.yanked: {handle: why}
     record = assemble(module, ...)        # what `publishing` is about to commit
     add_note(storage, "publisher/name/1", "yank", "trained on the test set", date="2026-01-31T12:00:00Z")
     add_measurement(storage, "publisher/name/1", "speed", {"cpu": ..., ...}, date="2026-01-31T12:00:00Z")
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from tools.hub.storage import About, AlreadyThere, NotThere, Storage, StorageError
+from tools.hub.storage import AlreadyThere, NotThere, ObjectInfo, Storage, StorageError
 
 SCHEMA = 1
 TASKS = {"classifier": "image-classification", "feature_extractor": "image-feature-vector"}
@@ -32,15 +32,15 @@ EVALUATION, SPEED = "evaluation", "speed"
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What a hub holds: `records` by handle's order, `yanked` handles with why, `listing` as `Storage.survey` has it.
+class HubSnapshot:
+    """What a hub holds: `records` by handle's order, `yanked` handles with why, `listing` as `Storage.list_objects` has it.
 
     `measurements` are the notes of evaluations and speeds, in the order of their numbers, by handle.
     """
 
     records: list[dict[str, Any]]
     yanked: dict[str, str]
-    listing: dict[str, About | None] = field(default_factory=dict)
+    listing: dict[str, ObjectInfo | None] = field(default_factory=dict)
     measurements: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -64,7 +64,7 @@ def load(storage: Storage, handle: str) -> dict[str, Any] | None:
 
 def load_all(storage: Storage) -> list[dict[str, Any]]:
     """Every record of the hub, by handle."""
-    return survey(storage).records
+    return snapshot(storage).records
 
 
 def is_content(path: str) -> bool:
@@ -72,15 +72,15 @@ def is_content(path: str) -> bool:
     return bool(_RECORD.fullmatch(path) or _NOTE.fullmatch(path))
 
 
-def survey(
-    storage: Storage, known: dict[str, Any] | None = None, *, listing: dict[str, About | None] | None = None
-) -> Survey:
+def snapshot(
+    storage: Storage, known: dict[str, Any] | None = None, *, listing: dict[str, ObjectInfo | None] | None = None
+) -> HubSnapshot:
     """Every record and note of the hub, from one listing.
 
     `known` keeps what was read, by path, from one call to the next: neither records nor notes ever change. `listing` is
-    what `storage.survey` said just now, where somebody asked already.
+    what `storage.list_objects` said just now, where somebody asked already.
     """
-    listing = storage.survey() if listing is None else listing
+    listing = storage.list_objects() if listing is None else listing
     known = {} if known is None else known
     wanted = [path for path in listing if _RECORD.fullmatch(path) or _NOTE.fullmatch(path)]
     for path, content in _read(storage, [path for path in wanted if path not in known]):
@@ -91,7 +91,7 @@ def survey(
         if known[path].get("kind") == "Module" and paths(str(known[path].get("handle")))["record"] == path
     ]
     found.sort(key=lambda record: (record["publisher"], record["name"], record["version"]))
-    return Survey(found, _yanked(wanted, known), listing, _measurements(wanted, known))
+    return HubSnapshot(found, _yanked(wanted, known), listing, _measurements(wanted, known))
 
 
 def yanked(storage: Storage, listed: Iterable[str]) -> dict[str, str]:
@@ -314,7 +314,8 @@ def assemble(module, spec, built, checked, packed, published: str) -> dict[str, 
 
     Args:
       module: the catalogue's module; spec: what its build was asked for; built, checked: what `builders.build` and
-      `builders.check` found out about its head; packed: sizes and digests of its archive; published: the time, ISO 8601 in UTC.
+      `tools.publishing.check` found out about its head; packed: sizes and digests of its archive;
+      published: the time, ISO 8601 in UTC.
     """
     row = module.variant
     other = next((head for head in row.names if head != module.head), None)

@@ -75,7 +75,7 @@ class AlreadyThere(StorageError):
 
 
 @dataclasses.dataclass(frozen=True)
-class About:
+class ObjectInfo:
     """What a storage says of an object without reading it.
 
     `size` in bytes; `md5` as hexadecimal digits, None where the storage keeps none; `tag` changes with the content.
@@ -226,12 +226,12 @@ class Storage:
         *,
         content_type: str | None = None,
         cache_control: str = REVALIDATE,
-        known: About | None = None,
+        known: ObjectInfo | None = None,
     ) -> bool:
         """Writes an object over whatever was there, atomically; for what is derived, like pages and indexes.
 
         Args:
-          known: what `survey` just said of the object, so that nobody need ask again.
+          known: what `list_objects` just said of the object, so that nobody need ask again.
 
         Returns:
           False if the same bytes were there already and nothing was written.
@@ -370,21 +370,21 @@ class Storage:
         with _explained(f"look for {self.url_for(path)}"):
             return self._information(path) is not None
 
-    def about(self, path: str) -> About:
+    def stat(self, path: str) -> ObjectInfo:
         """Size, MD5 where known, and a tag, in one question to the storage; raises NotThere if it does not exist."""
         with _explained(f"look for {self.url_for(path)}"):
             information = self._information(path)
             if information is None:
                 raise FileNotFoundError(path)
-        return _about(information)
+        return _object_info(information)
 
     def size(self, path: str) -> int:
         """The object's size in bytes; raises NotThere if it does not exist."""
-        return self.about(path).size
+        return self.stat(path).size
 
     def digest(self, path: str) -> str | None:
         """The object's MD5 as hexadecimal digits where the storage knows it (Google Cloud Storage does), else None."""
-        return self.about(path).md5
+        return self.stat(path).md5
 
     def verify(
         self, path: str, size: int, sha256: str, md5: str | None = None, progress: Progress | None = None
@@ -398,7 +398,7 @@ class Storage:
           StorageError: if the object differs, is missing, or cannot be read.
         """
         where = self.url_for(path)
-        about = self.about(path)
+        about = self.stat(path)
         advice = f"Delete {where} if no record beside it says that it is published, and publish again."
         if about.size != size:
             raise StorageError(f"{where} has {about.size:,} bytes, not the expected {size:,}. {advice}")
@@ -441,7 +441,7 @@ class Storage:
                             removed.append(file.relative_to(self._root).as_posix())
         return sorted(removed)
 
-    def survey(self) -> dict[str, About | None]:
+    def list_objects(self) -> dict[str, ObjectInfo | None]:
         """Every object of the hub by path, with what the storage's listing says of it: one question for a thousand objects.
 
         The value is None where a listing says nothing (folders): ask `about` for the single one.
@@ -452,7 +452,7 @@ class Storage:
             self._filesystem.invalidate_cache()
             found = self._filesystem.find(self._base, detail=True)
             paths = ((name[len(self._base) :].lstrip("/"), about) for name, about in found.items())
-            return {path: _about(about) for path, about in sorted(paths) if path and "/." not in f"/{path}"}
+            return {path: _object_info(about) for path, about in sorted(paths) if path and "/." not in f"/{path}"}
 
     # The last of the public methods: below it, `list` would no longer mean the built-in.
     def list(self, prefix: str = "", suffix: str = "", *, recursive: bool = True) -> list[str]:
@@ -707,11 +707,11 @@ def _is_locked(file: pathlib.Path) -> bool:
         return False
 
 
-def _about(information: dict[str, Any]) -> About:
+def _object_info(information: dict[str, Any]) -> ObjectInfo:
     size, md5 = information["size"], _md5_of(information)
     changed = [information.get(key) for key in ("inode", "generation", "ETag", "etag", "mtime", "updated", "created")]
     tag = md5 or hashlib.sha256(repr([size, *map(str, changed)]).encode()).hexdigest()[:32]
-    return About(size, md5, tag)
+    return ObjectInfo(size, md5, tag)
 
 
 def _md5_of(information: dict[str, Any]) -> str | None:

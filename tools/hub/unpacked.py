@@ -12,14 +12,15 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tools.hub import archive, records
+from tools.archive import reading
+from tools.hub import records
 from tools.hub.storage import AlreadyThere, Storage, StorageError
 
 WRITERS = 8  # members that travel at the same time
 MARK = "saved_model.pb"
 
 
-def keep(storage: Storage, handle: str) -> bool:
+def store(storage: Storage, handle: str) -> bool:
     """Unpack a published module beside its archive; False if that was done before.
 
     Raises:
@@ -39,7 +40,7 @@ def keep(storage: Storage, handle: str) -> bool:
                 target.write(piece)
         if digest.hexdigest() != record["archive"]["sha256"]:
             raise StorageError(f"The archive of {handle} is damaged. Look at the hub with --audit --thorough.")
-        archive.unpack(packed, Path(folder) / "module")
+        reading.unpack(packed, Path(folder) / "module")
         packed.unlink()
         files = [file for file in sorted((Path(folder) / "module").rglob("*")) if file.is_file()]
         paths = {f"{handle}/{file.relative_to(Path(folder) / 'module').as_posix()}": file for file in files}

@@ -1,8 +1,0 @@
-import pytest
-import synthetic
-
-
-@pytest.fixture(scope="session")
-def pages():
-    """The pages of one record of every kind; a version of one of them is withdrawn."""
-    return synthetic.build(synthetic.records(), yanked=synthetic.YANKED)

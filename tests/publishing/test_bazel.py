@@ -1,0 +1,365 @@
+"""Bazel: the targets are the catalogue's, they make what tools/publish.py makes, from a shared cache too, and --prebuilt publishes it.
+
+What needs Bazel or nginx is skipped, with the reason, where they are not installed.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tools import catalog, publish
+from tools.publishing import action, targets
+from tools.publishing import transaction as publishing
+
+ROOT = Path(__file__).resolve().parents[2]
+BAZEL, NGINX = shutil.which("bazel"), shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+ROW = "vit_digits"
+FILES = (".bazelignore", ".bazelrc", "BUILD.bazel", "MODULE.bazel", "WORKSPACE", "pyproject.toml", "requirements.lock")
+FOLDERS = ("builders", "collections", "modules", "tools")
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of what is built from, with this run's Python beside it: another checkout."""
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------------ the targets
+
+
+def test_the_targets_are_the_rows_of_the_catalogue():
+    for file, text in targets.texts(catalog.load()).items():
+        assert (ROOT / file).read_text() == text, f"{file} is stale: run `python tools/bazel.py`"
+
+
+def test_a_change_of_the_catalogue_is_found_and_written(tmp_path):
+    copy = checkout(tmp_path / "checkout")
+    file = copy / "modules/vit.toml"
+    file.write_text(file.read_text().replace('{ size = "digits"', '{ stem = "vit_ciphers", size = "digits"'))
+
+    def run(*arguments):
+        command = [sys.executable, copy / "tools/bazel.py", *arguments]
+        environment = os.environ | {"PYTHONPATH": str(copy)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    done = run("--check")
+    assert done.returncode == 1
+    assert "modules/BUILD.bazel is not what the catalogue says; run `python tools/bazel.py`" in done.stderr
+    assert "wrote modules/BUILD.bazel\n" in run().stdout
+    assert 'name = "vit_ciphers"' in (copy / "modules/BUILD.bazel").read_text()
+    assert run("--check").returncode == 0 and "nothing changed" in run().stdout
+
+
+def test_versions_and_names_that_collide():
+    rows = catalog.load()
+    first = rows.find("convnext_tiny_1k_224").variant
+    second = dataclasses.replace(first, version=2)
+    both = dataclasses.replace(rows, variants=(first, second))
+    assert [targets.name(each, both) for each in both.variants] == ["convnext_tiny_1k_224-1", "convnext_tiny_1k_224-2"]
+    elsewhere = dataclasses.replace(second, checkpoint="https://example.org/" + targets.file_name(first))
+    with pytest.raises(targets.TargetError, match=r"convnext_tiny_1k_224: .* have one file name"):
+        targets.texts(dataclasses.replace(rows, variants=(first, elsewhere)))
+    with pytest.raises(targets.TargetError, match="are called convnext_tiny_1k_224-1"):
+        targets.texts(dataclasses.replace(rows, variants=(first, first)))
+
+
+# ------------------------------------------------------------------------------------------------------------ the actions
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """plan(edits): the specification, as bytes, of a row in a repository where each (file, old, new) was replaced."""
+    for name in ("builders", "collections", "modules"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def plan(*edits: tuple[str, str, str]) -> bytes:
+        for file, old, new in edits:
+            text = (tmp_path / file).read_text()
+            assert old in text, f"{file} has no {old}"
+            (tmp_path / file).write_text(text.replace(old, new))
+        checkpoint = next((tmp_path / "modules/quickstart").glob(f"{ROW}.*")).relative_to(tmp_path)
+        spec, facts = tmp_path / "spec.json", tmp_path / "checkpoint.json"
+        action.plan(root=tmp_path, row=f"{ROW}/1", checkpoint=checkpoint, origin=None, spec=spec, facts=facts)
+        assert str(tmp_path) not in spec.read_text() + facts.read_text()  # or no two machines would share a cache
+        return spec.read_bytes()
+
+    return plan
+
+
+def test_a_plan_holds_what_decides_the_bytes_and_nothing_else(planned):
+    first = planned()
+    shown = ("modules/vit.toml", "title = ", "title = 'Other ' # ")
+    assert planned(shown, ("modules/convnext.toml", "top1 = 82.1", "top1 = 82.2")) == first
+    second = planned(("builders/vit.py", "import ", "import  "))
+    assert len({first, second, planned(("tools/archive/packing.py", "import ", "import  "))}) == 3
+
+
+def test_a_row_that_is_gone_names_the_fix(tmp_path):
+    with pytest.raises(action.ActionError, match=r"vit_gone/1 any more; run `python tools/bazel.py`"):
+        action.plan(root=ROOT, row="vit_gone/1", checkpoint=tmp_path, origin=None, spec=tmp_path, facts=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("python", "lock", "said"),
+    [
+        ("3.10", "", "not 3.10; run `make venv`"),
+        ("3.11", "numpy==1.0 \\\n    --hash=sha256:00", r"numpy \S+, requirements.lock says 1.0; run `make venv`"),
+        ("3.11", "keras==1.0 ; python_version < '3'\nkeras==1.1", r"says 1.0 or 1.1"),
+    ],
+)
+def test_another_environment_is_refused(tmp_path, python, lock, said):
+    file = tmp_path / "requirements.lock"
+    file.write_text("not-installed-anywhere==1.0\n" + lock)
+    here = ".".join(map(str, sys.version_info[:2]))
+    with pytest.raises(action.ActionError, match=said):
+        action.check_environment(file, python if here == "3.11" or python == "3.10" else here)
+    file.write_text("not-installed-anywhere==1.0\n")
+    action.check_environment(file, here)
+
+
+# ------------------------------------------------------------------------------------------------------------ --prebuilt
+
+
+@pytest.fixture(scope="session")
+def kept(published, shared):
+    """What `tools/publish.py` itself built of the row, from this run's cache: archives and made.json."""
+    rows = catalog.load()
+    build = publishing.Publishing(rows, None, "", shared / "cache/hubpress")
+    return shared / "cache/hubpress/builds" / build.specification(rows.find(f"{ROW}_fe").variant)["build"]["key"]
+
+
+@pytest.fixture
+def prebuilt(kept, tmp_path):
+    """A folder as bazel-bin/modules would be, with the row's target."""
+    shutil.copytree(kept, tmp_path / "modules" / ROW)
+    (tmp_path / "modules" / ROW / "checkpoint.json").write_text("{}")
+    return tmp_path / "modules"
+
+
+def test_prebuilt_archives_are_published_without_a_build(prebuilt, tmp_path):
+    hub, cache = tmp_path / "hub", tmp_path / "cache"
+    assert publish.main([ROW, "--prebuilt", str(prebuilt), "--hub", str(hub), "--cache", str(cache)]) == 0
+    for module in catalog.load().expand([ROW]):
+        assert (hub / f"{module.handle}.json").exists()
+        assert (hub / f"{module.handle}.tar.gz").read_bytes() == (prebuilt / ROW / f"{module.head}.tar.gz").read_bytes()
+    assert not (cache / "builds").exists() and not (cache / "checkpoints").exists()
+
+
+def damage(file: Path, change) -> None:
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (
+            lambda folder: damage(folder / "made.json", lambda made: made | {"key": "0" * 64}),
+            "was made from another row",
+        ),
+        (lambda folder: (folder / "classifier.tar.gz").write_bytes(b"other"), "classifier.tar.gz is not the archive"),
+        (lambda folder: (folder / "feature_extractor.tar.gz").unlink(), "feature_extractor.tar.gz is not the archive"),
+        (lambda folder: (folder / "made.json").write_text("{"), "made.json is missing or damaged"),
+        (lambda folder: shutil.rmtree(folder), f"{ROW} is not in "),
+    ],
+    ids=["another key", "other bytes", "no archive", "cut manifest", "not built"],
+)
+def test_prebuilt_archives_that_are_not_what_is_here_are_refused(prebuilt, tmp_path, harm, said, capsys):
+    harm(prebuilt / ROW)
+    hub = tmp_path / "hub"
+    assert publish.main([ROW, "--prebuilt", str(prebuilt), "--hub", str(hub), "--cache", str(tmp_path / "cache")]) == 1
+    errors = " ".join(capsys.readouterr().err.split())
+    assert said in errors and f"`bazel build //modules:{ROW}`" in errors
+    assert not list(hub.rglob("*.json")) and not list(hub.rglob("*.tar.gz"))
+
+
+def test_prebuilt_checkpoints_from_elsewhere_are_believed_by_digest(tmp_path):
+    """The key of a row whose checkpoint is not here is computed from what Bazel noted of it; a pinned digest still counts."""
+    rows = catalog.load()
+    variant = rows.find("convnext_tiny_1k_224").variant
+    (tmp_path / variant.stem).mkdir()
+    publisher = publishing.Publishing(rows, None, "", tmp_path / "cache", prebuilt=tmp_path)
+    for origin in ("mirror", "upstream"):
+        noted = {"bytes": 7, "sha256": "ab" * 32, "origin": origin}
+        (tmp_path / variant.stem / "checkpoint.json").write_text(json.dumps(noted))
+        folder, spec = publisher._prebuilt(variant)
+        assert folder.name == variant.stem and spec["module"]["checkpoint"]["sha256"] == noted["sha256"]
+        assert spec.get("mirror", False) == (origin == "mirror")
+    with pytest.raises(publishing.PublishError, match="the row pins cdcd"):
+        publisher._prebuilt(dataclasses.replace(variant, sha256="cd" * 32))
+
+
+def test_usage_errors_of_prebuilt(tmp_path, capsys):
+    for arguments, said in (
+        (["--prebuilt", "nowhere"], "run `bazel build //modules:NAME`"),
+        (["--prebuilt", str(tmp_path), "--checkpoints", "."], "leave out --checkpoints"),
+    ):
+        with pytest.raises(SystemExit):
+            publish.main([ROW, "--hub", str(tmp_path / "hub"), *arguments])
+        assert said in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------------ Bazel itself
+
+
+@dataclasses.dataclass
+class Bazel:
+    """Bazel in one checkout with one output base; `out` holds what bazel-bin would."""
+
+    checkout: Path
+    base: Path
+
+    @property
+    def out(self) -> Path:
+        return self.base.with_name(f"{self.base.name}-bin")
+
+    def __call__(self, command: str, *arguments: str) -> subprocess.CompletedProcess:
+        flags = ["--color=no", "--curses=no"]
+        if command == "build":
+            flags.append(f"--symlink_prefix={self.base}-")
+        return subprocess.run(
+            [BAZEL, f"--output_base={self.base}", "--nohome_rc", "--max_idle_secs=60", command, *flags, *arguments],
+            cwd=self.checkout,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    def processes(self, done: subprocess.CompletedProcess) -> dict[str, int]:
+        """How the actions of a build were done, as {"linux-sandbox": 2, "internal": 1}, from its summary."""
+        summary = re.search(r"INFO: \d+ process(?:es)?: (.*)\.", done.stderr)
+        assert done.returncode == 0 and summary, done.stderr[-4000:]
+        return {kind: int(count) for count, kind in re.findall(r"(\d+) ([^,]+)", summary[1])}
+
+
+@pytest.fixture(scope="session")
+def http_cache(tmp_path_factory):
+    """(address, log): nginx with the configuration that the README shows, as an empty HTTP cache."""
+    if not NGINX:
+        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+    from tools.quickstart import free_port
+
+    folder, port = tmp_path_factory.mktemp("nginx"), free_port(0)
+    blocks = re.findall(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [server] = [block for block in blocks if "dav_methods" in block]
+    server = server.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(
+        "/var/cache/bazel", str(folder / "cache")
+    )
+    (folder / "cache").mkdir()
+    temporary = "".join(f"  {kind}_temp_path {folder}/{kind};\n" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
+    user = "user root;\n" if os.geteuid() == 0 else ""  # the folders of this run belong to whoever runs it
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
+        f"daemon off;\nmaster_process off;\npid {folder}/pid;\n{user}error_log {folder}/errors;\nevents {{}}\n"
+        f"http {{\n  access_log {folder}/log;\n{temporary}{server}}}\n"
+    )
+    process = subprocess.Popen([NGINX, "-e", folder / "errors", "-p", folder, "-c", configuration])
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+                break
+            assert process.poll() is None, (folder / "errors").read_text()
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}", folder / "log"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def bazel(tmp_path_factory):
+    """Two checkouts, each with an output base of its own: two machines."""
+    if not BAZEL:
+        pytest.skip("Bazel is not installed (Debian: apt-get install bazel-bootstrap)")
+    folder = tmp_path_factory.mktemp("bazel")
+    machines = [Bazel(checkout(folder / f"checkout-{name}"), folder / name) for name in ("first", "second")]
+    yield machines
+    for machine in machines:
+        machine("shutdown")
+        subprocess.run(["chmod", "-R", "u+w", folder], check=True)  # Bazel writes outputs that nobody may write to
+
+
+@pytest.fixture(scope="session")
+def built(bazel, http_cache):
+    """The first machine built the row and filled the cache; how its actions were done."""
+    first = bazel[0]
+    return first.processes(
+        first("build", "--config=remote-cache", f"--remote_cache={http_cache[0]}", f"//modules:{ROW}")
+    )
+
+
+def test_bazel_makes_the_bytes_of_publish(bazel, built, kept):
+    assert sum(count for kind, count in built.items() if kind.endswith("-sandbox")) == 2, built
+    made = bazel[0].out / "modules" / ROW
+    files = sorted(file.name for file in kept.iterdir())
+    assert files == ["classifier.tar.gz", "feature_extractor.tar.gz", "made.json"]
+    for name in files:
+        assert (made / name).read_bytes() == (kept / name).read_bytes(), (
+            f"{name} differs from what tools/publish.py made"
+        )
+
+
+def test_another_checkout_with_another_output_base_takes_everything_from_the_cache(bazel, built, http_cache):
+    url, log = http_cache
+    before = len(log.read_text().splitlines())
+    second = bazel[1]
+    done = second("build", "--config=remote-cache", f"--remote_cache={url}", f"//modules:{ROW}")
+    assert second.processes(done) == {"remote cache hit": 2, "internal": 1}
+    asked = [line.split('"')[1].split()[0] + line.split('"')[2][:4] for line in log.read_text().splitlines()[before:]]
+    assert asked and set(asked) == {"GET 200"}  # nothing was missing, and nothing was uploaded
+    for name in ("classifier.tar.gz", "feature_extractor.tar.gz", "made.json", "checkpoint.json"):
+        file = f"modules/{ROW}/{name}"
+        assert (second.out / file).read_bytes() == (bazel[0].out / file).read_bytes()
+
+
+def test_what_bazel_made_is_published_and_loads(bazel, built, tmp_path, digits):
+    import numpy as np
+    import tensorflow_hub
+
+    hub = tmp_path / "hub"
+    assert publish.main([ROW, "--prebuilt", str(bazel[0].out / "modules"), "--hub", str(hub)]) == 0
+    module = next(each for each in catalog.load().expand([ROW]) if each.head == "classifier")
+    shutil.unpack_archive(hub / f"{module.handle}.tar.gz", tmp_path / "module")
+    images, labels = digits
+    answers = tensorflow_hub.load(str(tmp_path / "module"))(images[:64]).numpy().argmax(-1)
+    assert np.mean(answers == labels[:64]) > 0.9
+
+
+def test_every_row_is_a_target_of_all(bazel):
+    done = bazel[0]("query", "kind('module rule', //modules:all)")
+    rows = catalog.load()
+    assert set(done.stdout.split()) == {f"//modules:{targets.name(variant, rows)}" for variant in rows.variants}
+
+
+def test_checkpoints_are_taken_from_a_folder_and_checked(bazel, tmp_path):
+    """A row from elsewhere: no folder, no file, a file that is not the one of its name, and that file changed."""
+    first, name, folder = bazel[0], "regnet_y_400mf-c65dace8.pth", tmp_path / "checkpoints"
+
+    def said(folder):
+        done = first("build", f"--repo_env=HUBPRESS_CHECKPOINTS={folder}", "//modules:regnety400mf_tv1")
+        assert done.returncode
+        return done.stderr
+
+    assert "relative is no absolute path" in said("relative")
+    assert f"{folder}/{name} is not there; put the file of https://download.pytorch.org/" in said(folder)
+    folder.mkdir()
+    for content in (b"not a checkpoint", b"not a checkpoint either"):
+        (folder / name).write_bytes(content)
+        assert f"has the SHA-256 {hashlib.sha256(content).hexdigest()} instead of c65dace8" in said(folder)

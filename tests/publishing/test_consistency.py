@@ -1,0 +1,222 @@
+"""Row, record, archive and document of a module: whatever differs in one of them keeps it from being published."""
+
+import copy
+import json
+
+import pytest
+
+from tests.support import made, synthetic
+from tests.support.synthetic import build
+from tools.hub.storage import Storage
+from tools.publishing import consistency
+from tools.publishing.transaction import Publishing
+from tools.site import pages as site
+
+HEADS = ("classifier", "feature_extractor")
+# What nobody but the record states, so that nothing can disagree with it. Its document repeats it, and is compared.
+ONLY_IN_THE_RECORD = {
+    "published",
+    "build.key",
+    "build.sources",
+    "verification.golden_tolerance",
+    "verification.keras_difference",
+    "verification.sizes.0",
+    "verification.sizes.1",
+    "measured.parameters",
+    "measured.trainable_parameters",
+    "measured.gflops",
+    "measured.top1.split",
+    "measured.top1.date",
+    "signature.arguments.training",
+    "signature.arguments.drop_path_rate",
+}
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def module(request):
+    return next(each for each in made.digits() if each.head == request.param)
+
+
+@pytest.fixture(scope="module")
+def archive(module, tmp_path_factory):
+    """(file, what packing found out) of a module's archive."""
+    folder = tmp_path_factory.mktemp("archive")
+    model = made.saved_model(folder / "model", module)
+    return folder / "1.tar.gz", made.pack(model, folder / "1.tar.gz")
+
+
+def require(record, module, archive, packed=None):
+    file, found = archive
+    consistency.check(record, module=module, file=file, packed=packed or found, catalog=made.rows(), base_url=made.URL)
+
+
+def test_what_agrees_is_accepted(module, archive):
+    require(made.record(module, archive[1]), module, archive)
+
+
+def leaves(value, path=""):
+    """Every path to a value that is neither a table nor a list."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from leaves(each, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and value:
+        for number, each in enumerate(value):
+            yield from leaves(each, f"{path}.{number}")
+    else:
+        yield path
+
+
+def changed(record, path):
+    """The record with another value at a path, of the same type where it has one."""
+    record = copy.deepcopy(record)
+    *folders, key = path.split(".")
+    at = record
+    for each in folders:
+        at = at[int(each)] if isinstance(at, list) else at[each]
+    key = int(key) if isinstance(at, list) else key
+    value = at[key]
+    if isinstance(value, bool):
+        at[key] = not value
+    elif isinstance(value, (int, float)):
+        at[key] = value + 1
+    elif isinstance(value, str):
+        at[key] = value.replace("-20", "-21") if value.startswith("2026-11-20") else value + "x"
+    else:
+        at[key] = 1 if value is None else None
+    return record
+
+
+LEAVES = sorted({path for module in made.digits() for path in leaves(made.record(module))})
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_any_field_of_the_record_that_differs_is_refused(path, module, archive):
+    record = made.record(module, archive[1])
+    if path not in set(leaves(record)):
+        pytest.skip("the other head has this field")
+    wrong = changed(record, path)
+    if path in ONLY_IN_THE_RECORD:
+        require(wrong, module, archive)  # and this list holds nothing that is compared after all
+        return
+    with pytest.raises(consistency.ConsistencyError) as refused:
+        require(wrong, module, archive)
+    message = str(refused.value)
+    assert message.startswith(module.handle) and "is not published" in message.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "said"),
+    [
+        ("other classes", {"signatures": "wide"}, "serving_default"),
+        ("no signatures", {"signatures": {}}, "no signature `serving_uint8`"),
+        ("another input", {"signatures": "integers"}, "the inputs"),
+        ("no module.json", {"inside": {"nothing": 0}}, "`head`"),
+        ("another row inside", {"inside": "resolution"}, "`row.resolution`"),
+        ("another licence inside", {"inside": "licence"}, "`row.licence`"),
+    ],
+)
+def test_any_other_archive_is_refused(what, changes, said, module, tmp_path):
+    changes = dict(changes)
+    shape, name = [None, None, None, 3], "logits" if module.head == "classifier" else "features"
+    width = made.signature(module)["outputs"][0]["shape"][-1]
+    if isinstance(changes.get("signatures"), str):
+        kind, wide = ("int32", 0) if changes["signatures"] == "integers" else ("uint8", 1)
+        output = {name: ("float32", [None, width + wide])}
+        changes["signatures"] = {
+            "serving_default": ({"images": ("float32", shape)}, output),
+            "serving_uint8": ({"images": (kind, shape)}, output),
+        }
+    if isinstance(changes.get("inside"), str):
+        inside = {**made.described(module), "head": module.head}
+        inside["row"][changes["inside"]] = 999
+        changes["inside"] = inside
+    packed = made.pack(made.saved_model(tmp_path / "model", module, **changes), tmp_path / "1.tar.gz")
+    with pytest.raises(consistency.ConsistencyError, match=said):
+        require(made.record(module, packed), module, (tmp_path / "1.tar.gz", packed))
+
+
+def test_archive_without_its_labels_is_refused(tmp_path):
+    module = made.digits()[0]
+    packed = made.pack(made.saved_model(tmp_path / "model", module, labels=False), tmp_path / "1.tar.gz")
+    with pytest.raises(consistency.ConsistencyError, match="names labels, the archive has none"):
+        require(made.record(module, packed), module, (tmp_path / "1.tar.gz", packed))
+
+
+def test_other_bytes_than_were_packed_are_refused(module, archive, tmp_path):
+    _, packed = archive
+    other = made.saved_model(tmp_path / "model", module)
+    (other / "variables/variables.index").write_bytes(b"other")
+    made.pack(other, tmp_path / "1.tar.gz")
+    with pytest.raises(consistency.ConsistencyError, match="the sha256: the file says"):
+        require(made.record(module, packed), module, (tmp_path / "1.tar.gz", packed))
+
+
+# The document
+
+
+@pytest.mark.parametrize("record", synthetic.records(), ids=lambda record: record["handle"])
+def test_documents_of_every_kind_of_record_say_what_it_says(record):
+    pages = build(synthetic.records())
+    said = consistency.with_document(record, pages, base_url=synthetic.BASE_URL, tags=synthetic.TAGS)
+    assert list(said) == []
+
+
+def test_documents_of_every_row_say_what_it_says():
+    found = [made.record(module) for module in made.rows().modules]
+    pages = made.build(found)
+    for record in found:
+        assert list(consistency.with_document(record, pages, base_url=made.URL, tags=made.tags())) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("# Module hubpress/convnext_digits/1", "# Module hubpress/convnext_digits/2", "handle"),
+        ("<!-- task: image-classification", "<!-- task: image-feature-vector", "task"),
+        ("fine-tunable: true", "fine-tunable: false", "fine-tunable"),
+        ("license: apache-2.0", "license: mit", "license"),
+        ("<!-- dataset: ", "<!-- dataset: mnist -->\n<!-- dataset: ", "dataset"),
+        ("hub/hubpress/convnext_digits/1.tar.gz -->", "hub/hubpress/convnext_digits_fe/1.tar.gz -->", "asset-path"),
+        ("| float32 | 0 to 1 |", "| float32 | 0 to 255 |", "signature"),
+        ("`[batch, 10]`", "`[batch, 1000]`", "signature"),
+        ("| Parameters | – | 186,554 |", "| Parameters | – | 186,555 |", "numbers Parameters"),
+        ("| 98.61 |", "| 98.62 |", "numbers Top-1"),
+        ("712,345 bytes", "712,346 bytes", "archive"),
+        ("752,000 bytes", "752,001 bytes", "checkpoint size"),
+        ("tensorflow 2.21.0", "tensorflow 2.20.0", "versions tensorflow"),
+        ("20 November 2026, and", "21 November 2026, and", "published"),
+        ("hub/hubpress/convnext_digits/1\"", "hub/hubpress/convnext_digits_fe/1\"", "code loads"),
+        ("`module.labels()` returns", "`module.labels` returns", "labels"),
+        ("trainable=True,", "trainable=False,", "fine-tuning code"),
+        ("pixels; preprocessing", "dots; preprocessing", "resolution"),
+        ("Resizing: both", "Resizing: not both", "preprocessing"),
+        ("[Apache-2.0]", "[MIT]", "licence"),
+        ("[A ConvNet for the 2020s](https://arxiv.org/abs/2201.03545)", "[A ConvNet](https://arxiv.org/abs/1)", "paper"),
+        ("each of 10 classes", "each of 11 classes", "width"),
+        ("](https://models.example.org", "]((https://models.example.org", "malformed-link"),
+    ],
+)  # fmt: skip
+def test_any_other_word_in_a_document_is_refused(old, new, said):
+    record = next(each for each in synthetic.records() if each["handle"] == "hubpress/convnext_digits/1")
+    pages = dict(build(synthetic.records()))
+    path = "hubpress/convnext_digits/1.md"
+    text = pages[path].data.decode()
+    assert old in text
+    pages[path] = site.Page(path, text.replace(old, new).encode(), pages[path].content_type)
+    found = list(consistency.with_document(record, pages, base_url=synthetic.BASE_URL, tags=synthetic.TAGS))
+    assert any(said in each for each in found), found
+
+
+# In the transaction
+
+
+def test_nothing_is_stored_of_a_module_that_disagrees(module, archive, tmp_path):
+    storage = Storage(str(tmp_path / "hub"))
+    publishing = Publishing(made.rows(), storage, base_url=made.URL, cache=tmp_path)
+    record = made.record(module, archive[1])
+    wrong = changed(record, "row.licence")
+    with pytest.raises(consistency.ConsistencyError):
+        publishing._commit(module, archive[0], archive[1], wrong, None)
+    assert list(storage.list()) == []
+    assert publishing._commit(module, archive[0], archive[1], record, None).state == "published"
+    assert json.loads(storage.read(f"{module.handle}.json")) == record

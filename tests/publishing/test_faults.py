@@ -1,0 +1,275 @@
+"""Storage that fails while the real command publishes, and publishers that meet: refused with a reason, finished when run again."""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import types
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.support.hubs import HANDLES, NAME, bucket_storage
+from tools import catalog
+from tools.hub import records
+from tools.hub import storage as storage_module
+from tools.hub.storage import AlreadyThere, Storage, StorageError
+from tools.publishing.transaction import Publishing
+from tools.verification import audit
+
+
+def refused(done, *said):
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for each in said:
+        assert each in done.stderr
+
+
+def finishes(publisher, hub, storage=None, **order):
+    """The same command, when the fault is gone, publishes all."""
+    done = publisher(NAME, "--hub", hub, **order)
+    assert done.returncode == 0, done.stderr
+    storage = storage or Storage(hub)
+    assert [record["handle"] for record in records.load_all(storage)] == HANDLES
+    assert not audit.audit(storage, thorough=True).findings
+
+
+# Folders
+
+
+def test_a_disk_that_fills_up(publisher, tmp_path):
+    """A real limit of the kernel, lower than an archive: what a full disk does, for every user."""
+    hub = tmp_path / "hub"
+    refused(publisher(NAME, "--hub", hub, largest=400_000), "Cannot write", "run the same command again")
+    assert [path for path in hub.rglob("*") if path.is_file()] == []
+    finishes(publisher, hub)
+
+
+@pytest.mark.parametrize("room", [300_000, 1_000_000], ids=["for no archive", "for one archive"])
+def test_a_full_disk(publisher, tmp_path, room):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={room}", "none", disk], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only a privileged user can mount a small disk")
+    try:
+        refused(publisher(NAME, "--hub", disk / "hub"), "the disk is full. Free some space")
+        storage = Storage(disk / "hub")
+        assert not audit.audit(storage, thorough=True).errors
+        assert not [path for path in (disk / "hub").rglob(".*") if path.is_file()]
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        finishes(publisher, disk / "hub")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_cannot_be_written(publisher, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", disk], capture_output=True, check=False).returncode:
+        pytest.skip("only a privileged user can mount a disk")
+    try:
+        refused(publisher(NAME, "--hub", disk / "hub"), "read-only", "Choose a hub that can be written")
+        refused(publisher(NAME, "--hub", disk), "read-only", "Choose a hub that can be written")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_folder_of_somebody_else(publisher, tmp_path):
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    hub.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    done = publisher(NAME, "--hub", hub, unprivileged=True)
+    hub.chmod(stat.S_IRWXU)
+    refused(done, "permission is denied", "Give this user the right to it")
+    assert not list(hub.iterdir())
+    finishes(publisher, hub)
+
+
+# Buckets
+
+
+@pytest.fixture
+def pauses(bucket_service, monkeypatch):
+    """The pauses between attempts, which are not slept."""
+    import gcsfs.retry  # after what the bucket's service sets for it
+
+    seen = []
+
+    async def sleep(seconds):
+        seen.append(seconds)
+
+    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=sleep))
+    return seen
+
+
+@pytest.mark.parametrize("size", [100_000, 6 << 20], ids=["in one request", "in pieces"])
+@pytest.mark.parametrize("fault", [429, 500, 503, "reset"])
+def test_what_passes_is_tried_again(bucket, bucket_service, pauses, tmp_path, monkeypatch, fault, size):
+    monkeypatch.setattr(storage_module, "UPLOAD_BYTES", 4 << 20)
+    source = tmp_path / "archive"
+    source.write_bytes(os.urandom(size))
+    data = source.read_bytes()
+    bucket_service.faults[:] = [fault, None, fault, fault] if size > 5 << 20 else [fault, fault]
+    bucket.create("p/n/1.tar.gz", source)
+    assert not bucket_service.faults and len(pauses) >= 2
+    assert bucket.read("p/n/1.tar.gz") == data
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    bucket.verify("p/n/1.tar.gz", size, hashlib.sha256(data).hexdigest(), md5)
+
+
+def test_pauses_grow(bucket, bucket_service, pauses):
+    bucket_service.faults[:] = [503] * 5
+    bucket.replace("index.html", b"<p>")
+    assert pauses == sorted(pauses) and pauses[0] >= 1 and pauses[-1] >= 8
+
+
+def test_a_bucket_that_stays_busy(bucket, bucket_service, pauses):
+    bucket_service.faults[:] = [503] * 50
+    with pytest.raises(StorageError, match=r"cannot be reached.*Check the network, then run it again"):
+        bucket.create("p/n/1.json", b"x")
+    bucket_service.faults.clear()
+    assert len(pauses) == 5 and not bucket.exists("p/n/1.json")
+
+
+def test_denied_is_not_tried_again(bucket, bucket_service, pauses):
+    bucket_service.faults[:] = [403]
+    with pytest.raises(StorageError, match=r"permission is denied"):
+        bucket.create("p/n/1.json", b"x")
+    assert not pauses
+
+
+def test_an_answer_that_is_lost(bucket, bucket_service, pauses):
+    """It was stored, and nobody said so: the second attempt finds it, and never writes over it."""
+    bucket_service.faults[:] = ["lost answer"]
+    with pytest.raises(AlreadyThere):
+        bucket.create("p/n/1.json", b"x")
+    assert bucket.read("p/n/1.json") == b"x"
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["archive", "record"])
+def test_the_command_when_answers_are_lost(publisher, emulator, bucket_service, at):
+    """The module is published all the same, by this run."""
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    bucket_service.faults[:] = [None] * at + ["lost answer"]
+    done = publisher(NAME, "--hub", url, environment=emulator, hasty=True)
+    assert done.returncode == 0 and done.stdout.count(" published ") == 2, done.stdout + done.stderr
+    assert not audit.audit(bucket_storage(bucket_service, url), thorough=True).findings
+
+
+@pytest.mark.parametrize("fault", [503, "reset"])
+def test_the_command_when_the_bucket_stumbles(publisher, emulator, bucket_service, fault):
+    """In the middle of every upload that has a record or an archive, once: nobody notices."""
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    bucket_service.faults[:] = [fault, None] * 4
+    finishes(publisher, url, bucket_storage(bucket_service, url), environment=emulator, hasty=True)
+    assert not bucket_service.faults
+
+
+@pytest.mark.parametrize("uploads", [0, 1, 2, 3, 9], ids=lambda count: f"after {count} uploads")
+def test_the_command_when_the_bucket_goes_away(publisher, emulator, bucket_service, uploads):
+    """From some upload on every connection is cut, archive or record or page, again and again: said, and finished later."""
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    storage = bucket_storage(bucket_service, url)
+    bucket_service.faults[:] = [None] * uploads + ["reset"] * 500
+    done = publisher(NAME, "--hub", url, environment=emulator, hasty=True)
+    bucket_service.faults.clear()
+    refused(done, "cannot be reached", "Check the network, then run it again")
+    assert not audit.audit(storage, thorough=True).errors
+    published = [record["handle"] for record in records.load_all(storage)]
+    assert published == HANDLES[: uploads // 2] and done.stdout.count(" failed ") == 2 - len(published)
+    finishes(publisher, url, storage, environment=emulator)
+
+
+def test_the_command_when_nobody_answers(publisher):
+    """No emulator at all: an error, in words, and not for ever."""
+    done = publisher(
+        NAME, "--hub", "gs://bucket/hub", environment={"STORAGE_EMULATOR_HOST": "http://127.0.0.1:9"}, hasty=True
+    )
+    refused(done, "cannot be reached", "Check the network, then run it again")
+
+
+def test_a_bucket_that_is_gone(pauses, tmp_path):
+    storage = Storage("gs://bucket/hub", endpoint_url="http://127.0.0.1:9", token="anon")
+    for call in (storage.survey, lambda: storage.create("p/n/1.json", b"x"), lambda: storage.read("p/n/1.json")):
+        with pytest.raises(StorageError, match="cannot be reached"):
+            call()
+
+
+# Rivals
+
+
+def other_build(cache: Path, target: Path, number: int) -> str:
+    """Makes a cache that holds the same modules in other bytes, as changed code would make them; the digest of that code."""
+    rows, sources = catalog.load(), f"{number:064}"
+    run = Publishing(rows, Storage(target / "hub"), base_url="http://x", cache=target)
+    variant = rows.find(NAME).variant
+    key = run.specification(variant)["build"]["key"]
+    run.__dict__["sources"] = sources
+    other = run.specification(variant)["build"]["key"]
+    made = target / "builds" / other
+    shutil.copytree(cache / "builds" / key, made)
+    facts = json.loads((made / "made.json").read_text())
+    for head, packed in facts["packed"].items():
+        file = made / f"{head}.tar.gz"
+        data = gzip.compress(gzip.decompress(file.read_bytes()), number, mtime=number)
+        file.write_bytes(data)
+        packed |= {
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        }
+    (made / "made.json").write_text(json.dumps(facts | {"key": other}))
+    return sources
+
+
+def place(kind, tmp_path, bucket_service):
+    """(hub, environment, the opened storage) of a new hub."""
+    if kind == "folder":
+        return tmp_path / "hub", {}, Storage(tmp_path / "hub")
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    return url, {"STORAGE_EMULATOR_HOST": bucket_service.url}, bucket_storage(bucket_service, url)
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_eight_publishers_of_the_same_and_of_others(publisher, published, tmp_path, bucket_service, kind):
+    hub, environment, storage = place(kind, tmp_path, bucket_service)
+    names = [NAME, NAME, NAME, HANDLES[0], HANDLES[1], "regnety_digits", "vit_digits", "quickstart"]
+    order = {"environment": environment}
+    done = publisher.at_once([((name, "--hub", hub, "--url", "http://one"), order) for name in names])
+    assert [run.returncode for run in done] == [0] * 8, [run.stderr for run in done]
+    whole = {record["handle"]: record["archive"] for record in records.load_all(Storage(published[0]))}
+    assert {record["handle"]: record["archive"] for record in records.load_all(storage)} == whole
+    assert {m["handle"] for m in json.loads(storage.read("index.json"))["modules"]} == set(whole)
+    assert not audit.audit(storage, thorough=True).findings
+    # Each by one of them; a rival whose record of the same second is the same to the byte says so, too.
+    assert sum(run.stdout.count(" published ") for run in done) >= len(whole)
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_eight_publishers_of_different_bytes(publisher, shared, tmp_path, bucket_service, kind):
+    """One wins for each module, the others are refused, and nothing is mixed."""
+    hub, environment, storage = place(kind, tmp_path, bucket_service)
+    caches = [tmp_path / f"cache{number}" for number in range(1, 9)]
+    orders = []
+    for number, cache in enumerate(caches, 1):
+        sources = other_build(shared / "cache/hubpress", cache, number)
+        command = (HANDLES[0], "--hub", hub, "--cache", cache)
+        orders.append((command, {"environment": environment, "sources": sources}))
+    done = publisher.at_once(orders)
+    assert sorted(run.returncode for run in done) == [0] + [1] * 7, [run.stderr for run in done]
+    for run in done:
+        assert "Traceback" not in run.stderr
+        if run.returncode:
+            assert "publish version 2" in run.stderr or "without a record" in run.stderr
+    (record,) = records.load_all(storage)
+    winner = next(cache for cache, run in zip(caches, done, strict=True) if run.returncode == 0)
+    build = winner / "builds" / record["build"]["key"] / "classifier.tar.gz"
+    assert storage.read(record["archive"]["path"]) == build.read_bytes()
+    assert not audit.audit(storage, thorough=True).errors

@@ -1,0 +1,343 @@
+"""After publication: versions, yanks and audits, and a bucket through the real commands."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+
+import pytest
+import requests
+
+from tests.support.hubs import HANDLES, NAME, ROOT, bucket_storage
+from tools import catalog
+from tools.hub import records
+from tools.hub.storage import IMMUTABLE, Storage, StorageError
+from tools.publishing.transaction import write_pages
+from tools.server.server import serve
+from tools.verification import audit
+
+HANDLE = HANDLES[0]
+WHY = "trained on its test images"
+
+
+@pytest.fixture
+def hub(published, tmp_path):
+    """A copy of the published quickstart hub."""
+    shutil.copytree(published[0], tmp_path / "hub")
+    return Storage(tmp_path / "hub")
+
+
+def add_version(storage, number):
+    """The same module once more, as another version: what a publisher of version 2 leaves."""
+    record = records.load(storage, HANDLE)
+    name = f"hubpress/{NAME}/{number}"
+    record |= {"handle": name, "version": number, "sibling": None, "published": f"2030-01-0{number}T00:00:00Z"}
+    record["archive"]["path"] = records.paths(name)["archive"]
+    record["row"]["version"] = number
+    storage.create(records.paths(name)["archive"], storage.read(records.paths(HANDLE)["archive"]))
+    storage.create(records.paths(name)["record"], records.encode(record))
+    return name
+
+
+def render(storage, url="http://one"):
+    return write_pages(catalog.load(), storage, url)
+
+
+def index(storage):
+    return {module["handle"]: module for module in json.loads(storage.read("index.json"))["modules"]}
+
+
+# Versions and yanks
+
+
+def test_version_2_keeps_version_1(hub):
+    before = {path: hub.read(path) for path in hub.list(HANDLE[:-2] + "/1.")}
+    second = add_version(hub, 2)
+    render(hub)
+    assert {HANDLE, second} <= set(index(hub))
+    for path in (f"{HANDLE}.tar.gz", f"{HANDLE}.json"):
+        assert hub.read(path) == before[path]
+    for handle in (HANDLE, second):
+        document = hub.read(f"{handle}.md").decode()
+        assert HANDLE in document and second in document
+        page = hub.read(f"{handle}/index.html").decode()
+        assert ("../2/" if handle == HANDLE else "../1/") in page
+    collection = hub.read("hubpress/collections/quickstart/1.md").decode()
+    assert f"/{second}" in collection and f"/{HANDLE}" not in collection
+
+
+def test_yank_and_back(publisher, hub, published):
+    second = add_version(hub, 2)
+    render(hub, published[1])
+    whole = {path: hub.read(path) for path in hub.list()}
+    done = publisher("--hub", hub.url, "--yank", second, "--why", WHY)
+    assert done.returncode == 0 and f"{second} is yanked;" in done.stdout, done.stderr
+    assert WHY in hub.read(f"{second}.md").decode() and WHY in hub.read(f"{second}/index.html").decode()
+    assert "withdrawn" in hub.read(f"{HANDLE}/index.html").decode()  # among its versions
+    assert index(hub)[second]["yanked"] == WHY and index(hub)[HANDLE]["yanked"] is None
+    collection = hub.read("hubpress/collections/quickstart/1.md").decode()
+    assert f"/{HANDLE}" in collection and f"/{second}" not in collection
+    for path in (f"{second}.json", f"{second}.tar.gz"):
+        assert hub.read(path) == whole[path]
+    assert not audit.audit(hub).findings
+    with serve(hub) as url:
+        newest = requests.get(f"{url}/hubpress/{NAME}?tf-hub-format=compressed", allow_redirects=False, timeout=20)
+        assert newest.status_code == 302 and newest.headers["Location"].startswith(f"./{NAME}/1?")
+        still = requests.get(f"{url}/{second}?tf-hub-format=compressed", timeout=20)
+        assert still.status_code == 200 and still.content == whole[f"{second}.tar.gz"]
+        # again is nothing, and its undo is another note
+        again = publisher("--hub", hub.url, "--yank", second, "--why", WHY)
+        assert again.returncode == 0 and "yanked already; 0 pages written" in again.stdout
+        back = publisher("--hub", hub.url, "--unyank", second)
+        assert back.returncode == 0 and "no longer yanked;" in back.stdout, back.stderr
+        newest = requests.get(f"{url}/hubpress/{NAME}", allow_redirects=False, timeout=20)
+        assert newest.headers["Location"] == f"./{NAME}/2/"
+    notes = [f"{second}.note-1.json", f"{second}.note-2.json"]
+    assert {path: hub.read(path) for path in hub.list() if path not in notes} == whole
+    assert [json.loads(hub.read(note))["action"] for note in notes] == ["yank", "unyank"]
+
+
+def test_a_name_whose_versions_are_all_yanked_still_leads_somewhere(hub):
+    records.add_note(hub, HANDLE, "yank", WHY, date="2030-01-01T00:00:00Z")
+    with serve(hub) as url:
+        newest = requests.get(f"{url}/hubpress/{NAME}", allow_redirects=False, timeout=20)
+        assert newest.headers["Location"] == f"./{NAME}/1/"
+
+
+def test_notes_are_added_and_numbered_by_whoever_comes(storage):
+    """On every kind of storage; a rival that takes the number between look and write is not overwritten."""
+    storage.create(f"{HANDLE}.json", records.encode({"kind": "Module", "handle": HANDLE}))
+    create, date = storage.create, "2030-01-01T00:00:00Z"
+
+    def rival_first(path, data, **options):
+        storage.create = create
+        create(path, records.encode({"kind": "Note", "handle": HANDLE, "action": "yank", "why": "rival"}))
+        return create(path, data, **options)
+
+    storage.create = rival_first
+    note = records.add_note(storage, HANDLE, "yank", WHY, date=date)
+    assert note["number"] == 2 and records.yanked(storage, storage.list()) == {HANDLE: WHY}
+    assert records.add_note(storage, HANDLE, "yank", WHY, date=date) is None
+    assert records.add_note(storage, HANDLE, "unyank", "", date=date)["number"] == 3
+    assert records.add_note(storage, HANDLE, "unyank", "", date=date) is None
+    for number in range(4, 13):  # ten comes after nine
+        assert records.add_note(storage, HANDLE, "yank", f"reason {number}", date=date)["number"] == number
+    assert records.yanked(storage, storage.list()) == {HANDLE: "reason 12"}
+    with pytest.raises(StorageError, match="is not published"):
+        records.add_note(storage, "hubpress/nothing/1", "yank", WHY, date=date)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--yank", HANDLE], 2, "--why TEXT"),
+        (["--yank", HANDLE, "--why", " "], 2, "--why TEXT"),
+        (["--yank", HANDLE, "--why", "x", "--audit"], 2, "command of its own"),
+        (["--audit", NAME], 2, "command of its own"),
+        (["--thorough", NAME], 2, "--thorough with --audit"),
+        (["--yank", "hubpress/nothing/1", "--why", "x"], 1, "is not published"),
+        (["--unyank", "../../etc/passwd"], 1, "is no path of a hub"),
+    ],
+)
+def test_maintenance_that_is_refused(publisher, published, arguments, code, said):
+    done = publisher("--hub", published[0], *arguments)
+    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
+
+
+# Audits
+
+
+def spoil(storage, path, data):
+    file = storage.local_path(path)
+    file.write_bytes(data(file.read_bytes()) if data else b"")
+
+
+AUDITED = {
+    "other size": (lambda s: spoil(s, f"{HANDLE}.tar.gz", lambda d: d[:-1]), False, "bytes, its record says"),
+    "same size": (lambda s: spoil(s, f"{HANDLE}.tar.gz", lambda d: d[:-9] + b"?" + d[-8:]), True, "is damaged"),
+    "gone": (lambda s: s.local_path(f"{HANDLE}.tar.gz").unlink(), False, "is missing although"),
+    "record gone": (lambda s: s.local_path(f"{HANDLE}.json").unlink(), False, "which has no record"),
+    "no facts": (
+        lambda s: spoil(s, f"{HANDLE}.json", lambda d: d.replace(b'"sha256"', b'"sha1"')),
+        False,
+        "restore it",
+    ),
+    "index": (
+        lambda s: spoil(s, "index.json", lambda d: d.replace(f'"{HANDLE}"'.encode(), b'"a/b/1"')),
+        False,
+        "lists a/b/1, which has no record",
+    ),
+    "note gone": (
+        lambda s: s.create(f"{HANDLE}.note-2.json", b'{"kind": "Note", "action": "yank"}'),
+        False,
+        "one is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AUDITED)
+def test_an_audit_finds(hub, case):
+    change, thorough, said = AUDITED[case]
+    assert not audit.audit(hub, thorough=True).findings
+    change(hub)
+    report = audit.audit(hub, thorough=thorough)
+    assert any(said in finding.message for finding in report.errors), report.findings
+    if thorough:
+        assert not audit.audit(hub).errors  # which is what the quick one cannot see in a folder
+
+
+@pytest.mark.parametrize("path", [f"{HANDLE}.md", "index.json"])
+def test_an_audit_warns_of_what_the_next_run_mends(hub, published, path):
+    hub.local_path(path).unlink()
+    report = audit.audit(hub)
+    assert not report.errors and path in report.findings[0].message and "tools/render.py" in report.findings[0].message
+    assert render(hub, published[1]) == 1
+    assert not audit.audit(hub).findings
+
+
+def test_the_audit_command(publisher, hub):
+    done = publisher("--hub", hub.url, "--audit", "--thorough")
+    assert done.returncode == 0 and "0 errors, 0 warnings" in done.stdout and "every archive read" in done.stdout
+    hub.create("hubpress/x/1.tar.gz", b"half")
+    spoil(hub, f"{HANDLE}.tar.gz", lambda data: data[:100])
+    done = publisher("--hub", hub.url, "--audit")
+    assert done.returncode == 1 and "1 errors, 1 warnings" in done.stdout
+    assert "hubpress/x/1.tar.gz has no record" in done.stderr and f"{HANDLE}.tar.gz has 100 bytes" in done.stderr
+
+
+def test_a_record_that_is_no_json_is_named(publisher, hub):
+    spoil(hub, f"{HANDLE}.json", lambda data: data[:50])
+    done = publisher("--hub", hub.url, "--audit")
+    assert done.returncode == 1 and f"{HANDLE}.json is no JSON" in done.stderr and "Traceback" not in done.stderr
+
+
+# A bucket
+
+
+@pytest.fixture(scope="module")
+def in_bucket(publisher, published, bucket_service):
+    """The digits, published into a bucket by the command: (address, environment, its run)."""
+    url, environment = "gs://bucket/published/hub", {"STORAGE_EMULATOR_HOST": bucket_service.url}
+    done = publisher(NAME, "--hub", url, "--url", "http://one", environment=environment)
+    assert done.returncode == 0, done.stderr
+    return url, environment, done
+
+
+def test_published_into_a_bucket(in_bucket, bucket_service, published):
+    assert in_bucket[2].stdout.count("published ") >= 2
+    storage = Storage(in_bucket[0], endpoint_url=bucket_service.url, token="anon")
+    assert storage.read(f"{HANDLE}.tar.gz") == (published[0] / f"{HANDLE}.tar.gz").read_bytes()
+    for path in storage.list():
+        stored = bucket_service.objects.get_file_obj("bucket", f"published/hub/{path}")
+        is_kept = path.endswith(".tar.gz") or path.removesuffix(".json") in (HANDLE, f"hubpress/{NAME}_fe/1")
+        assert stored["cacheControl"] == (IMMUTABLE if is_kept else "no-cache")
+        assert not stored.get("contentEncoding")
+    report = audit.audit(storage)
+    assert not report.findings and report.depth == "digests" and report.modules == 2
+    assert not audit.audit(storage, thorough=True).findings
+
+
+def test_publishing_the_same_again_costs_one_look_for_each_module(publisher, in_bucket, bucket_service):
+    url, environment, _ = in_bucket
+    before = len(bucket_service.requests)
+    done = publisher(NAME, "--hub", url, "--url", "http://one", environment=environment)
+    assert done.returncode == 0 and "\n0 pages written" in done.stdout
+    made = bucket_service.requests[before:]
+    assert {method for method, _ in made} == {"GET"}
+    looks = [path for _, path in made if "alt=media" in path or "/o/" in path]
+    listings = [path for _, path in made if path not in looks]
+    assert len(looks) == 2 and len(listings) <= 2, made
+
+
+def test_a_bucket_is_rendered_yanked_and_served(publisher, in_bucket, bucket_service):
+    url, environment, _ = in_bucket
+    storage = Storage(url, endpoint_url=bucket_service.url, token="anon")
+    done = publisher("--hub", url, "--yank", HANDLE, "--why", WHY, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert index(storage)[HANDLE]["yanked"] == WHY
+    with serve(storage) as address:
+        archive = requests.get(f"{address}/{HANDLE}?tf-hub-format=compressed", timeout=20)
+        assert archive.content == storage.read(f"{HANDLE}.tar.gz") and "Content-Encoding" not in archive.headers
+        part = requests.get(f"{address}/{HANDLE}.tar.gz", headers={"Range": "bytes=100-199"}, timeout=20)
+        assert part.status_code == 206 and part.content == archive.content[100:200]
+        assert WHY in requests.get(f"{address}/{HANDLE}/", timeout=20).text
+        verified = subprocess.run(
+            [sys.executable, "tools/verify.py", address, url, "--all", "--no-replay", "--format", "json"],
+            cwd=ROOT,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        found = json.loads(verified.stdout)
+        assert len(found) == 4 and [each["note"] for each in found].count(f"withdrawn: {WHY}") == 2
+    assert publisher("--hub", url, "--unyank", HANDLE, environment=environment).returncode == 0
+    assert index(storage)[HANDLE]["yanked"] is None
+
+
+def test_a_quick_audit_of_a_bucket_compares_digests(in_bucket, bucket_service):
+    """Bytes of the same number, and others: what a folder tells only to a thorough audit."""
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    whole, copied = bucket_storage(bucket_service, in_bucket[0]), bucket_storage(bucket_service, url)
+    for path in whole.list():
+        copied.create(path, whole.read(path))
+    assert not audit.audit(copied).findings
+    archive = copied.read(f"{HANDLE}.tar.gz")
+    copied.replace(f"{HANDLE}.tar.gz", archive[:-1] + b"?")
+    (finding,) = audit.audit(copied).errors
+    assert finding.path == f"{HANDLE}.tar.gz" and "has the MD5 " in finding.message
+
+
+# Unpacked
+
+
+def test_unpacked_modules(publisher, emulator, bucket_service, consumer, tmp_path, any_url):
+    """`--unpacked`, killed on the way and finished: the real resolver is sent to the bucket, and what lies there is the module.
+
+    The emulator speaks no gRPC and TensorFlow's own client for gs:// knows no other host than Google's, so the last step, reading
+    the SavedModel where it lies, is made through gcsfs.
+    """
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    storage = bucket_storage(bucket_service, url)
+    assert publisher(NAME, "--hub", url, environment=emulator).returncode == 0
+    order = {"environment": emulator}
+    with serve(storage) as address:
+        ask = f"{address}/{HANDLE}?tf-hub-format=uncompressed"
+        for at in (1, 12, 25, 40):
+            killed = publisher(NAME, "--hub", url, "--unpacked", at=at, **order)
+            assert killed.returncode == -signal.SIGKILL
+            answer = requests.get(ask, allow_redirects=False, timeout=20)
+            members = {path for path in storage.list(f"{HANDLE}/") if not path.endswith("index.html")}
+            assert answer.status_code == (303 if f"{HANDLE}/saved_model.pb" in members else 404)
+        done = publisher(NAME, "--hub", url, "--unpacked", **order)
+        assert done.returncode == 0, done.stderr
+        assert not audit.audit(storage, thorough=True).findings
+        answer = requests.get(ask, allow_redirects=False, timeout=20)
+        assert answer.status_code == 303 and answer.text == answer.headers["Location"] == f"{url}/{HANDLE}"
+        (resolved,) = consumer(f"UNCOMPRESSED {address}/{HANDLE}")
+        assert resolved == {"resolved": f"{url}/{HANDLE}"}
+        before = len(bucket_service.requests)
+        assert publisher(NAME, "--hub", url, "--unpacked", **order).returncode == 0
+        assert {method for method, _ in bucket_service.requests[before:]} == {"GET"}
+    for path in storage.list(f"{HANDLE}/"):
+        file = tmp_path / "module" / path.removeprefix(f"{HANDLE}/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(storage.read(path))
+    there, elsewhere = consumer(str(tmp_path / "module"), f"{any_url}/{HANDLE}")
+    assert there == elsewhere and "answer" in there
+
+
+def test_unpacked_members_of_other_bytes_are_never_adopted(publisher, hub):
+    """Somebody else's file in the place of a member is refused; and a damaged archive is not unpacked."""
+    path = f"{HANDLE}/variables/variables.index"
+    hub.create(path, b"somebody's")
+    done = publisher(NAME, "--hub", hub.url, "--unpacked")
+    assert done.returncode == 1 and f"{path} has 10 bytes" in done.stderr and "Traceback" not in done.stderr
+    assert not hub.exists(f"{HANDLE}/saved_model.pb") and hub.read(path) == b"somebody's"
+    spoil(hub, f"{HANDLE}.tar.gz", lambda data: data[:-9] + b"?" + data[-8:])
+    done = publisher(NAME, "--hub", hub.url, "--unpacked")
+    assert done.returncode == 1 and f"The archive of {HANDLE} is damaged" in done.stderr

@@ -1,0 +1,348 @@
+"""The publish transaction with the real build: no-ops, refusals, crashes, rivals. What is refused leaves the hub as it was."""
+
+import concurrent.futures
+import gzip
+import hashlib
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builders import checkpoints
+from tests.support.commands import ROOT, publish
+from tests.support.hubs import NAME
+from tools import catalog
+from tools.common import console
+from tools.hub import records
+from tools.hub.storage import Storage
+from tools.publishing.transaction import LARGEST_BYTES, ROOM_BYTES, Publishing, PublishResult
+from tools.verification.verify import Verification
+
+WEIGHTS = ROOT / "modules/quickstart/convnext_digits.safetensors"
+
+
+def tree(folder):
+    """{path: digest} of all files of a hub."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A copy of the repository whose rows and weights a test may spoil."""
+    copy = tmp_path_factory.mktemp("repository")
+    for name in ("builders", "tools", "modules", "collections", "templates"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+@pytest.fixture
+def weights(repository):
+    """The copy's checkpoint of the digits, put back afterwards."""
+    path = repository / "modules/quickstart/convnext_digits.safetensors"
+    yield path
+    shutil.copy(WEIGHTS, path)
+
+
+@pytest.fixture
+def hub_copy(hub, tmp_path):
+    """A published hub of one's own."""
+    shutil.copytree(hub, tmp_path / "hub")
+    return tmp_path / "hub"
+
+
+def test_the_hub_holds_what_the_layout_says(hub, published):
+    paths = set(tree(hub))
+    for name in (NAME, f"{NAME}_fe"):
+        assert {f"hubpress/{name}/1{end}" for end in (".tar.gz", ".json", ".md", "/index.html")} <= paths
+    assert {
+        "index.html",
+        "index.json",
+        "hubpress/hubpress.md",
+        "hubpress/index.html",
+        "hubpress/collections/quickstart/1.md",
+        "hubpress/collections/quickstart/1/index.html",
+    } <= paths
+    index = json.loads((hub / "index.json").read_text())
+    assert f"hubpress/{NAME}/1" in [m["handle"] for m in index["modules"]] and index["url"] == published[1]
+    assert not [path for path in paths if Path(path).name.startswith(".")]
+
+
+def test_record_tells_what_was_stored(hub):
+    for record in records.load_all(Storage(hub)):
+        archive = (hub / record["archive"]["path"]).read_bytes()
+        assert record["archive"]["sha256"] == hashlib.sha256(archive).hexdigest()
+        assert record["archive"]["md5"] == hashlib.md5(archive).hexdigest() and record["archive"]["bytes"] == len(
+            archive
+        )
+        checkpoint = ROOT / record["row"]["checkpoint"]
+        assert record["checkpoint"]["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        assert record["verification"]["fine_tuned"] is True and record["verification"]["keras_difference"] < 1e-4
+        with tarfile.open(hub / record["archive"]["path"]) as tar:
+            described = json.load(tar.extractfile("assets.extra/module.json"))
+        assert (
+            described["checkpoint"]["sha256"] == record["checkpoint"]["sha256"] and described["head"] == record["head"]
+        )
+        top1 = record["measured"]["top1"]
+        if record["head"] == "classifier":
+            assert top1["images"] == 360 and top1["value"] == round(100 * top1["correct"] / 360, 2) >= 98
+            page = (hub / f"{record['handle']}.md").read_text()
+            assert f"| {top1['value']} |" in page and f"{top1['correct']} of 360 images right" in page
+        else:
+            assert top1 is None
+
+
+def test_two_publishers_who_build_at_once_give_the_same_bytes(hub, shared, tmp_path):
+    """Another process, another hub, another day, a rival, and a damaged build in the cache: the same archives to the last bit."""
+    cache = tmp_path / "cache"
+    # Not the whole cache: others are at work in it. A folder `.making-...` is a build that is not finished.
+    shutil.copytree(shared / "cache/hubpress/builds", cache / "builds", ignore=shutil.ignore_patterns(".*"))
+    archives = list(cache.glob("builds/*/*.tar.gz"))
+    for archive in archives:
+        archive.write_bytes(archive.read_bytes()[:-1] + b"?")
+    again = (NAME, "--hub", tmp_path / "again", "--cache", cache, "--url", "http://elsewhere")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda _: publish(*again, SOURCE_DATE_EPOCH="86400"), range(2)))
+    assert archives and [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
+    for name in (NAME, f"{NAME}_fe"):
+        path = f"hubpress/{name}/1.tar.gz"
+        assert (tmp_path / "again" / path).read_bytes() == (hub / path).read_bytes()
+    record = json.loads((tmp_path / f"again/hubpress/{NAME}/1.json").read_text())
+    assert record["published"] == "1970-01-02T00:00:00Z"
+    stored = records.load_all(Storage(tmp_path / "again"))
+    assert [r["handle"] for r in stored] == [f"hubpress/{NAME}/1", f"hubpress/{NAME}_fe/1"]
+    index = json.loads((tmp_path / "again/index.json").read_text())
+    assert len(index["modules"]) == 2
+    assert not [path for path in tree(tmp_path / "again") if "/." in f"/{path}"]
+
+
+def test_publishing_the_same_again_does_nothing(publisher, hub_copy, published):
+    before = tree(hub_copy)
+    done = publisher("quickstart", "--hub", hub_copy, "--url", published[1])
+    assert done.returncode == 0 and "unchanged" in done.stdout and "\n0 pages written" in done.stdout
+    assert tree(hub_copy) == before
+
+
+def test_other_bytes_under_a_published_version_are_refused(hub_copy, shared, tmp_path):
+    """Another build, from changed code: its key differs, its bytes do, and the version is the same."""
+    before = tree(hub_copy)
+    shutil.copytree(shared / "cache/hubpress", cache := tmp_path / "cache")
+    rows = catalog.load()
+    run = Publishing(rows, Storage(hub_copy), base_url="http://x", cache=cache)
+    (module, sibling) = rows.expand([NAME])
+    key = run.specification(module.variant)["build"]["key"]
+    run.__dict__["sources"] = "0" * 64  # the digest of the code
+    other = run.specification(module.variant)["build"]["key"]
+    assert other != key
+    made = cache / "builds" / other
+    (cache / "builds" / key).rename(made)
+    facts = json.loads((made / "made.json").read_text())
+    for head, packed in facts["packed"].items():
+        file = made / f"{head}.tar.gz"
+        file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()), 3))
+        packed |= {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    (made / "made.json").write_text(json.dumps(facts | {"key": other}))
+    for result in run.run([module, sibling]):
+        assert result.state == "failed" and f"{result.module.handle} is published with other bytes" in result.reason
+        assert "publish version 2: set `version = 2` in its row of modules/convnext.toml" in result.reason
+    assert tree(hub_copy) == before
+
+
+def test_cut_off_between_archive_and_record_is_finished(publisher, hub_copy):
+    """The archive is there, the record is not: the module does not exist, and the same command completes it."""
+    before = tree(hub_copy)
+    (hub_copy / f"hubpress/{NAME}/1.json").unlink()
+    assert [r["name"] for r in records.load_all(Storage(hub_copy)) if r["row"]["stem"] == NAME] == [f"{NAME}_fe"]
+    done = publisher(NAME, "--hub", hub_copy)
+    assert done.returncode == 0, done.stderr
+    after = tree(hub_copy)
+    archive = f"hubpress/{NAME}/1.tar.gz"
+    assert after[archive] == before[archive] and f"hubpress/{NAME}/1.json" in after
+
+
+def test_foreign_archive_without_record_is_not_adopted(publisher, tmp_path):
+    """Its handle is refused, and its sibling published: one module's trouble is not the other's."""
+    path = tmp_path / f"hub/hubpress/{NAME}/1.tar.gz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"half of somebody's upload")
+    done = publisher(NAME, "--hub", tmp_path / "hub")
+    assert done.returncode == 1 and "without a record" in done.stderr and "publish version 2" in done.stderr
+    assert done.stdout.count(" failed ") == 1 and done.stdout.count(" published ") == 1
+    assert [record["name"] for record in records.load_all(Storage(tmp_path / "hub"))] == [f"{NAME}_fe"]
+    assert (tmp_path / f"hub/hubpress/{NAME}_fe/1/index.html").exists()
+    assert path.read_bytes() == b"half of somebody's upload"
+    assert not (tmp_path / f"hub/hubpress/{NAME}/1.json").exists()
+
+
+def tensors_of(path):
+    return {key: np.array(value) for key, value in checkpoints.read(path).tensors.items()}
+
+
+def spoil(path, change):
+    tensors = tensors_of(path)
+    change(tensors)
+    checkpoints.write(path, tensors)
+
+
+def four_ways(tensors):
+    del tensors["stem.0.bias"]
+    tensors["x"] = np.zeros(3, np.float32)
+    tensors["head.fc.bias"] = np.zeros(1000, np.float32)
+    tensors["stem.1.bias"].fill(np.nan)
+
+
+CANARY = "hubpress_canary"
+PICKLE = b"\x80\x02cos\nsystem\nX\x10\x00\x00\x00touch " + CANARY[:10].encode() + b"\x85R."
+REFUSED = {
+    "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-1000]), "convnext_digits.safetensors"),
+    "wrong in four ways": (
+        lambda p: spoil(p, four_ways),
+        "missing (1): stem.0.bias\n",
+        "unused (1): x\n",
+        "misshaped (1): head.fc.bias is [1000], the model needs [10]",
+        "not finite (1): stem.1.bias",
+    ),
+    "pickle": (lambda p: p.write_bytes(PICKLE), "convnext_digits.safetensors"),
+    "web page": (lambda p: p.write_text("<!doctype html><title>404</title>"), "convnext_digits.safetensors"),
+    "other format": (
+        lambda p: p.write_bytes((ROOT / "tests/golden/convnext_fb/checkpoint.pth").read_bytes()),
+        "does not fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_checkpoint_is_refused_before_anything_is_written(repository, weights, tmp_path, case):
+    change, *said = REFUSED[case]
+    change(weights)
+    done = publish(NAME, "--hub", tmp_path / "hub", root=repository)
+    assert done.returncode == 1
+    assert all(each in done.stderr for each in said) and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "hub").exists() or not tree(tmp_path / "hub")
+    assert not list(repository.rglob(CANARY[:10]))
+
+
+def test_pinned_checkpoint_that_differs_is_refused(tmp_path):
+    rows = catalog.load()
+    module = rows.find(NAME)
+    assert module.head == "classifier"
+    object.__setattr__(module.variant, "sha256", "0" * 64)
+    run = Publishing(rows, Storage(tmp_path / "hub"), base_url="http://x", cache=tmp_path / "cache")
+    (result,) = run.run([module])
+    assert result.state == "failed" and "the row pins 000000" in result.reason
+    assert not tree(tmp_path / "hub")
+
+
+def test_missing_file_in_the_mirror_is_named(publisher, tmp_path):
+    (tmp_path / "mirror").mkdir()
+    done = publisher("convnext_tiny_1k_224", "--hub", tmp_path / "hub", "--checkpoints", tmp_path / "mirror")
+    assert done.returncode == 1
+    assert "convnext_tiny_1k_224_ema.pth" in done.stderr and "mirror" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_one_bad_row_leaves_the_others_alone(publisher, tmp_path):
+    (tmp_path / "mirror").mkdir()
+    done = publisher(NAME, "convnext_atto_1k_224", "--hub", tmp_path / "hub", "--checkpoints", tmp_path / "mirror")
+    assert done.returncode == 1 and done.stdout.count("published") == 2 and done.stdout.count("failed") == 2
+    assert (tmp_path / f"hub/hubpress/{NAME}/1/index.html").exists()
+
+
+@pytest.fixture
+def upstream(tmp_path):
+    """(rows, a row whose checkpoint lies upstream, a folder that has a file of that name)."""
+    rows = catalog.load()
+    (tmp_path / "mirror").mkdir()
+    shutil.copy(WEIGHTS, tmp_path / "mirror")
+    module = rows.find(NAME)
+    object.__setattr__(module.variant, "checkpoint", f"https://upstream.example.org/{WEIGHTS.name}")
+    return rows, module, tmp_path / "mirror"
+
+
+def test_weights_from_a_mirror_are_marked_and_never_pass_unnoticed(upstream, hub, shared, tmp_path, capsys):
+    """In the record, not in what decides the bytes; and said, where nothing vouches for the file."""
+    rows, module, mirror = upstream
+    runs = [
+        Publishing(rows, Storage(tmp_path), base_url="http://x", cache=tmp_path / "cache", mirrors=mirrors)
+        for mirrors in (str(mirror), None)
+    ]
+    path = runs[0]._checkpoint(module.variant)
+    specs = [run._specification(module.variant, path) for run in runs]
+    assert path.parent == mirror and specs[0]["build"] == specs[1]["build"]
+    made = json.loads(next((shared / "cache/hubpress").glob(f"builds/{build_key(hub)}/made.json")).read_text())
+    found = [
+        records.assemble(
+            module, spec, *(made[key]["classifier"] for key in ("built", "checked", "packed")), "2030-01-01"
+        )
+        for spec in specs
+    ]
+    assert found[0].pop("checkpoint") == found[1]["checkpoint"] | {"mirror": True}
+    assert found[0] == {key: value for key, value in found[1].items() if key != "checkpoint"}
+
+    def said(variant_sha256, record, state="published"):
+        object.__setattr__(module.variant, "sha256", variant_sha256)
+        console.results([PublishResult(module, state, record=record)], 1, "hub", "http://x")
+        return "came from a mirror, and its row pins no sha256" in capsys.readouterr().err
+
+    marked = found[1] | {"checkpoint": found[1]["checkpoint"] | {"mirror": True}}
+    assert said(None, marked)
+    assert not said("0" * 64, marked) and not said(None, found[1]) and not said(None, marked, "unchanged")
+    object.__setattr__(module.variant, "checkpoint", "https://upstream.example.org/regnet_y_400mf-c65dace8.pth")
+    assert not said(None, marked)
+
+
+def build_key(hub):
+    return json.loads((hub / f"hubpress/{NAME}/1.json").read_text())["build"]["key"]
+
+
+def test_a_module_from_a_mirror_is_verified_like_any(hub_copy):
+    """That the record says more than the module itself is no contradiction."""
+    file = hub_copy / f"hubpress/{NAME}/1.json"
+    record = json.loads(file.read_text())
+    record["checkpoint"]["mirror"] = True
+    file.write_bytes(records.encode(record))
+    with Verification(replay=False) as verification:
+        result = verification.verify(*verification.find(f"{hub_copy}/hubpress/{NAME}/1"))
+    assert result.ok, result.checks
+
+
+@pytest.mark.parametrize(("parameters", "limit"), [(1000, 16_000 + ROOM_BYTES), (None, LARGEST_BYTES)])
+def test_a_download_has_a_limit(upstream, tmp_path, monkeypatch, parameters, limit):
+    """What is far larger than the row's network can be is refused before it fills the disk."""
+    rows, module, mirror = upstream
+    object.__setattr__(module.variant, "parameters", parameters)
+    with (mirror / WEIGHTS.name).open("ab") as file:
+        file.truncate(limit + 1)  # a hole, which takes no room
+    run = Publishing(rows, Storage(tmp_path / "hub"), base_url="http://x", cache=tmp_path, mirrors=str(mirror))
+    (result,) = run.run([module])
+    assert result.state == "failed" and f"the limit is {limit}" in result.reason
+
+
+def test_hub_that_cannot_be_written(publisher, tmp_path):
+    blocked = tmp_path / "a file"
+    blocked.write_text("not a folder")
+    done = publisher(NAME, "--hub", blocked / "hub")
+    assert done.returncode == 1 and "a file" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_unknown_protocol(publisher):
+    done = publisher(NAME, "--hub", "nosuch://bucket/hub")
+    assert done.returncode == 1 and "nosuch" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_any_fsspec_url(shared):
+    """The same transaction on storage that is no folder: fsspec's memory file system."""
+    rows = catalog.load()
+    storage = Storage("memory://publishing/hub")
+    run = Publishing(rows, storage, base_url="http://x", cache=shared / "cache/hubpress")
+    results = run.run(rows.expand([NAME]))
+    assert [r.state for r in results] == ["published", "published"], results[0].reason
+    assert run.write_pages() > 10 and run.write_pages() == 0
+    assert [r.state for r in run.run(rows.expand([NAME]))] == ["unchanged", "unchanged"]
+    assert json.loads(storage.read("index.json"))["modules"][0]["handle"] == f"hubpress/{NAME}/1"

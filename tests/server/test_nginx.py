@@ -1,0 +1,156 @@
+"""The configuration that `tools/serve.py --print-nginx` prints, in a real nginx, with the real client."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+
+from tests.support.hubs import HANDLES, ROOT
+from tools.hub.storage import IMMUTABLE, Storage, StorageError
+from tools.server.nginx import configuration
+
+HANDLE = HANDLES[0]
+COMPRESSED = "?tf-hub-format=compressed"
+NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+AROUND = """
+daemon off; master_process off; pid {folder}/pid; error_log stderr; user root;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
+    uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
+    include {folder}/hub.conf;
+}}
+"""
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+
+
+@pytest.fixture(scope="module")
+def folder(published, tmp_path_factory):
+    """A copy of the published hub, with an archive that has no record and a file that is being written."""
+    hub = tmp_path_factory.mktemp("nginx") / "hub"
+    shutil.copytree(published[0], hub)
+    shutil.copy(hub / f"{HANDLE}.tar.gz", hub / f"{HANDLE[:-1]}2.tar.gz")
+    (hub / ".hubpress-writing-1").write_text("SECRET")
+    return hub
+
+
+@pytest.fixture(scope="module")
+def url(folder, tmp_path_factory):
+    base = tmp_path_factory.mktemp("conf")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    printed = subprocess.run(
+        [sys.executable, ROOT / "tools/serve.py", "--hub", folder, "--port", str(port), "--print-nginx"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    (base / "hub.conf").write_text(printed.stdout)
+    (base / "nginx.conf").write_text(AROUND.format(folder=base))
+    process = subprocess.Popen([NGINX, "-p", base, "-c", base / "nginx.conf"], stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def get(url, **options):
+    return requests.get(url, allow_redirects=False, timeout=20, **options)
+
+
+def test_tensorflow_hub_loads_through_it(url, folder, consumer, any_url):
+    addresses = [f"{base}/{HANDLE}{ending}" for base in (url, any_url) for ending in ("", ".tar.gz")]
+    answers = consumer(*addresses)
+    assert answers[0]["shape"] == [2, 10] and answers == [answers[0]] * 4
+
+
+def test_everything_verifies_through_it(url):
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools/verify.py", url, "--all", "--no-replay"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0 and "6 verified, nothing wrong" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "ending", [COMPRESSED, "/" + COMPRESSED, ".tar.gz", ".tar.gz" + COMPRESSED, "?a=1&tf-hub-format=compressed"]
+)
+def test_archives(url, folder, ending):
+    answer = get(f"{url}/{HANDLE}{ending}", headers={"Accept-Encoding": "gzip"})
+    assert answer.status_code == 200 and answer.content == (folder / f"{HANDLE}.tar.gz").read_bytes()
+    assert answer.headers["content-type"] == "application/gzip" and "content-encoding" not in answer.headers
+    assert answer.headers["cache-control"] == IMMUTABLE
+    part = get(f"{url}/{HANDLE}{ending}", headers={"Range": "bytes=10-19"})
+    assert part.status_code == 206 and part.content == answer.content[10:20]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{HANDLE[:-1]}2{COMPRESSED}",  # an archive without a record
+        f"{HANDLE[:-1]}2.tar.gz",
+        f"{HANDLE[:-1]}3{COMPRESSED}",
+        f"{HANDLE}?tf-hub-format=uncompressed",
+        f"hubpress/collections/quickstart/1{COMPRESSED}",
+        "nothing",
+        HANDLE.rpartition("/")[0] + "/",  # a folder without a page
+        ".hubpress-writing-1",
+        "%2ehubpress-writing-1",
+        "..%2f..%2fetc/passwd",
+    ],
+)
+def test_what_is_not_there(url, path):
+    answer = get(f"{url}/{path}")
+    assert answer.status_code in (404, 400) and "SECRET" not in answer.text
+    assert "immutable" not in answer.headers.get("cache-control", "")
+    assert answer.headers["x-content-type-options"] == "nosniff" or answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("", "text/html; charset=utf-8"),
+        (f"{HANDLE}/", "text/html; charset=utf-8"),
+        (f"{HANDLE}.md", "text/markdown; charset=utf-8"),
+        (f"{HANDLE}.json", "application/json"),
+        ("index.json", "application/json"),
+        ("feed.xml", "application/xml"),
+        ("static/style.css", "text/css; charset=utf-8"),
+        ("static/site.js", "text/javascript; charset=utf-8"),
+    ],
+)
+def test_pages_are_as_our_server_has_them(url, any_url, path, media_type):
+    ours, theirs = get(f"{any_url}/{path}"), get(f"{url}/{path}")
+    assert theirs.status_code == ours.status_code == 200 and theirs.content == ours.content
+    assert theirs.headers["content-type"] == ours.headers["content-type"] == media_type
+    assert theirs.headers.get("content-encoding") == ours.headers.get("content-encoding")
+    for name in ("cache-control", "content-security-policy", "x-content-type-options", "referrer-policy"):
+        assert theirs.headers[name] == ours.headers[name]
+
+
+def test_a_handle_leads_to_its_page(url):
+    answer = get(f"{url}/{HANDLE}")
+    assert answer.status_code == 301 and answer.headers["location"] == f"/{HANDLE}/"
+
+
+@pytest.mark.parametrize("address", ["memory://hub", "/srv/a b", "/srv/$hub"])
+def test_what_nginx_cannot_serve(address):
+    with pytest.raises(StorageError, match="nginx"):
+        configuration(Storage(address), listen="80")

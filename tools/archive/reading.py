@@ -1,0 +1,281 @@
+"""Check and unpack archives from anywhere: one pass, little memory, nothing outside of what a module may hold.
+
+    members = inspect(pathlib.Path("1.tar.gz"))
+    unpack(pathlib.Path("1.tar.gz"), pathlib.Path("module"))
+
+Home-made, because `tarfile` reads members before they can be refused, follows sparse and renaming headers, and knows no limit for
+what a compressed stream may grow to.
+"""
+
+import dataclasses
+import os
+import pathlib
+import tarfile
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from tools.archive.members import BLOCK_BYTES, RECIPE, ArchiveError, Member, refusal
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What `inspect` and `unpack` accept. Sizes in bytes, measured after decompression."""
+
+    members: int = 10_000
+    member_size: int = 64 << 30
+    unpacked_size: int = 64 << 30
+    name_length: int = 1024
+    # Deflate cannot exceed 1032 to 1; weights reach 1.1 to 1, and a graph full of zeros is far from this.
+    ratio: int = 200
+
+
+def inspect(archive: os.PathLike | BinaryIO, limits: Limits | None = None) -> list[Member]:
+    """Checks an archive from anywhere, in one pass and with little memory, and returns its members in order.
+
+    Raises:
+      ArchiveError: if it is no complete gzip-compressed tar file, holds anything but the files of a SavedModel, holds a
+        member twice or before its folder, a link, a device or an empty file, or exceeds the limits. Names the member.
+    """
+    return [member for member, _ in _members(archive, limits or Limits())]
+
+
+def unpack(archive: os.PathLike | BinaryIO, directory: os.PathLike, limits: Limits | None = None) -> list[Member]:
+    """Unpacks an archive into a folder, which must be empty or missing, under the checks of `inspect`."""
+    directory = pathlib.Path(directory)
+    if directory.exists() and any(directory.iterdir()):
+        raise ArchiveError(f"{directory} is not empty. Give an empty or a new folder to unpack into.")
+    directory.mkdir(parents=True, exist_ok=True)
+    members = []
+    for member, content in _members(archive, limits or Limits()):
+        target = directory / member.name
+        if member.is_folder:
+            target.mkdir()
+        else:
+            with open(target, "xb") as file:
+                while chunk := content.read(BLOCK_BYTES):
+                    file.write(chunk)
+        members.append(member)
+    return members
+
+
+def _members(archive: os.PathLike | BinaryIO, limits: Limits) -> Iterator[tuple[Member, BinaryIO | None]]:
+    """Yields the checked members with their contents, which must be read before the next one is asked for."""
+    if hasattr(archive, "read"):
+        name = str(getattr(archive, "name", "the archive"))
+        yield from checked_members(archive, name, limits)
+        return
+    try:
+        file = open(archive, "rb", buffering=0)  # noqa: SIM115 (closed by the with below; only opening may be missing)
+    except OSError as error:
+        raise ArchiveError(
+            f"{os.fspath(archive)} cannot be read: {error.strerror}. Give the path of an archive."
+        ) from error
+    with file:
+        yield from checked_members(file, os.fspath(archive), limits)
+
+
+def checked_members(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[Member, BinaryIO | None]]:
+    stream = _GunzipReader(file, name, limits)
+    seen: set[str] = set()
+    folders: set[str] = set()
+    total = 0
+
+    def refuse(member: str, reason: str) -> ArchiveError:
+        return ArchiveError(
+            f"{name}: member {member!r} {reason}. {RECIPE}. Pack the SavedModel with tools.archive.packing.pack."
+        )
+
+    for header in _headers(stream, name, limits):
+        path = header.name
+        if header.isdir():
+            path = path.rstrip("/")
+            if path in (".", ""):
+                continue  # `tar -C model .` writes the root as a member of its own, and that harms nobody
+        if path.startswith("./"):
+            path = path[2:]
+        if not (header.isdir() or header.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
+            raise refuse(header.name, "is a link, a device or something else that is neither file nor folder")
+        if reason := refusal(path, header.isdir()):
+            raise refuse(header.name, reason)
+        if path in seen:
+            raise refuse(path, "is there twice")
+        parent = path.rpartition("/")[0]
+        if parent and parent not in folders:
+            raise refuse(
+                path, f"comes before its folder {parent!r}, and tensorflow_hub makes folders for folder entries only"
+            )
+        seen.add(path)
+        if len(seen) > limits.members:
+            raise ArchiveError(f"{name} has more than {limits.members:,} members. Put the assets into fewer files.")
+        if header.isdir():
+            folders.add(path)
+            yield Member(path, 0, True), None
+            continue
+        if header.size == 0:
+            raise refuse(path, "is empty, and tensorflow_hub drops empty files")
+        total += header.size
+        if header.size > limits.member_size or total > limits.unpacked_size:
+            raise refuse(path, f"exceeds the limit of {limits.unpacked_size:,} bytes when unpacked")
+        content = _Content(stream, header.size)
+        yield Member(path, header.size), content
+        content.skip()
+        stream.read_exactly(-header.size % tarfile.BLOCKSIZE)
+    if not seen & {"saved_model.pb", "saved_model.pbtxt"}:
+        raise ArchiveError(f"{name} has no saved_model.pb at its root. Pack the folder's contents, not the folder.")
+    stream.finish()
+
+
+def _headers(stream: "_GunzipReader", name: str, limits: Limits) -> Iterator[tarfile.TarInfo]:
+    """The headers of a tar stream; whoever asks for the next one has consumed the content of the last."""
+    overrides: dict[str, str] = {}
+    while True:
+        block = stream.read_exactly(tarfile.BLOCKSIZE)
+        if not any(block):
+            if any(stream.read_exactly(tarfile.BLOCKSIZE)):
+                raise ArchiveError(f"{name} is damaged: a single zero block instead of an end. Pack it again.")
+            return
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.TarError as error:
+            raise ArchiveError(f"{name} is damaged or not a tar file: {error}. Pack it again.") from error
+        if header.size < 0:
+            raise ArchiveError(f"{name}: member {header.name!r} has a negative size. Pack it again.")
+        if header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
+            if header.size > 64 * limits.name_length:
+                raise ArchiveError(f"{name}: member {header.name!r} has an oversized header. Pack it again.")
+            data = stream.read_exactly(header.size)
+            stream.read_exactly(-header.size % tarfile.BLOCKSIZE)
+            if header.type == tarfile.GNUTYPE_LONGNAME:
+                overrides["path"] = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+            else:
+                records = _pax_records(data, name)
+                if any(key.startswith("GNU.sparse") for key in records):
+                    raise ArchiveError(f"{name} holds sparse files. Pack it again without.")
+                if header.type == tarfile.XHDTYPE:
+                    overrides.update(records)
+                elif records.keys() & {"path", "linkpath", "size"}:
+                    raise ArchiveError(f"{name} has a global header that renames members. Pack it again without.")
+            continue
+        if "path" in overrides:
+            header.name = overrides["path"]
+        if "size" in overrides:
+            try:
+                header.size = int(overrides["size"])
+            except ValueError:
+                header.size = -1
+        if header.size < 0:
+            raise ArchiveError(f"{name}: member {header.name!r} has an unusable size. Pack it again.")
+        overrides = {}
+        if len(header.name) > limits.name_length:
+            raise ArchiveError(
+                f"{name}: member {header.name[:60]!r}... has a path of more than {limits.name_length:,} characters. "
+                "Give the asset a shorter name."
+            )
+        yield header
+
+
+def _pax_records(data: bytes, name: str) -> dict[str, str]:
+    records = {}
+    position = 0
+    while position < len(data):
+        space = data.find(b" ", position, position + 20)
+        digits = data[position:space] if space > 0 else b""
+        length = int(digits) if digits.isdigit() else 0
+        record = data[space + 1 : position + length]
+        key, equals, value = record.rstrip(b"\n").partition(b"=")
+        if length <= len(digits) + 1 or not equals or position + length > len(data):
+            raise ArchiveError(f"{name} is damaged: an extended header cannot be read. Pack it again.")
+        records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        position += length
+    return records
+
+
+class _Content:
+    """The content of one member, read from the stream that is shared by all of them."""
+
+    def __init__(self, stream: "_GunzipReader", size: int):
+        self._stream = stream
+        self._left = size
+
+    def read(self, size: int = -1) -> bytes:
+        count = self._left if size < 0 else min(size, self._left)
+        data = self._stream.read_exactly(count)
+        self._left -= count
+        return data
+
+    def skip(self) -> None:
+        while self.read(BLOCK_BYTES):
+            pass
+
+
+class _GunzipReader:
+    """Decompresses a stream piece by piece, within limits, and tells when it ends too early."""
+
+    def __init__(self, file: BinaryIO, name: str, limits: Limits):
+        from isal import isal_zlib
+
+        self._file = file
+        self._name = name
+        self._limits = limits
+        self._decompressor = isal_zlib.decompressobj(wbits=31)
+        self._errors = (isal_zlib.error, zlib.error, EOFError, ValueError)
+        self._ready = bytearray()
+        self._compressed = 0
+        self._decompressed = 0
+        self._rest = b""
+
+    def read_exactly(self, size: int) -> bytes:
+        while len(self._ready) < size:
+            piece = self._next()
+            if not piece:
+                raise ArchiveError(
+                    f"{self._name} is truncated: it ends after {self._decompressed:,} bytes of content. "
+                    "Download or pack it again."
+                )
+            self._ready += piece
+        data = bytes(memoryview(self._ready)[:size])
+        del self._ready[:size]
+        return data
+
+    def finish(self) -> None:
+        """Reads what follows the last member: zeros only, then the end of the gzip stream with its checksum."""
+        pending = bytes(self._ready)
+        self._ready.clear()
+        while True:
+            if pending.strip(b"\0"):
+                raise ArchiveError(f"{self._name} holds something behind the end of the tar file. Pack it again.")
+            pending = self._next()
+            if not pending:
+                break
+        if not self._decompressor.eof:
+            raise ArchiveError(f"{self._name} is truncated: the gzip stream has no end. Download or pack it again.")
+        if self._decompressor.unused_data or self._rest or self._file.read(1):
+            raise ArchiveError(f"{self._name} holds something behind the end of the gzip stream. Pack it again.")
+
+    def _next(self) -> bytes:
+        while not self._decompressor.eof:
+            compressed = self._rest or self._file.read(BLOCK_BYTES)
+            self._rest = b""
+            if not compressed:
+                return b""
+            self._compressed += len(compressed)
+            try:
+                # A bomb is met in pieces of this size, long before it fills the memory.
+                piece = self._decompressor.decompress(compressed, 4 * BLOCK_BYTES)
+            except self._errors as error:
+                raise ArchiveError(
+                    f"{self._name} is damaged or not compressed with gzip: {error}. Download or pack it again."
+                ) from error
+            self._rest = self._decompressor.unconsumed_tail
+            self._compressed -= len(self._rest)
+            self._decompressed += len(piece)
+            excess = self._decompressed - self._limits.ratio * max(self._compressed, BLOCK_BYTES)
+            if excess > 0 or self._decompressed > self._limits.unpacked_size + (1 << 24):
+                raise ArchiveError(
+                    f"{self._name} unpacks to far more than it holds (a zip bomb): {self._decompressed:,} bytes out of "
+                    f"{self._compressed:,}. Do not serve it."
+                )
+            if piece:
+                return piece
+        return b""

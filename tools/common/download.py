@@ -1,0 +1,522 @@
+"""Upstream files on this machine: fetched once, resumed after a cut, verified, and never half in the cache.
+
+    path = fetch("https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth", cache=Path("~/.cache/x"))
+
+The cache keeps `<cache>/<first 16 digits of the SHA-256 of the URL>/<file name>` with the digest of the content beside
+it (`<file name>.sha256`, as `sha256sum --check` reads it). A download grows in `<file name>.part` under a lock, so that
+processes that want the same file wait for each other, and whoever comes after a crash goes on where it stopped. Local
+files are used where they lie. Whatever goes wrong is a `DownloadError` that names the URL and ends with the fix.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import random
+import re
+import time
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: parts get unique names, and a cut download starts again
+    fcntl = None
+
+Progress = Callable[[int, int | None], None]
+
+CHUNK_BYTES = 1 << 20
+CONNECT_SECONDS, READ_SECONDS = 15, 60
+# Attempts in a row that bring nothing, and attempts in all.
+MAXIMUM_FAILURES, MAXIMUM_ATTEMPTS = 5, 60
+LONGEST_PAUSE_SECONDS = 60.0
+
+_TEMPORARY_STATUS = {408, 425, 429, 500, 502, 503, 504}
+_WEB_PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
+# torch.hub: name-01bb0f51.pth begins the file's SHA-256. Eight digits that read as a date are one.
+_DIGEST_IN_NAME = re.compile(r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8})\.[A-Za-z0-9]+$")
+
+_PACKAGES = {
+    "hf": "huggingface_hub with `python -m pip install 'huggingface-hub>=0.27'` (the extra `huggingface`)",
+    "s3": "s3fs with `python -m pip install s3fs`",
+}
+_ELSEWHERE = "download the file by other means into a folder, and name that folder as the mirror (--checkpoints)"
+
+
+class DownloadError(RuntimeError):
+    """A file could not be fetched or is not the one that was asked for. The message ends with the fix."""
+
+
+class NotFound(DownloadError):
+    """There is no such file: the server, the storage or the folder says so, and asking again would not help."""
+
+
+class _Temporary(Exception):
+    """A failure that another attempt may overcome; `seconds` is how long the server asks to wait."""
+
+    def __init__(self, reason: str, seconds: float = 0.0):
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+@dataclass
+class _Stream:
+    """Bytes of a source from `offset` on. `total` counts the whole file; `validator` identifies this version of it."""
+
+    offset: int
+    total: int | None
+    validator: str | None
+    chunks: Iterator[bytes]
+    close: Callable[[], None]
+
+
+def fetch(
+    url: str,
+    *,
+    cache: pathlib.Path,
+    mirrors: str | None = None,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+    limit_bytes: int | None = None,
+) -> pathlib.Path:
+    """The local file with the content of `url`: a path or `file://` (used in place), `http(s)://`, any URL of fsspec.
+
+    cache: the folder that keeps downloads; made when missing. Not used for local files.
+    mirrors: a folder or base URL that is asked for the file's name *instead of* upstream.
+    sha256: what the content must have (64 hexadecimal digits); a file with another digest is refused and not cached.
+        Without it, a name such as `regnet_y_400mf-c65dace8.pth` vouches for the content, as torch.hub has it.
+    progress: called with the bytes present and the bytes in all (None when unknown).
+    limit_bytes: refuse anything larger.
+
+    Raises DownloadError.
+    """
+    name = _file_name(url)
+    if sha256 is not None:
+        sha256 = sha256.lower()
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise DownloadError(f"{_shown(url)}: '{sha256}' is no SHA-256. Fix: give its 64 hexadecimal digits")
+    expected = sha256
+    if expected is None and (found := _DIGEST_IN_NAME.search(name)):
+        expected = found[1]
+    source = url if mirrors is None else _in_mirror(mirrors, name)
+    missing = "check the URL; if upstream moved the file, " + _ELSEWHERE
+    if mirrors is not None:
+        missing = f"put the file of {_shown(url)} there, under the name {name}"
+
+    local = _local_path(source)
+    if local is not None:
+        if not local.is_file():
+            raise NotFound(f"{local}: no such file. Fix: {missing}")
+        size = local.stat().st_size
+        _check_size(source, size, limit_bytes)
+        if expected is not None:
+            _check_digest(source, _digest(local), expected)
+        if progress:
+            progress(size, size)
+        return local
+
+    target = pathlib.Path(cache).expanduser() / hashlib.sha256(source.encode()).hexdigest()[:16] / name
+    opener = _open_http if re.match("https?://", source, re.IGNORECASE) else _open_fsspec
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(target) as part:
+            if not _is_cached(target, sha256):
+                _download(source, part, opener, expected, missing, progress, limit_bytes)
+                _keep(part, target)
+            size = target.stat().st_size
+            _check_size(source, size, limit_bytes)
+            if progress:
+                progress(size, size)
+            return target
+    except OSError as error:
+        fix = "free some space, or choose another cache" if error.errno == errno.ENOSPC else "choose another cache"
+        reason = error.strerror or str(error)
+        raise DownloadError(f"{_shown(source)}: cannot be kept in {target.parent}: {reason}. Fix: {fix}") from error
+
+
+# ------------------------------------------------------------------------------------------------------------ the cache
+
+
+def _is_cached(target: pathlib.Path, sha256: str | None) -> bool:
+    """Whether the file is there with the digest beside it, and is the one wanted. Damaged files are fetched again."""
+    try:
+        recorded = _digest_file(target).read_text().split()[0]
+        return sha256 in (None, recorded) and _digest(target) == recorded
+    except (FileNotFoundError, IndexError, UnicodeDecodeError):
+        return False
+
+
+def _keep(part: pathlib.Path, target: pathlib.Path) -> None:
+    """Move a verified download into place. Killed anywhere in between, the next call finds a complete part."""
+    beside = _digest_file(target)
+    draft = beside.with_name(f".{uuid.uuid4().hex}")
+    try:
+        draft.write_text(f"{_digest(part)}  {target.name}\n")
+        os.replace(draft, beside)
+    finally:
+        draft.unlink(missing_ok=True)
+    os.replace(part, target)
+    _notes(part).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _only_one(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The name of the part file, while nobody else downloads the same target.
+
+    Where there are no locks (Windows, some network file systems) the name is unique: nothing is resumed.
+    """
+    with open(target.with_name(".lock"), "ab") as lock:
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOLCK, "no locks")
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file, also when the process is killed
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+            part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+            try:
+                yield part
+            finally:
+                part.unlink(missing_ok=True)
+                _notes(part).unlink(missing_ok=True)
+        else:
+            yield target.with_name(f"{target.name}.part")
+
+
+def _digest_file(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f"{target.name}.sha256")
+
+
+def _notes(part: pathlib.Path) -> pathlib.Path:
+    """What the server said about the version that a part belongs to."""
+    return part.with_name(f"{part.name}.json")
+
+
+def _digest(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------- the download
+
+
+def _download(
+    source: str,
+    part: pathlib.Path,
+    opener: Callable[[str, int, str | None, str], _Stream],
+    expected: str | None,
+    missing: str,
+    progress: Progress | None,
+    limit_bytes: int | None,
+) -> None:
+    """Fill `part` with the verified content of `source`, going on from what is there."""
+    resumed = _continue(source, part, opener, missing, progress, limit_bytes)
+    digest = _digest(part)
+    if resumed and expected is not None and not digest.startswith(expected):
+        # The older half may be at fault: a fresh download decides.
+        _discard(part)
+        _continue(source, part, opener, missing, progress, limit_bytes)
+        digest = _digest(part)
+    try:
+        if expected is not None:
+            _check_digest(source, digest, expected)
+        elif _is_web_page(part):
+            raise DownloadError(
+                f"{_shown(source)}: the server sent a web page instead of the file. Fix: open the URL in a browser (it "
+                f"may need a login or have moved), or {_ELSEWHERE}"
+            )
+    except DownloadError:
+        _discard(part)
+        raise
+
+
+def _continue(
+    source: str,
+    part: pathlib.Path,
+    opener: Callable[[str, int, str | None, str], _Stream],
+    missing: str,
+    progress: Progress | None,
+    limit_bytes: int | None,
+) -> bool:
+    """Append to `part` until it is complete, over as many attempts as it takes; whether it began with an older part."""
+    failures, started_with = 0, None
+    for _ in range(MAXIMUM_ATTEMPTS):
+        validator, total = _read_notes(part)
+        have = part.stat().st_size if part.exists() else 0
+        if have and validator is None:
+            _discard(part)  # nobody can say whether it is of the same version
+            have = 0
+        if started_with is None:
+            started_with = have
+        if have and have == total:
+            return started_with > 0
+        try:
+            stream = opener(source, have, validator, missing)
+            try:
+                _check_size(source, stream.total, limit_bytes)
+                done = _append(source, part, stream, progress, limit_bytes)
+            finally:
+                stream.close()
+            if stream.total is None or done == stream.total:
+                return started_with > 0
+            raise _Temporary(f"the connection ended after {done} of {stream.total} bytes")
+        except _Temporary as failure:
+            grown = (part.stat().st_size if part.exists() else 0) > have
+            failures = 1 if grown else failures + 1
+            if failures >= MAXIMUM_FAILURES:
+                raise DownloadError(
+                    f"{_shown(source)}: {failure}, {failures} times in a row. Fix: check the network and run it again "
+                    f"(it goes on where it stopped), or {_ELSEWHERE}"
+                ) from failure
+            _pause(max(failure.seconds, random.uniform(0.5, 1.0) * 2 ** (failures - 1)))
+    raise DownloadError(
+        f"{_shown(source)}: cut {MAXIMUM_ATTEMPTS} times. Fix: run it again (it goes on where it stopped), or "
+        + _ELSEWHERE
+    )
+
+
+def _append(
+    source: str, part: pathlib.Path, stream: _Stream, progress: Progress | None, limit_bytes: int | None
+) -> int:
+    """Write the stream behind what `part` has (over it, when the stream begins at 0); the bytes present afterwards."""
+    done = stream.offset
+    if done == 0:
+        _discard(part)
+        notes = {"validator": stream.validator, "total": stream.total}
+        _notes(part).write_text(json.dumps(notes))
+    with open(part, "ab") as file:
+        if progress:
+            progress(done, stream.total)
+        for chunk in stream.chunks:
+            file.write(chunk)
+            done += len(chunk)
+            if limit_bytes is not None and done > limit_bytes:
+                file.close()
+                _discard(part)
+                _check_size(source, done, limit_bytes)
+            if progress:
+                progress(done, stream.total)
+        file.flush()
+        os.fsync(file.fileno())
+    return done
+
+
+def _read_notes(part: pathlib.Path) -> tuple[str | None, int | None]:
+    try:
+        notes = json.loads(_notes(part).read_text())
+        return notes["validator"], notes["total"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None, None
+
+
+def _discard(part: pathlib.Path) -> None:
+    _notes(part).unlink(missing_ok=True)
+    part.unlink(missing_ok=True)
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(min(seconds, LONGEST_PAUSE_SECONDS))
+
+
+# ---------------------------------------------------------------------------------------------------------- the sources
+
+
+def _open_http(source: str, offset: int, validator: str | None, missing: str) -> _Stream:
+    """A GET, from `offset` on if the server still has the version that `validator` (ETag or Last-Modified) names.
+
+    RFC 9110, sections 13.1.5 (If-Range) and 14 (ranges). Proxies come from the environment.
+    """
+    import requests
+
+    # A compressed response would have neither the length nor the ranges of the file.
+    headers = {"Accept-Encoding": "identity", "User-Agent": "hubpress"}
+    if offset:
+        headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
+    try:
+        response = requests.get(source, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
+        raise DownloadError(f"{_shown(source)}: {_reason(error)}. Fix: check the URL") from error
+    except requests.RequestException as error:
+        raise _Temporary(f"no connection ({_reason(error)})") from error
+    try:
+        status = response.status_code
+        if status in _TEMPORARY_STATUS:
+            wait = response.headers.get("Retry-After", "")
+            raise _Temporary(f"the server answers {status} {response.reason}", float(wait) if wait.isdigit() else 0.0)
+        if status == 416 and offset:  # the file became shorter than what we have of it
+            response.close()
+            return _open_http(source, 0, None, missing)
+        if status in (404, 410):
+            raise NotFound(f"{_shown(source)}: no such file on the server ({status}). Fix: {missing}")
+        if status in (401, 403, 407):
+            raise DownloadError(
+                f"{_shown(source)}: the server refuses access ({status}). Fix: check the URL and its terms, or "
+                + _ELSEWHERE
+            )
+        if status not in (200, 206):
+            raise DownloadError(f"{_shown(source)}: the server answers {status} {response.reason}. Fix: check the URL")
+        if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+            raise DownloadError(
+                f"{_shown(source)}: the server compresses the file, so that its length cannot be checked. Fix: "
+                + _ELSEWHERE
+            )
+        tag = response.headers.get("ETag")
+        # If-Range takes strong tags only.
+        found = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+        if status == 206:
+            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+            if not offset or not span or int(span[1]) != offset or found not in (None, validator):
+                if not offset:
+                    raise _Temporary("the server sends a part of the file although nobody asked for one")
+                response.close()
+                return _open_http(source, 0, None, missing)
+            return _Stream(offset, int(span[2]), validator, _chunks(response), response.close)
+        length = response.headers.get("Content-Length", "")
+        return _Stream(0, int(length) if length.isdigit() else None, found, _chunks(response), response.close)
+    except BaseException:
+        response.close()
+        raise
+
+
+def _chunks(response: Any) -> Iterator[bytes]:
+    """The body as it arrives: a cut loses nothing that came before it."""
+    import urllib3
+
+    try:
+        while chunk := response.raw.read1(CHUNK_BYTES):
+            yield chunk
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise _Temporary(f"the connection was cut ({_reason(error)})") from error
+
+
+def _open_fsspec(source: str, offset: int, validator: str | None, missing: str) -> _Stream:
+    """Any other URL (gs://, s3://, hf://, ...), from `offset` on if it is still the same version."""
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(source)
+    except ImportError as error:
+        package = _PACKAGES.get(source.partition(":")[0], "what it needs")
+        raise DownloadError(f"{_shown(source)}: {_reason(error)}. Fix: install {package}, or {_ELSEWHERE}") from error
+    except ValueError as error:
+        raise DownloadError(f"{_shown(source)}: {error}. Fix: check the URL") from error
+    with _fsspec_failures(source, missing):
+        files.invalidate_cache()  # the file may be another one since the last attempt
+        info = files.info(path)
+        if info.get("type") == "directory":
+            raise DownloadError(f"{_shown(source)}: is a folder. Fix: name the file in it")
+        # What changes with the content: in buckets of several makers, on Hugging Face (blob_id), in folders.
+        names = ("etag", "ETag", "generation", "md5Hash", "sha256", "blob_id", "mtime", "LastModified", "created")
+        known = {name: str(info[name]) for name in names if info.get(name)}
+        found = json.dumps({**known, "size": info.get("size")}, sort_keys=True) if known else None
+        offset = offset if found is not None and found == validator else 0
+        file = files.open(path, "rb", block_size=4 * CHUNK_BYTES)
+
+    def chunks() -> Iterator[bytes]:
+        with _fsspec_failures(source, missing):
+            file.seek(offset)
+            while chunk := file.read(4 * CHUNK_BYTES):
+                yield chunk
+
+    return _Stream(offset, info.get("size"), found, chunks(), file.close)
+
+
+@contextlib.contextmanager
+def _fsspec_failures(source: str, missing: str) -> Iterator[None]:
+    """Filesystems raise what their libraries raise: the few that are final are told apart, the rest is tried again."""
+    try:
+        yield
+    except (DownloadError, GeneratorExit):
+        raise
+    except FileNotFoundError as error:
+        raise NotFound(f"{_shown(source)}: no such file there. Fix: {missing}") from error
+    except PermissionError as error:
+        raise DownloadError(
+            f"{_shown(source)}: access is refused. Fix: log in (for gs://: `gcloud auth application-default login`)"
+        ) from error
+    except Exception as error:
+        raise _Temporary(f"it could not be read ({_reason(error)})") from error
+
+
+# --------------------------------------------------------------------------------------------------------------- checks
+
+
+def _check_digest(source: str, digest: str, expected: str) -> None:
+    if not digest.startswith(expected):
+        where = "" if len(expected) == 64 else ", as its name says"
+        raise DownloadError(
+            f"{_shown(source)}: the file has the SHA-256 {digest} instead of {expected}{where}. Fix: if upstream "
+            "really replaced the file, pin the new digest; otherwise somebody else did, and it must not be used"
+        )
+
+
+def _check_size(source: str, size: int | None, limit_bytes: int | None) -> None:
+    if limit_bytes is not None and size is not None and size > limit_bytes:
+        raise DownloadError(
+            f"{_shown(source)}: has {size} bytes or more, the limit is {limit_bytes}. Fix: check the URL, or raise the "
+            "limit"
+        )
+
+
+def _is_web_page(path: pathlib.Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGES)
+
+
+def has_digest_in_name(url: str) -> bool:
+    """Whether a file's name begins to say its SHA-256, as torch.hub has it: `regnet_y_400mf-c65dace8.pth`."""
+    return _DIGEST_IN_NAME.search(_file_name(url)) is not None
+
+
+def _file_name(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    name = urllib.parse.unquote(parts.path if parts.scheme else url).rpartition("/")[2]
+    quoted = (parts.path if parts.scheme else url).rpartition("/")[2]
+    if not quoted or name in ("", ".", "..") or "/" in urllib.parse.unquote(quoted) or "\\" in name or "\0" in name:
+        raise DownloadError(f"{_shown(url)}: names no file. Fix: give the URL of the file itself")
+    if len(name.encode()) > 200:
+        raise DownloadError(f"{_shown(url)}: its file name is too long. Fix: {_ELSEWHERE}")
+    return name
+
+
+def _in_mirror(mirrors: str, name: str) -> str:
+    mirrors = str(mirrors)
+    if "://" in mirrors:
+        return f"{mirrors.rstrip('/')}/{urllib.parse.quote(name)}"
+    folder = pathlib.Path(mirrors).expanduser()
+    if not folder.is_dir():
+        raise DownloadError(f"{mirrors}: no such folder. Fix: name a folder or base URL that has {name}")
+    return str(folder / name)
+
+
+def _local_path(source: str) -> pathlib.Path | None:
+    if "://" not in source:
+        return pathlib.Path(source).expanduser()
+    parts = urllib.parse.urlsplit(source)
+    if parts.scheme != "file":
+        return None
+    if parts.netloc not in ("", "localhost"):
+        raise DownloadError(f"{_shown(source)}: a file on another machine. Fix: write file:///path/to/the/file")
+    return pathlib.Path(urllib.parse.unquote(parts.path))
+
+
+def _shown(url: str) -> str:
+    """`url` for messages: without user, password and query, which may hold secrets."""
+    if "://" not in url:
+        return url
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one line; the outer ones repeat the URL and the names of classes."""
+    seen = error
+    while (deeper := seen.__cause__ or seen.__context__) is not None:
+        seen = deeper
+    text = " ".join((getattr(seen, "strerror", None) or str(seen) or type(seen).__name__).split())
+    return text[:160]

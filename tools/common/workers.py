@@ -1,0 +1,254 @@
+"""Worker processes: a child that is told lines of JSON on standard input and answers with lines of JSON on standard output.
+
+    with Worker("tools.verification.replay") as worker:
+        answer = worker.request({"folder": "/tmp/module"}, timeout=600)
+
+    worker = Worker("builders.build", "SPEC.json", "OUT")
+    for message in worker.messages(): ...            # {"event": "stage", "name": "restore"}, ... until it ends
+
+TensorFlow lives in such processes only. A message is an object; one that says `{"error": TEXT}` is a refusal, after which the worker
+goes on. Standard error goes to a log, whose end explains a worker that ended. `serve` is the child's side.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+from tools.common.files import ROOT
+
+Message = dict[str, Any]
+
+LINES_SHOWN = 6  # of a log, in the message about a worker that ended
+# What TensorFlow and its friends write on a good day.
+_CHATTER = re.compile(
+    r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following|  import pkg_resources"
+)
+
+
+class WorkerError(RuntimeError):
+    """A worker ended before it answered, or was ended; the message holds its last words.
+
+    `status` is its exit status, negative for a signal; `log` is all that it wrote to standard error.
+    """
+
+    def __init__(self, message: str, *, status: int, log: str):
+        super().__init__(message)
+        self.status, self.log = status, log
+
+
+class WorkerRefusal(RuntimeError):
+    """A worker answered `{"error": ...}`, and goes on."""
+
+
+class Worker:
+    """One process, `python -m MODULE ARGUMENT ...`; a context manager that ends it.
+
+    Args:
+      module: the module to run, or the path of a script.
+      *arguments: its arguments.
+      python: the interpreter.
+      root: the repository: working folder, and what modules are imported from.
+      environment: further variables.
+      log: where standard error goes; a temporary file by default.
+
+    Raises:
+      OSError: the interpreter cannot be started.
+    """
+
+    def __init__(
+        self,
+        module: str | os.PathLike[str],
+        *arguments: str | os.PathLike[str],
+        python: str | os.PathLike[str] = sys.executable,
+        root: Path = ROOT,
+        environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ):
+        self.name = os.fspath(module)
+        program = [self.name] if self.name.endswith(".py") else ["-m", self.name]
+        self._log: IO[bytes] = log.open("w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
+        self._writing = threading.Lock()
+        try:
+            self._process = subprocess.Popen(
+                [os.fspath(python), *program, *map(os.fspath, arguments)],
+                cwd=root,
+                env=os.environ | {"PYTHONPATH": str(root)} | dict(environment or {}),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                encoding="utf-8",
+            )
+        except OSError:
+            self._log.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message. To a worker that ended nothing is sent: `receive` says why it ended."""
+        with self._writing, contextlib.suppress(BrokenPipeError, ValueError):
+            self._stdin.write(json.dumps(message) + "\n")
+            self._stdin.flush()
+
+    def finish(self) -> None:
+        """Say that no message will follow."""
+        with self._writing, contextlib.suppress(BrokenPipeError, ValueError):
+            self._stdin.close()
+
+    def receive(self, *, timeout: float | None = None) -> Message | None:
+        """Return the next message, or None if the worker ended with success.
+
+        Raises:
+          WorkerError: it failed, wrote what is no message, or took longer than `timeout` seconds and was killed.
+        """
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        watch = threading.Timer(timeout, give_up) if timeout else None
+        if watch:
+            watch.start()
+        try:
+            line = self._stdout.readline()
+        except ValueError:  # closed by `close` in another thread
+            line = ""
+        finally:
+            if watch:
+                watch.cancel()
+        if line.endswith("\n"):
+            with contextlib.suppress(ValueError):
+                message = json.loads(line)
+                if isinstance(message, dict):
+                    return message
+            self._process.kill()
+            raise self._error(f"{self.name} wrote {line[:80]!r}, which is no message")
+        status = self._process.wait()
+        if late.is_set():
+            raise self._error(f"{self.name} took more than {timeout:g} s and was ended")
+        if status:
+            raise self._error(self._why(status))
+        return None
+
+    def request(self, message: Mapping[str, Any], *, timeout: float | None = None) -> Message:
+        """Send a message and return the answer.
+
+        Raises:
+          WorkerRefusal: the answer is an error.
+          WorkerError: there is none, as in `receive`.
+        """
+        self.send(message)
+        answer = self.receive(timeout=timeout)
+        if answer is None:
+            raise self._error(f"{self.name} ended without an answer")
+        if "error" in answer:
+            raise WorkerRefusal(str(answer["error"]))
+        return answer
+
+    def messages(self) -> Iterator[Message]:
+        """Yield messages until the worker ends; raises WorkerError as `receive` does."""
+        while (message := self.receive()) is not None:
+            yield message
+
+    def kill(self) -> None:
+        """End the process now."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End the process and release its pipes and log."""
+        self.kill()
+        self.finish()
+        with contextlib.suppress(OSError):
+            self._stdout.close()
+        self._log.close()
+
+    def log_text(self) -> str:
+        """Return what the worker wrote to standard error so far."""
+        if self._log.closed:
+            return ""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
+
+    @property
+    def _stdin(self) -> IO[str]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def _stdout(self) -> IO[str]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def _error(self, message: str) -> WorkerError:
+        return WorkerError(message, status=self._process.wait(), log=self.log_text())
+
+    def _why(self, status: int) -> str:
+        """Explain an exit status: the worker's own message, or the end of a traceback."""
+        words = last_words(self.log_text())
+        if status < 0:
+            memory = " (out of memory?)" if -status == signal.SIGKILL else ""
+            return "\n".join([f"{self.name} was killed by signal {-status}{memory}", *words])
+        if any(line.startswith("Traceback") for line in self.log_text().splitlines()):
+            return "\n".join([f"{self.name} failed:", *words])
+        return "\n".join(words) or f"{self.name} failed with exit status {status}"
+
+
+def last_words(log: str) -> list[str]:
+    """Return the end of a log without what libraries always write: a traceback's last lines, or all of a short message."""
+    lines = [line for line in log.splitlines() if not _CHATTER.match(line)]
+    start = max((index for index, line in enumerate(lines) if line.startswith("Traceback")), default=None)
+    return lines[start:][-LINES_SHOWN:] if start is not None else lines
+
+
+def serve(answer: Callable[[Message], Message], *, refusals: tuple[type[Exception], ...] = (Exception,)) -> int:
+    """Answer each message on standard input by one on standard output, until there are no more; returns the exit status.
+
+    What libraries print goes to standard error. An exception of `refusals` is answered as `{"error": TEXT}`.
+    """
+    with messages_only() as say:
+        for line in sys.stdin:
+            try:
+                say(answer(json.loads(line)))
+            except refusals as error:
+                say({"error": str(error) or type(error).__name__})
+    return 0
+
+
+@contextlib.contextmanager
+def messages_only() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield a function that writes a message to standard output; everything else that is printed goes to standard error."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+
+        def say(message: Mapping[str, Any]) -> None:
+            answers.write(json.dumps(message) + "\n")
+            answers.flush()
+
+        yield say

@@ -1,0 +1,135 @@
+"""The tag files: the vocabularies of the documents' metadata, read with the place of everything that is wrong.
+
+    ids = read(Path("tags"), problems)["task"]        # {"image-classification", ...}
+
+A file lists `values`, each with `id` and `display_name` and by vocabulary `url`, `domains`, `url_template`; or it describes
+addresses, `format: url` with an optional `required_domain`.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from tools.documents.rules import DOMAINS, ERROR, VOCABULARIES
+
+KEYS = {
+    "license": {"id", "display_name", "url"},
+    "task": {"id", "display_name", "domains"},
+    "interactive_visualizer": {"id", "url_template"},
+}
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+def read(folder: Path, problems: list) -> dict[str, dict[str, None]]:
+    """The ids of every vocabulary; what is wrong with the files is added to `problems`.
+
+    A vocabulary whose file cannot be read is left out, so that its values are not reported one by one.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: dict[str, dict[str, None]] = {}
+    for name in VOCABULARIES.values():
+        if not (folder / f"{name}.yaml").is_file():
+            _add(
+                problems,
+                folder / f"{name}.yaml",
+                1,
+                "the tag file does not exist",
+                "add it, or name its folder with --tags",
+            )
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            node = yaml.compose(path.read_text(encoding="utf-8"), Loader=loader)
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            mark = getattr(error, "problem_mark", None)
+            what = getattr(error, "problem", None) or str(error).split("\n")[0]
+            _add(problems, path, mark.line + 1 if mark else 1, f"is no YAML: {what}", "correct the file at that line")
+            continue
+        ids = _vocabulary(path, node, problems, yaml)
+        if ids is not None:
+            found[path.stem] = ids
+    return found
+
+
+def _vocabulary(path: Path, node, problems: list, yaml) -> dict[str, None] | None:
+    top = _mapping(path, node, problems, yaml)
+    if top is None:
+        return None
+    allowed = {"format", "required_domain"} if "format" in top else {"values"}
+    for key, (line, _) in top.items():
+        if key not in allowed:
+            _add(
+                problems, path, line, f"unknown key {key!r}, {' and '.join(sorted(allowed))} were expected", "remove it"
+            )
+    if "format" in top:
+        if path.stem in VOCABULARIES.values():
+            _add(problems, path, 1, "lists no values, a vocabulary was expected", "add `values:`")
+        elif getattr(top["format"][1], "value", None) != "url":
+            _add(problems, path, top["format"][0], "the only format is `url`", "write `format: url`")
+        return None
+    if "values" not in top or not isinstance(top["values"][1], yaml.SequenceNode):
+        _add(problems, path, 1, "has no list `values`", "write `values:` and below it `  - id: ...`")
+        return None
+    ids: dict[str, None] = {}
+    keys = KEYS.get(path.stem, {"id", "display_name"})
+    optional = {"url"} if path.stem == "license" else set()
+    for item in top["values"][1].value:
+        line = item.start_mark.line + 1
+        entry = _mapping(path, item, problems, yaml)
+        if entry is None:
+            continue
+        for key in sorted(keys - optional - entry.keys()):
+            _add(problems, path, line, f"a value has no `{key}`", f"add `{key}: ...`")
+        for key in entry.keys() - keys:
+            _add(
+                problems,
+                path,
+                entry[key][0],
+                f"unknown key {key!r}, {', '.join(sorted(keys))} were expected",
+                "remove it",
+            )
+        if "id" not in entry:
+            continue
+        identifier = entry["id"][1].value if isinstance(entry["id"][1], yaml.ScalarNode) else ""
+        line = entry["id"][0]
+        if not _ID.fullmatch(identifier):
+            _add(problems, path, line, f"{identifier!r} is no id", "use letters, digits, `.`, `_`, `+` and `-`")
+        elif identifier in ids:
+            _add(problems, path, line, f"id {identifier!r} is there twice", "remove one of the two")
+        if path.stem == "task":
+            _check_task(path, line, identifier, entry, problems)
+        ids[identifier] = None
+    return ids
+
+
+def _check_task(path: Path, line: int, identifier: str, entry: dict, problems: list) -> None:
+    if not identifier.startswith(DOMAINS):
+        _add(problems, path, line, f"task {identifier!r} does not start with {', '.join(DOMAINS)}", "rename it")
+    domains = entry.get("domains")
+    listed = [each.value for each in domains[1].value] if domains and isinstance(domains[1].value, list) else []
+    if domains and not listed:
+        _add(problems, path, domains[0], "`domains` is not a list", "write `domains:` and below it `  - image`")
+    for domain in listed:
+        if f"{domain}-" not in DOMAINS:
+            _add(problems, path, domains[0], f"{domain!r} is no domain", "use image, text, audio or video")
+
+
+def _mapping(path: Path, node, problems: list, yaml) -> dict[str, tuple[int, object]] | None:
+    """{key: (line, node)} of a mapping; None and a problem if it is none."""
+    if not isinstance(node, yaml.MappingNode):
+        line = node.start_mark.line + 1 if node is not None else 1
+        _add(problems, path, line, "keys and values were expected", "write `id: ...` and `display_name: ...`")
+        return None
+    found: dict[str, tuple[int, object]] = {}
+    for key, value in node.value:
+        if str(key.value) in found:
+            _add(problems, path, key.start_mark.line + 1, f"key {key.value!r} is there twice", "remove one of the two")
+        found[str(key.value)] = (key.start_mark.line + 1, value)
+    return found
+
+
+def _add(problems: list, path: Path, line: int, message: str, fix: str) -> None:
+    from tools.documents.validation import TAG_FILE, Problem
+
+    problems.append(Problem(os.fspath(path), line, TAG_FILE, ERROR, message, fix))

@@ -1,0 +1,207 @@
+"""Check a built row the way a consumer meets it: through tensorflow_hub, in a fresh process, before anything is stored.
+
+    echo classifier | python -m tools.publishing.check SPEC.json OUT     # SPEC and OUT as builders.build had them
+
+The names of the heads come by standard input, a line for each as soon as it is built; OUT/HEAD.check.json holds what was found.
+For each head: the golden output is reproduced from uint8 and from float32 images, the signatures agree, a 1x1 and a 4000x3000
+image are answered, labels fit, `hub.KerasLayer` takes a training step that changes every trainable variable, and the accuracy on
+the row's labelled images is measured where it has some.
+"""
+
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+SIZES = ((1, 1), (4000, 3000))
+
+
+class CheckError(ValueError):
+    """A module does not do what its page would say."""
+
+
+def check(spec, out, heads):
+    """Check `heads` (an iterable that may wait for the next) below `out`, and write what was found beside each.
+
+    Raises CheckError for the first thing that is not so.
+    """
+    import tensorflow  # noqa: F401 (seconds, while the first head is still being built)
+    import tensorflow_hub  # noqa: F401
+
+    for head in heads:
+        built = json.loads((Path(out) / f"{head}.json").read_text())
+        found = check_head(spec, head, Path(out) / head, built)
+        (Path(out) / f"{head}.check.json").write_text(json.dumps(found))
+        print(f"checked {head}", flush=True)
+        gc.collect()  # functions and variables of a module refer to each other: without this two modules lie in memory
+
+
+def check_head(spec, head, directory, built):
+    """Check one SavedModel; returns what the record states about it."""
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_hub as hub
+
+    from builders import precision
+
+    row = {**spec["module"]["row"], "file": spec["file"]}
+    stage(f"check {head}")
+    module = hub.load(str(directory))
+    golden = np.load(directory / "assets.extra/golden.npz", allow_pickle=False)
+    images, expected = golden["images"], golden["outputs"]
+    low, high = row["pixel_range"]
+    floats = (images / np.float32(255) * np.float32(high - low) + np.float32(low)).astype(np.float32)
+    output = built["signature"]["outputs"][0]
+    serving_default, serving_uint8 = (module.signatures[name] for name in ("serving_default", "serving_uint8"))
+    # Each way in, but both images at once by one of them only: the largest networks take seconds for an image.
+    first, last = slice(0, 1), slice(1, None)
+    answers = {
+        "module(uint8)": (slice(None), module(images)),
+        "module(float32)": (last, module(floats[last])),
+        "serving_default": (first, serving_default(images=tf.constant(floats[first]))[output["name"]]),
+        "serving_uint8": (last, serving_uint8(images=tf.constant(images[last]))[output["name"]]),
+    }
+    worst, tolerance = 0.0, precision.tolerance(row)
+    for name, (part, answer) in answers.items():
+        require(answer.shape == expected[part].shape, row, head, f"{name} has the shape {list(answer.shape)}")
+        difference = float(np.abs(answer.numpy() - expected[part]).max() / max(1, np.abs(expected).max()))
+        require(
+            difference <= tolerance,
+            row,
+            head,
+            f"{name} differs from the Keras model by {difference:.2g}, more than {tolerance:.2g}",
+        )
+        worst = max(worst, difference)
+    require(
+        answer.dtype.name == output["dtype"] and list(answer.shape[1:]) == output["shape"][1:],
+        row,
+        head,
+        f"answers {answer.dtype.name} {list(answer.shape)}, the signature says {output}",
+    )
+    for height, width in SIZES:
+        answer = module(np.full((1, height, width, 3), high, np.float32)).numpy()
+        require(np.isfinite(answer).all(), row, head, f"answers {answer.ravel()[:3]} to a white {height}x{width} image")
+    check_maps(module, built, images[:1], row, head, tolerance)
+    if head == "classifier" and spec["labels"]:
+        names = [name.decode() for name in module.labels().numpy()]
+        require(
+            names == spec["labels"],
+            row,
+            head,
+            f"labels() gives {len(names)} names, not the {len(spec['labels'])} of the row",
+        )
+    findings = {
+        "golden_tolerance": tolerance,
+        "keras_difference": worst,
+        "sizes": [f"{height}x{width}" for height, width in SIZES],
+    }
+    if head == "classifier" and spec.get("evaluation"):
+        stage("measure accuracy")
+        findings["top1"] = accuracy(module, spec["evaluation"])
+    if row["fine_tunable"]:
+        stage(f"fine-tune {head}")
+        # One image, for the memory; with batch statistics two, or those of a map of one pixel leave nothing to learn from.
+        has_statistics = len(module.variables) > len(module.trainable_variables)
+        findings["fine_tuned"] = fine_tune(hub, tf, module, row, head, images if has_statistics else images[:1])
+    return findings
+
+
+def check_maps(module, built, images, row, head, tolerance):
+    """`stages()` gives the maps that the signature lists, with the Keras model's values (by the mean magnitude of each)."""
+    import numpy as np
+
+    expected = {each["name"]: each for each in built["signature"]["maps"]}
+    if not expected:
+        return
+    found = module.stages(images)
+    require(set(found) == set(expected), row, head, f"stages() gives {sorted(found)}, not {sorted(expected)}")
+    for name, answer in found.items():
+        require(
+            list(answer.shape[1:]) == expected[name]["shape"][1:], row, head, f"stages()[{name!r}] is {answer.shape}"
+        )
+        magnitude = float(np.abs(answer.numpy()).mean())
+        difference = abs(magnitude - built["magnitudes"][name]) / max(1e-6, built["magnitudes"][name])
+        require(
+            difference <= tolerance, row, head, f"stages()[{name!r}] differs from the Keras model by {difference:.2g}"
+        )
+
+
+def accuracy(module, evaluation, batch=64):
+    """Top-1 of a classifier on an `.npz` of `images` uint8 `[n, h, w, 3]` and `labels` `[n]`: exact counts."""
+    import numpy as np
+
+    data = np.load(evaluation["path"], allow_pickle=False)
+    images, labels = data["images"], data["labels"]
+    correct = sum(
+        int((module(images[i : i + batch]).numpy().argmax(-1) == labels[i : i + batch]).sum())
+        for i in range(0, len(labels), batch)
+    )
+    return {"value": round(100 * correct / len(labels), 2), "correct": correct, "images": len(labels)}
+
+
+def fine_tune(hub, tf, module, row, head, images):
+    """One step of gradient descent through `hub.KerasLayer(trainable=True)`; every trainable variable must have changed.
+
+    `images` are uint8. All in one graph: the gradient of a variable is gone as soon as it is applied, where outside of a graph all
+    of them lie in memory beside all intermediate results.
+    """
+    size = row["resolution"]
+    layer = hub.KerasLayer(module, trainable=True, arguments={"drop_path_rate": 0.0})
+    low, high = row["pixel_range"]
+    batch = tf.image.convert_image_dtype(tf.constant(images[:, :size, :size]), tf.float32) * (high - low) + low
+    variables = layer.trainable_variables
+    require(len(variables) > 0, row, head, "says it is fine-tunable, but hub.KerasLayer finds no trainable variable")
+
+    def step(batch):
+        with tf.GradientTape() as tape:
+            outputs = layer(batch, training=True)
+            loss = tf.reduce_mean(tf.square(outputs - 1.0))
+        norms, changed = [], []
+        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            require(gradient is not None, row, head, f"no gradient reaches {variable.name}")
+            norm = tf.norm(gradient)
+            before = tf.convert_to_tensor(variable)
+            after = before - 1e-3 / norm * gradient
+            norms.append(norm)
+            changed.append(tf.reduce_any(after != before))
+            variable.assign(after)
+        return outputs, tf.stack(norms), tf.stack(changed)
+
+    # The Python of this function is plain: without autograph its errors keep their type.
+    outputs, norms, changed = tf.function(step, autograph=False)(batch)
+    for variable, norm, moved in zip(variables, norms.numpy(), changed.numpy(), strict=True):
+        require(0 < norm < float("inf"), row, head, f"the gradient of {variable.name} has norm {norm}")
+        require(moved, row, head, f"a training step leaves {variable.name} as it was")
+    answer = layer(batch, training=False)
+    require(bool(tf.reduce_all(tf.math.is_finite(answer))), row, head, "answers NaN after one training step")
+    require(float(tf.reduce_max(tf.abs(answer - outputs))) > 0, row, head, "a training step changed nothing")
+    return True
+
+
+def require(holds, row, head, message):
+    if not holds:
+        raise CheckError(f"{row['file']}: {row['stem']}: the {head} {message}; it is not published")
+
+
+def stage(name):
+    """Tell the parent process what is being done."""
+    print(f"stage {name}", flush=True)
+
+
+def main(arguments):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    specification, out = arguments
+    try:
+        check(json.loads(Path(specification).read_text()), out, (line.strip() for line in sys.stdin))
+    except CheckError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # all is written: taking a million objects of Keras and TensorFlow apart would take seconds

@@ -1,0 +1,278 @@
+"""Copies of published modules for other hubs: folders that are ready to upload to Hugging Face and Kaggle.
+
+    folders = write(records, storage=storage, hub=gather(storage, catalog, url), directory=Path("mirror"))
+
+    mirror/huggingface/NAME/                    README.md (a model card) and the SavedModel
+        huggingface-cli upload PUBLISHER/NAME mirror/huggingface/NAME
+    mirror/kaggle/FAMILY/                       model-metadata.json
+        kaggle models create -p mirror/kaggle/FAMILY
+    mirror/kaggle/FAMILY/tensorFlow2/NAME/      model-instance-metadata.json and the SavedModel
+        kaggle models instances create -p mirror/kaggle/FAMILY/tensorFlow2/NAME --dir-mode tar
+
+Everything comes from the records; formats: https://huggingface.co/docs/hub/model-cards and
+https://github.com/Kaggle/kaggle-api/blob/main/docs/models_metadata.md.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.archive import contents as archive_contents
+from tools.archive import reading
+from tools.documents.document import parse
+from tools.site import pages as site
+from tools.site import rendering
+from tools.site.facts import Hub, ModulePage
+
+PIPELINES = {"image-classification": "image-classification", "image-feature-vector": "image-feature-extraction"}
+# Our data sets under the names that they have there; one that has none is left out of `datasets`.
+DATASETS = {"imagenet-ilsvrc-2012-cls": "ILSVRC/imagenet-1k"}
+HUGGING_FACE_LICENCES = frozenset(
+    [
+        "apache-2.0",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "gpl-2.0",
+        "gpl-3.0",
+        "lgpl-2.1",
+        "lgpl-3.0",
+        "mit",
+        "mpl-2.0",
+        "epl-2.0",
+        "cc-by-nc-4.0",
+        "cc-by-sa-4.0",
+        "cc-by-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc0-1.0",
+    ]
+)
+KAGGLE_LICENCES = {
+    "apache-2.0": "Apache 2.0",
+    "bsd-3-clause": "BSD-3-Clause",
+    "gpl-2.0": "GPL 2",
+    "gpl-3.0": "GPL 3",
+    "lgpl-3.0": "GNU Lesser General Public License 3.0",
+    "mit": "MIT",
+    "cc-by-nc-4.0": "Attribution-NonCommercial 4.0 International (CC BY-NC 4.0)",
+    "cc-by-sa-4.0": "CC BY-SA 4.0",
+}
+FRAMEWORK = "tensorFlow2"
+CARD, MODEL, INSTANCE = "README.md", "model-metadata.json", "model-instance-metadata.json"
+
+
+class MirrorError(ValueError):
+    """A module cannot be mirrored: names it and ends with the fix."""
+
+
+def gather(storage: Any, catalog: Any, base_url: str) -> Hub:
+    """Everything that is published in a hub, as its pages see it."""
+    from tools.catalog import vocabularies
+    from tools.hub import records
+
+    hub = records.snapshot(storage)
+    return site.gather(
+        hub.records,
+        publisher=catalog.publisher,
+        collections=catalog.collections,
+        base_url=base_url,
+        tags=vocabularies.load(catalog.root / "modules/tags"),
+        yanked=hub.yanked,
+        measurements=hub.measurements,
+    )
+
+
+def write(records: Iterable[Mapping[str, Any]], *, storage: Any, hub: Hub, directory: Path) -> list[Path]:
+    """Write the folders of some of a hub's modules; those of an earlier run are replaced. Returns them.
+
+    `storage` holds the archives, `hub` is what `gather` says of it.
+
+    Raises:
+      MirrorError: a licence has no name there, an archive is not the recorded one, or a folder holds something else.
+    """
+    folders: list[Path] = []
+    for record in records:
+        module = hub.modules[record["handle"]]
+        card = model_card(module, hub)
+        instance = kaggle_instance(module, hub)
+        family = directory / "kaggle" / _slug(module.row["family"])
+        with tempfile.TemporaryDirectory(prefix=".mirror-", dir=_made(directory)) as temporary:
+            model = Path(temporary) / "model"
+            _unpack(module, storage, model)
+            copy = Path(temporary) / "copy"
+            shutil.copytree(model, copy, copy_function=_link)
+            (model / CARD).write_text(card, encoding="utf-8")
+            (copy / INSTANCE).write_text(_json(instance), encoding="utf-8")
+            folders.append(_replace(model, directory / "huggingface" / module.name.replace("/", "-"), CARD))
+            folders.append(_replace(copy, family / FRAMEWORK / instance["instanceSlug"], INSTANCE))
+        (family / MODEL).write_text(_json(kaggle_model(module, hub)), encoding="utf-8")
+    return folders
+
+
+def model_card(module: ModulePage, hub: Hub) -> str:
+    """The README.md of a Hugging Face repository: YAML front matter, then the page of the module as Markdown."""
+    import yaml
+
+    row = module.row
+    front: dict[str, Any] = {}
+    if row["licence"] in HUGGING_FACE_LICENCES:
+        front["license"] = row["licence"]
+    else:
+        front |= {"license": "other", "license_name": row["licence"]}
+        if module.licence.url:
+            front["license_link"] = module.licence.url
+    front["library_name"] = "tf-keras"
+    front["pipeline_tag"] = PIPELINES[module.task]
+    front["tags"] = ["tensorflow", "tf-hub", "saved-model", row["network_architecture"]]
+    if datasets := [DATASETS[name] for name in row["datasets"] if name in DATASETS]:
+        front["datasets"] = datasets
+    if results := _results(module):
+        front["model-index"] = [{"name": module.name, "results": results}]
+    document = parse(site.module_markdown(module.record, hub))
+    text = rendering.text(
+        "mirror/huggingface.md.j2",
+        module=module,
+        description="\n".join(document.description),
+        body=document.body,
+        repository=f"{module.publisher}/{module.name.replace('/', '-')}",  # their names have no slashes
+    )
+    return "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000) + f"---\n\n{text}"
+
+
+def _results(module: ModulePage) -> list[dict[str, Any]]:
+    """The model-index's results: what the source reported, and what was measured here, each with who says so."""
+    row, found = module.row, module.evaluation
+    results = []
+    if module.reported["top1"] is not None:
+        metrics = [_accuracy("Top-1 accuracy (%), reported", module.reported["top1"])]
+        if module.reported["top5"] is not None:
+            metrics.append(_accuracy("Top-5 accuracy (%), reported", module.reported["top5"]))
+        source = {"name": "as reported by the source of the weights", "url": row["numbers"]}
+        results.append(_result(module, row["datasets"][-1], "validation", metrics, source))
+    if found is not None:
+        metrics = [_accuracy("Top-1 accuracy (%), measured", found.top1)]
+        if found.top5 is not None:
+            metrics.append(_accuracy("Top-5 accuracy (%), measured", found.top5))
+        source = {"name": f"as measured by {module.publisher} on the published module", "url": module.url}
+        results.append(_result(module, found.dataset, found.split, metrics, source))
+    return results
+
+
+def _accuracy(name: str, value: float) -> dict[str, Any]:
+    return {"name": name, "type": "accuracy", "value": value}
+
+
+def _result(module: ModulePage, dataset: str, split: str, metrics: list, source: dict) -> dict[str, Any]:
+    name = module.tags["dataset"][dataset].display_name if dataset in module.tags["dataset"] else dataset
+    return {
+        "task": {"type": PIPELINES[module.task], "name": module.task_name},
+        "dataset": {"name": name, "type": DATASETS.get(dataset, dataset), "split": split},
+        "metrics": metrics,
+        "source": source,
+    }
+
+
+def kaggle_model(module: ModulePage, hub: Hub) -> dict[str, Any]:
+    """Kaggle's model-metadata.json of a module's family, whose variations are the hub's modules of that family."""
+    members = [each for each in hub.names if each.row["family"] == module.row["family"]]
+    members.sort(key=lambda each: each.name)
+    papers = {each.row["paper"]["key"]: each.row["paper"] for each in members}
+    return {
+        "ownerSlug": module.publisher,
+        "title": module.row["title"],
+        "slug": _slug(module.row["family"]),
+        "subtitle": f"{module.row['title']} image models as TF-Hub modules"[:80],
+        "isPrivate": True,
+        "description": rendering.text(
+            "mirror/kaggle_model.md.j2",
+            module=module,
+            members=members,
+            papers=list(papers.values()),
+            describe=site.describe,
+        ),
+        "publishTime": min(each.published for each in members)[:10],
+        "provenanceSources": "\n".join(sorted({each.checkpoint["url"] for each in members})),
+    }
+
+
+def kaggle_instance(module: ModulePage, hub: Hub) -> dict[str, Any]:
+    """Kaggle's model-instance-metadata.json of one module. Raises MirrorError if Kaggle has no such licence."""
+    licence = module.row["licence"]
+    if licence not in KAGGLE_LICENCES:
+        raise MirrorError(
+            f"{module.handle}: Kaggle has no licence {licence!r}; leave this module out, or add its name there to "
+            "KAGGLE_LICENCES in tools/publishing/mirror.py"
+        )
+    model, instance = _slug(module.row["family"]), _slug(module.name)
+    document = parse(site.module_markdown(module.record, hub))
+    usage = rendering.text(
+        "mirror/kaggle_usage.md.j2",
+        module=module,
+        body=document.body,
+        repository=f"{module.publisher}/{model}/{FRAMEWORK}/{instance}",
+    )
+    return {
+        "ownerSlug": module.publisher,
+        "modelSlug": model,
+        "instanceSlug": instance,
+        "framework": FRAMEWORK,
+        "overview": "\n".join(document.description),
+        "usage": usage,
+        "licenseName": KAGGLE_LICENCES[licence],
+        "fineTunable": module.row["fine_tunable"],
+        "trainingData": [tag.display_name for tag in module.datasets],
+        "modelInstanceType": "Unspecified",
+        "baseModelInstance": "",
+        "externalBaseModelUrl": "",
+    }
+
+
+def _slug(name: str) -> str:
+    """A name in Kaggle's letters: lower case, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _link(source: str, target: str) -> None:
+    # The second copy of a large model costs no space where the file system can link.
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _unpack(module: ModulePage, storage: Any, directory: Path) -> None:
+    path = module.archive["path"]
+    with storage.open(path) as stream:
+        hashing = archive_contents.Hashing(stream, storage.url_for(path))
+        reading.unpack(hashing, directory)
+    if hashing.sha256.hexdigest() != module.archive["sha256"]:
+        raise MirrorError(
+            f"{module.handle}: {storage.url_for(path)} has the sha256 {hashing.sha256.hexdigest()}, the record says "
+            f"{module.archive['sha256']}; restore the published archive"
+        )
+
+
+def _replace(made: Path, target: Path, marker: str) -> Path:
+    """Put a folder in place of the one that an earlier run made there."""
+    if target.exists():
+        if any(target.iterdir()) and not ((target / marker).is_file() and (target / archive_contents.GRAPH).is_file()):
+            raise MirrorError(
+                f"{target} holds something else than a mirrored module; remove it or name another --mirror-dir"
+            )
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made.rename(target)
+    return target

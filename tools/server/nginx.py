@@ -1,0 +1,111 @@
+"""A configuration of nginx that serves a folder hub: what `tools/serve.py --print-nginx` prints.
+
+    python tools/serve.py --hub /srv/hub --port 8080 --print-nginx > /etc/nginx/conf.d/hub.conf
+
+The text is made from what the server itself goes by (media types, cache lifetimes, headers), and the tests run nginx with it.
+"""
+
+import re
+
+from tools.hub.storage import CONTENT_TYPES, IMMUTABLE, REVALIDATE, Storage, StorageError
+from tools.server.server import SECURITY_HEADERS
+
+# nginx compresses these for those who take it; archives and pictures are compressed already.
+COMPRESSED = (".css", ".js", ".json", ".md", ".svg", ".txt", ".xml")
+
+TEMPLATE = """\
+# A hub's folder behind nginx: include this in the http block (a file in conf.d is). Made by `tools/serve.py --print-nginx`.
+
+# $arg_NAME cannot name an argument with hyphens, so the format that tensorflow_hub asks for is taken from the query.
+map $args $hub_format {
+    default                                      "";
+    "~(?:^|&)tf-hub-format=([a-z]+)(?:&|$)"      $1;
+}
+
+# Archives never change; pages do, and are asked for again. Without `always` below, errors are never kept.
+map $uri $hub_cache {
+    default                     "@REVALIDATE@";
+    "~/[0-9]+\\.tar\\.gz$"        "@IMMUTABLE@";
+}
+
+server {
+    listen       @LISTEN@;
+    root         "@ROOT@";
+    index        index.html;
+    sendfile     on;
+    tcp_nopush   on;
+    charset      utf-8;
+    charset_types text/css text/javascript text/markdown text/plain;
+    absolute_redirect off;  # redirects work behind a proxy, too
+    server_tokens off;
+
+    default_type application/octet-stream;
+    types {
+@TYPES@
+    }
+    gzip         on;
+    gzip_vary    on;
+    gzip_types   @COMPRESSED@;
+
+    add_header   Cache-Control $hub_cache;
+    add_header   Access-Control-Allow-Origin *;
+@HEADERS@
+
+    error_page   403 404 =404 /404.html;
+
+    location = /404.html {
+        internal;
+    }
+
+    # What publishers are writing, and whatever else is hidden.
+    location ~ /\\. {
+        return 404;
+    }
+
+    # A module exists when it has a record, however much of it is there already.
+    location ~ ^(?<hub_handle>/.+/[0-9]+)\\.tar\\.gz$ {
+        types { }
+        default_type application/gzip;
+        if (!-f $document_root$hub_handle.json) {
+            return 404;
+        }
+    }
+
+    location / {
+        # hub.load("https://HOST/PUBLISHER/NAME/VERSION") asks for ?tf-hub-format=compressed.
+        if ($hub_format = compressed) {
+            rewrite ^(/.+?)/?$ $1.tar.gz last;
+        }
+        # A folder has no gs:// address to send anybody to.
+        if ($hub_format = uncompressed) {
+            return 404;
+        }
+    }
+}
+"""
+
+
+def configuration(storage: Storage, *, listen: str) -> str:
+    """The text for a folder hub; `listen` as nginx has it, like `127.0.0.1:8080` or `80`.
+
+    Raises:
+      StorageError: the hub is no folder, or its path cannot be written down.
+    """
+    if not storage.is_local:
+        raise StorageError(f"nginx cannot read {storage.url}: give a folder, or put nginx in front of tools/serve.py.")
+    if re.search(r'["$\\\s;{}]', storage.url):
+        raise StorageError(f"{storage.url} has characters that nginx reads as its own. Move the hub, or link to it.")
+    types = {}
+    for ending, media_type in CONTENT_TYPES.items():
+        types.setdefault(media_type.partition(";")[0], []).append(ending.rpartition(".")[2])
+    del types["application/gzip"]
+    values = {
+        "LISTEN": listen,
+        "ROOT": storage.url,
+        "TYPES": "\n".join(f"        {media_type:24} {' '.join(endings)};" for media_type, endings in types.items()),
+        "COMPRESSED": " ".join(CONTENT_TYPES[ending].partition(";")[0] for ending in COMPRESSED),
+        "HEADERS": "\n".join(f'    add_header   {name} "{value}" always;' for name, value in SECURITY_HEADERS.items()),
+        "IMMUTABLE": IMMUTABLE,
+        "REVALIDATE": REVALIDATE,
+    }
+    return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], TEMPLATE)

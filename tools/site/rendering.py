@@ -1,0 +1,247 @@
+"""From templates and Markdown to text: two strict Jinja2 environments, and the ways in which foreign text becomes safe.
+
+text("hub/module.md.j2", module=module)      # Hub Markdown: no HTML escaping, exactly one newline at the end
+page("site/module.html.j2", module=module)   # HTML: everything escaped
+"""
+
+import contextlib
+import html
+import json
+import posixpath
+import re
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markdown
+import nh3
+import pygments
+import pygments.lexers
+from markupsafe import Markup
+from pygments.formatters import HtmlFormatter
+
+from tools.site import facts, plots
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+# What a fence of code may say, and the lexer that colours it, which is imported when it is needed.
+LANGUAGES = {
+    **dict.fromkeys(("python", "py", "python3", "ipython3"), "PythonLexer"),
+    **dict.fromkeys(("shell", "bash", "sh", "console", "zsh"), "BashLexer"),
+    **dict.fromkeys(("javascript", "js", "typescript", "ts"), "JavascriptLexer"),
+    **dict.fromkeys(("cpp", "c", "c++"), "CppLexer"),
+    **dict.fromkeys(("bibtex", "bib"), "BibTeXLexer"),
+    **dict.fromkeys(("html", "xml"), "HtmlLexer"),
+    **dict.fromkeys(("yaml", "yml"), "YamlLexer"),
+    "java": "JavaLexer",
+    "json": "JsonLexer",
+    "kotlin": "KotlinLexer",
+}
+_FILTERS = {
+    "thousands": facts.thousands,
+    "millions": facts.millions,
+    "decimal": facts.decimal,
+    "percent": facts.percent,
+    "measured_percent": facts.measured_percent,
+    "versions": facts.versions,
+    "size": facts.size,
+    "shape": facts.shape,
+    "span": facts.span,
+    "day": facts.day,
+    "one_line": facts.one_line,
+    "cell": facts.cell,
+    "raw": facts.raw,
+    "trained": facts.trained,
+    "crop_of": facts.crop_of,
+    "accuracy": plots.accuracy,
+}
+
+
+def environment(folder: Path, *, escape: bool) -> jinja2.Environment:
+    """Jinja2 over a folder of templates, where a fact that does not exist is an error and never an empty place."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        autoescape=escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+    made.filters.update(
+        {name: _strict(function) for name, function in {**_FILTERS, "plain": plain, "in_cell": in_cell}.items()}
+    )
+    made.globals["dash"] = facts.DASH
+    return made
+
+
+def _strict(function):
+    """The function as a filter that names a fact that does not exist, instead of tripping over it."""
+
+    def apply(value, *arguments, **keywords):
+        if isinstance(value, jinja2.Undefined):
+            str(value)  # raises UndefinedError with the fact's name
+        return function(value, *arguments, **keywords)
+
+    return apply
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all pages of a site have around their content; `navigation` holds (label, path, anchor)."""
+
+    title: str
+    description: str
+    navigation: tuple[tuple[str, str, str], ...]
+    feed: str = ""  # what its feed.xml lists; empty without one
+
+
+def linker(page: str, root: str = "/") -> Callable[[str], str]:
+    """A function from a path of the site to the relative link from `page`; `x/index.html` is linked as `x/`.
+
+    The page for missing addresses is shown at any depth: its links begin at `root`, the site's path on its server.
+    """
+    start = page.split("/")[:-1]
+
+    def relative(segments: list[str]) -> str:
+        same = 0
+        for mine, other in zip(start, segments, strict=False):
+            if mine != other:
+                break
+            same += 1
+        return "/".join([".."] * (len(start) - same) + segments[same:]) or "."
+
+    @cache
+    def link(path: str) -> str:
+        folder, file = posixpath.split(path)
+        if page == "404.html":
+            target = root + (path if file != "index.html" else folder + "/" if folder else "")
+        elif file == "index.html":
+            target = relative(folder.split("/") if folder else []) + "/"
+        else:
+            target = relative(path.split("/"))
+        return urllib.parse.quote(target, safe="/.-_~&;")
+
+    return link
+
+
+def json_block(data: Any) -> Markup:
+    """JSON for a data block of a page: nothing in it can end the block or begin markup."""
+    written = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return Markup(written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+@cache
+def _documents() -> jinja2.Environment:
+    return environment(TEMPLATES, escape=False)
+
+
+@cache
+def _site() -> jinja2.Environment:
+    return environment(TEMPLATES, escape=True)
+
+
+def use_template_cache(folder: Path) -> None:
+    """Keep compiled templates in a cache folder, as Python does with its modules; without it, each process compiles them."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in (_documents(), _site()):
+            each.bytecode_cache = jinja2.FileSystemBytecodeCache(str(folder), "%s.jinja")
+
+
+def warm(folder: str) -> None:
+    """Compile the HTML templates of a folder now, so that processes forked later need not."""
+    for name in _site().list_templates(filter_func=lambda name: name.startswith(folder + "/")):
+        _site().get_template(name)
+
+
+def text(template: str, **context: Any) -> str:
+    """Render a template of Markdown or code: no trailing blanks, no runs of empty lines, one newline at the end."""
+    raw = _documents().get_template(template).render(context)
+    lines = "\n".join(line.rstrip() for line in raw.splitlines())
+    return re.sub(r"\n{3,}", "\n\n", lines).strip("\n") + "\n"
+
+
+def sentence(template: str, **context: Any) -> str:
+    """Render a template of one line; much quicker than `text`, for what is said thousands of times."""
+    return _documents().get_template(template).render(context).strip()
+
+
+def page(template: str, **context: Any) -> str:
+    """Render a template of HTML, with everything escaped that is not markup already."""
+    rendered = _site().get_template(template).render(context)
+    # Empty lines that templates leave behind go; those of code stay.
+    parts = re.split(r"(<pre\b.*?</pre>)", rendered, flags=re.DOTALL)
+    return (
+        "".join(part if part.startswith("<pre") else re.sub(r"\n\s*\n+", "\n", part) for part in parts).strip() + "\n"
+    )
+
+
+def plain(value: Any) -> str:
+    """A fact for Markdown: on one line, and no HTML can begin in it."""
+    return facts.one_line(value).replace("<", "&lt;")
+
+
+def in_cell(value: Any) -> str:
+    """A fact for a cell of a Markdown table."""
+    return plain(value).replace("|", "\\|")
+
+
+@cache
+def _markdown() -> markdown.Markdown:
+    return markdown.Markdown(extensions=["tables", "fenced_code", "sane_lists"], output_format="html")
+
+
+def prose(source: str, *, link=None, inline: bool = False) -> Markup:
+    """Sanitised HTML of a piece of Markdown.
+
+    `link` maps each link's target to the one to write (absolute addresses inside the hub to relative ones); `inline`
+    takes the single paragraph off. Scripts, styles, event handlers and foreign schemes do not survive.
+    """
+
+    def attribute(tag: str, name: str, value: str) -> str:
+        return link(value) if link and name == "href" else value
+
+    clean = nh3.clean(
+        _converted(source),
+        attribute_filter=attribute,
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener",
+    )
+    if inline and clean.startswith("<p>") and clean.count("<p>") == 1:
+        clean = clean.removeprefix("<p>").strip().removesuffix("</p>")
+    return Markup(clean)
+
+
+@lru_cache(maxsize=1024)
+def _converted(source: str) -> str:
+    # Cached, since most sentences are the same on the pages of all modules.
+    return _markdown().reset().convert(source)
+
+
+def highlight(code: str, language: str, *, volatile: tuple[str, ...] = ()) -> Markup:
+    """The code as HTML with Pygments' class names, without any style.
+
+    `volatile` are the parts that differ from page to page (addresses, digests): they are taken out first, so that the
+    same snippet is coloured once for all modules.
+    """
+    marks = {f"volatile{i}mark": part for i, part in enumerate(volatile) if part}
+    for mark, part in marks.items():
+        code = code.replace(part, mark)
+    coloured = _coloured(code, language)
+    for mark, part in marks.items():
+        coloured = coloured.replace(mark, html.escape(part))
+    return Markup(coloured)
+
+
+@lru_cache(maxsize=512)
+def _coloured(code: str, language: str) -> str:
+    return pygments.highlight(code, _lexer(language), HtmlFormatter(nowrap=True))
+
+
+@cache
+def _lexer(language: str) -> Any:
+    return getattr(pygments.lexers, LANGUAGES[language])(stripnl=False)
