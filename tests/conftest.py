@@ -9,7 +9,8 @@ import os
 
 import pytest
 
-from tests.support.commands import ROOT, run
+from tests.support.commands import ROOT, run_script
+from tools.common.ports import free_port
 
 pytest_plugins = ["tests.support.hubs"]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -57,10 +58,8 @@ def published(shared):
         fcntl.flock(lock, fcntl.LOCK_EX)
         done, folder = shared / "published.json", shared / "published-hub"
         if not done.exists():
-            from tools.quickstart import free_port
-
-            url = f"http://127.0.0.1:{free_port(0)}"
-            run("tools/publish.py", "quickstart", "--hub", folder, "--url", url, "--jobs", "2")
+            url = f"http://127.0.0.1:{free_port()}"
+            run_script("publish", "quickstart", "--hub", folder, "--url", url, "--jobs", "2")
             done.write_text(json.dumps(url))
         return folder, json.loads(done.read_text())
 

@@ -1,31 +1,43 @@
-"""Replays golden cases against the builders and prints the differences; exit 1 when one is above its limit.
+"""Replay golden cases against the builders, and print how far they differ from the upstream implementations.
 
-python tools/conformance.py tests/golden
+    python tools/conformance.py tests/golden
+    python tools/conformance.py tests/golden/convnext_fb --format json
+
+Exit status 1 if a difference is above its limit.
 """
 
 import argparse
 import json
 import os
-import sys
+from collections.abc import Sequence
+
+from tools.common import scripts
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="tools/conformance.py", description=__doc__.split("\n")[0])
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="a case, a preprocessing folder, or a folder of such")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("conformance", __doc__)
+    arguments.add_argument(
+        "folders", nargs="+", metavar="DIR", help="a case, a preprocessing folder, or a folder of such"
+    )
+    arguments.add_argument(
         "--format", choices=("text", "json"), default="text", help="one line per case, or one JSON list"
     )
-    options = parser.parse_args(arguments)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tools.catalog import preprocessing
+    from tools.common import console
     from tools.verification import conformance
 
     try:
         transforms = preprocessing.load()["transforms"]
     except preprocessing.PreprocessingError as error:
-        print(error, file=sys.stderr)
-        return 1
+        console.problems(error)
+        return scripts.FAILED
     results = []
     for result in conformance.replay(options.folders, transforms):
         results.append(result)
@@ -33,8 +45,8 @@ def main(arguments=None):
             print(result, flush=True)
     if options.format == "json":
         print(json.dumps([result.as_dict() for result in results], indent=1))
-    return 0 if all(result.passed for result in results) else 1
+    return 0 if all(result.passed for result in results) else scripts.FAILED
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    scripts.run(main, __file__)

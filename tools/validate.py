@@ -5,28 +5,30 @@
     python tools/validate.py hub --archives --format json
     python tools/validate.py --rules
 
-Prints `file:line: what is wrong, what was expected; fix` for every problem of every file. Exit status 1 if there are errors, 0 if
+Prints `file:line: what is wrong. Fix: what to do.` for every problem of every file. Exit status 1 if there are errors, 0 if
 there are none (warnings do not count), 2 if nothing could be validated.
 """
 
 import argparse
 import gc
-import pathlib
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.common import scripts
+from tools.common.problems import ERROR
 
 
 def parser() -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser(
-        prog="tools/validate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    arguments.add_argument("paths", nargs="*", metavar="PATH", type=pathlib.Path, help="documents, or folders of them")
+    arguments = scripts.parser("validate", __doc__)
+    arguments.add_argument("paths", nargs="*", metavar="PATH", type=Path, help="documents, or folders of them")
     arguments.add_argument(
-        "--root", type=pathlib.Path, help="the folder of the publishers' folders (default: from the handles)"
+        "--root", type=Path, help="the folder of the publishers' folders (default: from the handles)"
     )
     arguments.add_argument(
         "--tags",
         metavar="DIR",
-        type=pathlib.Path,
+        type=Path,
         help="the tag files (default: beside assets/docs, else modules/tags)",
     )
     arguments.add_argument(
@@ -44,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser()
     options = arguments.parse_args(argv)
 
@@ -67,12 +69,11 @@ def main(argv=None) -> int:
     except validation.UsageError as error:
         arguments.error(str(error))
     if options.quiet:
-        report.problems = [each for each in report.problems if each.severity == validation.ERROR]
+        report.problems = [each for each in report.problems if each.severity == ERROR]
     sys.stdout.write(reporting.write(report, options.format))
-    return 1 if report.errors else 0
+    return scripts.FAILED if report.errors else 0
 
 
 if __name__ == "__main__":
-    # Thousands of small objects that all live until the end: collecting garbage costs a tenth of the time and finds nothing.
-    gc.disable()
-    sys.exit(main())
+    gc.disable()  # thousands of small objects live until the end: collecting garbage costs a tenth of the time and finds nothing
+    scripts.run(main, __file__)

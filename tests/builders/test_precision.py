@@ -11,10 +11,10 @@ import tarfile
 
 import numpy as np
 import pytest
-from tests.support.commands import run
 
 import builders
 from builders import precision
+from tests.support.commands import run_script
 from tools import catalog
 from tools.catalog.catalog import PRECISIONS, ROOT
 from tools.verification.verify import Verification
@@ -85,7 +85,7 @@ def test_every_family_keeps_its_accuracy(name, digits):
 def halved(shared):
     """A hub with the digits row in bfloat16, published by the command."""
     folder = shared / "bfloat16-hub"
-    run("tools/publish.py", NAME, "--hub", folder, "--url", "http://127.0.0.1:9")
+    run_script("publish", NAME, "--hub", folder, "--url", "http://127.0.0.1:9")
     return folder / "hubpress"
 
 

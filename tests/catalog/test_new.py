@@ -2,9 +2,6 @@
 
 import re
 import shutil
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 
 import builders
 from builders import checkpoints
+from tests.support.commands import run_script
 from tools import catalog
 from tools.catalog import scaffolding
 
@@ -28,9 +26,7 @@ def repository(tmp_path):
 
 
 def run(repository, script, *arguments):
-    command = [sys.executable, f"tools/{script}.py", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(repository)}
-    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    return run_script(script, *arguments, root=repository, check=False)
 
 
 def problems(repository):

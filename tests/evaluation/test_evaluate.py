@@ -10,8 +10,6 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.support.commands import start_script
 from tools.evaluation import EvaluationError, images, labels, modules, running
 from tools.evaluation import worker as engine_process
 from tools.evaluation.counts import Totals, summary, table
@@ -31,14 +30,7 @@ TAG = "optical-recognition-of-handwritten-digits"
 
 
 def command(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "tools/evaluate.py"), *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    return start_script("evaluate", *arguments, **options)
 
 
 def finished(process):

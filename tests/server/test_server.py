@@ -21,6 +21,7 @@ import zlib
 import pytest
 import requests
 
+from tests.support.commands import start_script
 from tools.archive.packing import pack
 from tools.hub.storage import Storage
 from tools.server import server as server_module
@@ -694,8 +695,7 @@ def test_storage_that_does_not_answer(monkeypatch):
 
 @contextlib.contextmanager
 def script(*arguments: str):
-    command = [sys.executable, str(ROOT / "tools/serve.py"), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/") as process:
+    with start_script("serve", *arguments, cwd="/") as process:
         try:
             yield process
         finally:
@@ -738,7 +738,7 @@ def test_the_script_says_what_is_wrong(tmp_path):
         output, errors = process.communicate(timeout=20)
     assert process.returncode == 2
     assert output == ""
-    assert errors.startswith("error: There is no hub at ")
+    assert errors.startswith(f"error: {tmp_path}/nothing: there is no hub here. Fix: ")
     assert "tools/publish.py" in errors
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,

@@ -5,13 +5,12 @@ import functools
 import http.server
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests.support.commands import run_script
 from tools.archive import packing, reading
 from tools.hub import records
 from tools.verification import verify as verification
@@ -23,13 +22,7 @@ HANDLE = f"hubpress/{NAME}/1"
 
 
 def verify(*arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "tools/verify.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script("verify", *arguments, check=False)
 
 
 def states(result):

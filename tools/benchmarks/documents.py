@@ -65,7 +65,7 @@ def measure_render(docs: pathlib.Path | None, settings: Settings) -> dict:
     with _tree(docs, settings) as (folder, count, subject), tempfile.TemporaryDirectory() as scratch:
         out = pathlib.Path(scratch)
         site = out / "site"
-        render = [sys.executable, ROOT / "tools/render.py", "--docs", folder, "--out", site]
+        render = [sys.executable, ROOT / "tools/archive_docs.py", folder, "--out", site]
         contestants = {OURS: functools.partial(_fresh, site, render)}
         absent, peers = {}, {}
         for name, command in (("MkDocs", _mkdocs(folder, out)), ("Hugo", _hugo(folder, out))):

@@ -129,7 +129,7 @@ def _ours(folder: pathlib.Path) -> Iterator[str]:
 def _nginx(folder: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
     if not shutil.which("nginx"):
         raise BenchmarkError("it is not on the PATH")
-    from tools.quickstart import free_port
+    from tools.common.ports import free_port
 
     port, settings = free_port(0), scratch / "nginx.conf"
     settings.write_text(

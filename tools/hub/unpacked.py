@@ -39,7 +39,7 @@ def store(storage: Storage, handle: str) -> bool:
                 digest.update(piece)
                 target.write(piece)
         if digest.hexdigest() != record["archive"]["sha256"]:
-            raise StorageError(f"The archive of {handle} is damaged. Look at the hub with --audit --thorough.")
+            raise StorageError(f"The archive of {handle} is damaged. Look at the hub with tools/audit.py --thorough.")
         reading.unpack(packed, Path(folder) / "module")
         packed.unlink()
         files = [file for file in sorted((Path(folder) / "module").rglob("*")) if file.is_file()]

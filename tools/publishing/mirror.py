@@ -269,9 +269,7 @@ def _replace(made: Path, target: Path, marker: str) -> Path:
     """Put a folder in place of the one that an earlier run made there."""
     if target.exists():
         if any(target.iterdir()) and not ((target / marker).is_file() and (target / archive_contents.GRAPH).is_file()):
-            raise MirrorError(
-                f"{target} holds something else than a mirrored module; remove it or name another --mirror-dir"
-            )
+            raise MirrorError(f"{target} holds something else than a mirrored module; remove it or name another --out")
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     made.rename(target)

@@ -12,7 +12,7 @@
 | `/<publisher>/<name>`, with or without a query | 302 to the newest published version that is not yanked |
 | any other path | the hub's file, or the `index.html` of that folder |
 
-The site of a tree of documents (`tools/render.py --docs`) is served as well: its pages need no record.
+The site of a tree of documents (`tools/archive_docs.py`) is served as well: its pages need no record.
 
 A folder hub's archives go out through sendfile(2); everything else is read in pieces. Redirects are relative, so that
 the hub also works behind a proxy and below a prefix.
@@ -335,7 +335,7 @@ class _Hub:
         return self._redirect_to_newest(request, path, "/") or self._missing("Not found.\n", request)
 
     def _is_archive_of_documents(self) -> bool:
-        """Whether this is a site that `tools/render.py --docs` made: there pages need no record. Its index says so at once."""
+        """Whether this is a site that `tools/archive_docs.py` made: there pages need no record. Its index says so at once."""
         with contextlib.suppress(NotThere), self.storage.open("index.json") as file:
             return b'"kind":"Documents"' in file.read(200)
         return False

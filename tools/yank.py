@@ -1,0 +1,61 @@
+"""Withdraw a published version that nobody should use any more, or take that back.
+
+    python tools/yank.py hubpress/convnext_digits/1 --hub ./hub --why "trained on its test images"
+    python tools/yank.py hubpress/convnext_digits/1 --hub ./hub --undo
+
+A withdrawn version still loads: nothing published is ever deleted. Its page says why, and the lists leave it out.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from tools.common import scripts
+
+
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("yank", __doc__)
+    arguments.add_argument("handle", metavar="HANDLE", help="a published version, like hubpress/NAME/1")
+    scripts.add_hub(arguments)
+    what = arguments.add_mutually_exclusive_group(required=True)
+    what.add_argument("--why", metavar="TEXT", type=_sentence, help="one sentence for the module's page")
+    what.add_argument("--undo", action="store_true", help="take the withdrawal back")
+    scripts.add_url(arguments, "the address that the hub's pages have")
+    scripts.add_cache(arguments, "the digests of pages")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+
+    from tools import catalog
+    from tools.common import clock, console
+    from tools.hub import records
+    from tools.hub.address import published_address
+    from tools.hub.storage import Storage, StorageError
+    from tools.publishing.transaction import write_pages
+    from tools.site.pages import PageError
+
+    handle, action = options.handle.strip("/"), records.UNYANK if options.undo else records.YANK
+    try:
+        rows = catalog.load()
+        storage = Storage(options.hub)
+        note = records.add_note(storage, handle, action, options.why or "", date=clock.now())
+        url = (options.url or published_address(storage) or rows.publisher.url).rstrip("/")
+        pages = write_pages(rows, storage, url, cache=options.cache)
+    except (catalog.CatalogError, StorageError, PageError) as error:
+        console.problems(error)
+        return scripts.FAILED
+    done = "no longer yanked" if options.undo else "yanked"
+    console.show(f"{handle} is {done}" + ("" if note else " already") + f"; {pages} pages written to {storage.url}")
+    return 0
+
+
+def _sentence(text: str) -> str:
+    """Return the words of a sentence on one line."""
+    if words := " ".join(text.split()):
+        return words
+    raise argparse.ArgumentTypeError("say why nobody should use it any more")
+
+
+if __name__ == "__main__":
+    scripts.run(main, __file__)
