@@ -18,12 +18,12 @@ def parser() -> argparse.ArgumentParser:
     arguments = scripts.parser("new", __doc__)
     kinds = arguments.add_subparsers(dest="kind", required=True)
     variant = kinds.add_parser("variant", help="a row in modules/FAMILY.toml")
-    variant.add_argument("name", metavar="FAMILY")
+    variant.add_argument("name", metavar="FAMILY", help="the family, like convnext")
     variant.add_argument("values", nargs="*", metavar="KEY=VALUE", help="what is known already, as in resolution=224")
     family = kinds.add_parser("family", help="builders/NAME.py and modules/NAME.toml")
-    family.add_argument("name", metavar="NAME")
+    family.add_argument("name", metavar="NAME", help="what it will be called, in small letters")
     collection = kinds.add_parser("collection", help="collections/NAME.toml")
-    collection.add_argument("name", metavar="NAME")
+    collection.add_argument("name", metavar="NAME", help="what it will be called, in small letters")
     collection.add_argument("--family", help="select the rows of this family")
     return arguments
 
