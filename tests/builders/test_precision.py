@@ -19,6 +19,8 @@ from tools import catalog
 from tools.catalog.catalog import PRECISIONS, ROOT
 from tools.verification.verify import Verification
 
+pytestmark = pytest.mark.slow
+
 CATALOG = catalog.load()
 ROWS = {variant.stem: variant for variant in CATALOG.variants}
 NAME, SIBLING = "convnext_digits_bf16", "convnext_digits"

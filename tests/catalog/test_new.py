@@ -13,6 +13,8 @@ from tests.support.commands import run_script
 from tools import catalog
 from tools.catalog import scaffolding
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -25,6 +25,8 @@ from tools.common.ports import free_port
 from tools.publishing import action, targets
 from tools.publishing import transaction as publishing
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ROW = "vit_digits"
 FILES = (".bazelignore", ".bazelrc", "BUILD.bazel", "MODULE.bazel", "WORKSPACE", "pyproject.toml", "requirements.lock")

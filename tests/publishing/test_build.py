@@ -15,6 +15,8 @@ from tools.archive import reading
 from tools.archive.members import ArchiveError
 from tools.publishing import build as making
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 HEADS = ("classifier", "feature_extractor")
 BUILD = """

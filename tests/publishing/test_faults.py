@@ -21,6 +21,8 @@ from tools.hub.storage import AlreadyThere, Storage, StorageError
 from tools.publishing.transaction import Publishing
 from tools.verification import audit
 
+pytestmark = pytest.mark.faults
+
 
 def refused(done, *said):
     assert done.returncode == 1, done.stdout + done.stderr

@@ -27,6 +27,8 @@ from tools.hub.storage import Storage
 from tools.server.server import serve
 from tools.verification import audit
 
+pytestmark = pytest.mark.faults
+
 ALL = os.environ.get("HUBPRESS_FAULTS") == "all"
 EPOCH = {"SOURCE_DATE_EPOCH": "1000000000"}
 COMMAND = [NAME, "--url", "http://one", "--hub"]

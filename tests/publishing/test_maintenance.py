@@ -307,7 +307,7 @@ def test_unpacked_modules(publisher, emulator, bucket_service, consumer, tmp_pat
         assert not audit.audit(storage, thorough=True).findings
         answer = requests.get(ask, allow_redirects=False, timeout=20)
         assert answer.status_code == 303 and answer.text == answer.headers["Location"] == f"{url}/{HANDLE}"
-        (resolved,) = consumer(f"UNCOMPRESSED {address}/{HANDLE}")
+        (resolved,) = consumer(f"{address}/{HANDLE}", where=True)
         assert resolved == {"resolved": f"{url}/{HANDLE}"}
         before = len(bucket_service.requests)
         assert publisher(NAME, "--hub", url, "--unpacked", **order).returncode == 0

@@ -828,7 +828,7 @@ def test_two_hundred_downloads_at_once_leave_memory_flat(tmp_path):
 
 def test_two_hundred_clients_of_tensorflow_hub(any_url, consumer):
     """The real client's download and unpacking, two hundred times at the same moment."""
-    assert consumer(f"200 {any_url}/hubpress/convnext_digits_fe/1") == [{"clients": 200}]
+    assert consumer(f"{any_url}/hubpress/convnext_digits_fe/1", clients=200) == [{"clients": 200}]
 
 
 def test_tensorflow_hub_loads_what_is_packed_and_served(tmp_path):

@@ -23,6 +23,8 @@ from tools.hub import records
 from tools.site import document_archive as library
 from tools.site import pages as site
 
+pytestmark = pytest.mark.browser
+
 ROOT = Path(__file__).resolve().parents[2]
 AXE = Path(__file__).parent / "browser/axe.min.js"
 CHROMIUM = requires("chromium")
