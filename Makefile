@@ -1,5 +1,5 @@
 # make quickstart · make test · make lint · make bench      each makes .venv from requirements.lock when it is missing or stale
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13)
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do $$python -c "" 2> /dev/null && echo $$python && break; done)
 VENV := .venv
 STAMP := $(VENV)/.installed
 RUN_TESTS := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     inference.add_argument("--pixels", default="float32,uint8", help="kinds of images for ours (default: %(default)s)")
     inference.add_argument("--record", action="store_true", help="measure published modules of --hub, and add notes")
     scripts.add_hub(inference, required=False)
-    scripts.add_url(inference, "the address that the hub's pages have")
+    scripts.add_url(inference)
     load = command("load", "seconds until the first answer, size of the graph; beside what Keras saves")
     load.add_argument("names", nargs="*", metavar="ROW", help="rows with a classifier")
     publish = command("publish", "time for each stage, CPU time and memory; beside cp and sha256")
@@ -196,8 +196,7 @@ def record(options: argparse.Namespace, settings: "Settings") -> int:
     from tools import catalog
     from tools.benchmarks import inference
     from tools.common import clock, console
-    from tools.hub import records
-    from tools.hub.address import published_address
+    from tools.hub import address, records
     from tools.hub.opening import open_hub
     from tools.publishing.selection import select
     from tools.publishing.transaction import write_pages
@@ -207,8 +206,9 @@ def record(options: argparse.Namespace, settings: "Settings") -> int:
     hub = records.snapshot(storage)
     chosen = select(options.names, hub, rows) if options.names else hub.records
     handles = [each["handle"] for each in chosen if each["handle"] not in hub.yanked]
+    url = address.for_writing(storage, options.url, rows.publisher.url)
     done = inference.record(storage, handles, settings, date=clock.now())
-    pages = write_pages(rows, storage, (options.url or published_address(storage) or rows.publisher.url).rstrip("/"))
+    pages = write_pages(rows, storage, url)
     table = [
         (
             handle,

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("names", nargs="+", metavar="NAME", help="what to mirror: names, or handles")
     scripts.add_hub(arguments)
     arguments.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the folders go")
-    scripts.add_url(arguments, "the address that the hub's pages have")
+    scripts.add_url(arguments)
     return arguments
 
 
@@ -35,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools import catalog
     from tools.archive.members import ArchiveError
     from tools.common import console
-    from tools.hub import records
-    from tools.hub.address import published_address
+    from tools.hub import address, records
     from tools.hub.opening import open_hub
     from tools.hub.storage import StorageError
     from tools.publishing import mirror, selection
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = catalog.load()
         storage = open_hub(options.hub)
         chosen = selection.select(options.names, records.snapshot(storage), rows)
-        url = (options.url or published_address(storage) or rows.publisher.url).rstrip("/")
+        url = address.for_reading(storage, options.url, rows.publisher.url)
         hub = mirror.gather(storage, rows, url)
         folders = mirror.write(chosen, storage=storage, hub=hub, directory=options.out)
     except (catalog.CatalogError, StorageError, ArchiveError, ValueError, OSError) as error:

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="NAME", help="what to publish; with --dry-run everything by default"
     )
     scripts.add_hub(arguments, required=False)
-    scripts.add_url(arguments, "modules/publisher.toml")
+    scripts.add_url(arguments)
     source = arguments.add_mutually_exclusive_group()
     source.add_argument(
         "--checkpoints", metavar="DIR|URL", help="take upstream files from here, by file name, not from upstream"
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         reporting.show_plan(modules, options.hub)
         return 0
 
-    from tools.hub import unpacked
+    from tools.hub import address, unpacked
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import Publishing
     from tools.site.pages import PageError
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             publishing = Publishing(
                 rows,
                 storage,
-                base_url=(options.url or rows.publisher.url).rstrip("/"),
+                base_url=address.for_writing(storage, options.url, rows.publisher.url),
                 cache=options.cache,
                 mirrors=options.checkpoints,
                 prebuilt=options.prebuilt,

@@ -14,7 +14,7 @@ from tools.common import scripts
 def parser() -> argparse.ArgumentParser:
     arguments = scripts.parser("render", __doc__)
     scripts.add_hub(arguments)
-    scripts.add_url(arguments, "modules/publisher.toml")
+    scripts.add_url(arguments)
     scripts.add_cache(arguments, "the digests of pages")
     return arguments
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools import catalog
     from tools.common import console
+    from tools.hub import address
     from tools.hub.opening import open_hub
     from tools.hub.storage import StorageError
     from tools.publishing.transaction import write_pages
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rows = catalog.load()
         storage = open_hub(options.hub)
-        url = (options.url or rows.publisher.url).rstrip("/")
+        url = address.for_writing(storage, options.url, rows.publisher.url)
         count = write_pages(rows, storage, url, cache=options.cache)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)

@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     what = arguments.add_mutually_exclusive_group(required=True)
     what.add_argument("--why", metavar="TEXT", type=_sentence, help="one sentence for the module's page")
     what.add_argument("--undo", action="store_true", help="take the withdrawal back")
-    scripts.add_url(arguments, "the address that the hub's pages have")
+    scripts.add_url(arguments)
     scripts.add_cache(arguments, "the digests of pages")
     return arguments
 
@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools import catalog
     from tools.common import clock, console
-    from tools.hub import records
-    from tools.hub.address import published_address
+    from tools.hub import address, records
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import write_pages
     from tools.site.pages import PageError
@@ -39,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rows = catalog.load()
         storage = Storage(options.hub)
+        url = address.for_writing(storage, options.url, rows.publisher.url)
         note = records.add_note(storage, handle, action, options.why or "", date=clock.now())
-        url = (options.url or published_address(storage) or rows.publisher.url).rstrip("/")
         pages = write_pages(rows, storage, url, cache=options.cache)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)

@@ -21,6 +21,8 @@ from tools.publishing import reporting
 from tools.publishing.transaction import LARGEST_BYTES, ROOM_BYTES, Publishing, PublishResult
 from tools.verification.verify import Verification
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = ROOT / "modules/quickstart/convnext_digits.safetensors"
 
 

@@ -79,10 +79,11 @@ def add_hub(arguments: argparse._ActionsContainer, *, required: bool = True) -> 
     )
 
 
-def add_url(arguments: argparse._ActionsContainer, default: str) -> None:
-    """Add `--url`, the public address of the hub."""
+def add_url(arguments: argparse._ActionsContainer) -> None:
+    """Add `--url`, the public address of the hub (see tools/hub/address.py)."""
     arguments.add_argument(
-        "--url", help=f"the public address of the hub, which handles begin with (default: {default})"
+        "--url",
+        help="the public address of the hub, which handles begin with (default: as its pages have it, or modules/publisher.toml)",
     )
 
 

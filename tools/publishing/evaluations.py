@@ -34,8 +34,7 @@ def require_recordable(plan: Plan, hub: str | None, dataset: str | None) -> None
 def record(plan: Plan, totals: Totals, summaries, *, hub: str | None, dataset: str, split: str, date: str) -> list[str]:
     """Add a note for each module that has none with the same, and make the pages of its hub again; sentences on what was done."""
     from tools import catalog
-    from tools.hub import records
-    from tools.hub.address import published_address
+    from tools.hub import address, records
     from tools.publishing.transaction import write_pages
 
     if len(totals.versions) != 1:
@@ -59,7 +58,7 @@ def record(plan: Plan, totals: Totals, summaries, *, hub: str | None, dataset: s
         said.append(f"{module.handle}: recorded" if note else f"{module.handle}: the same is recorded already")
     rows = catalog.load()
     for storage in storages.values():
-        pages = write_pages(rows, storage, (published_address(storage) or rows.publisher.url).rstrip("/"))
+        pages = write_pages(rows, storage, address.for_writing(storage, None, rows.publisher.url))
         said.append(f"{pages} pages written to {storage.url}")
     return said
 
