@@ -31,6 +31,7 @@ LONGEST = (
     "builders/test_regnety.py",
     "builders/test_vit.py",
     "tools/test_new.py",
+    "test_digests.py",
     "pages/test_browser.py",
 )
 
