@@ -1,8 +1,8 @@
 """tools/new.py: its stubs are refused with what belongs in them, and following that leads to a published module."""
 
+import os
 import re
 import shutil
-import os
 import subprocess
 import sys
 from pathlib import Path
