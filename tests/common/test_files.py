@@ -98,7 +98,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, f
 
 def test_a_folder_at_the_path_is_an_error(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError):
         files.write_atomically(tmp_path / "folder", b"x")
     assert names(tmp_path) == ["folder"]
 
