@@ -17,7 +17,7 @@ from tools.catalog.preprocessing import Preprocessing
 from tools.common.problems import with_fix
 
 HEADS = ("classifier", "feature_extractor")
-# What a network may compute in, and what its name says of that; the first is meant where a row says nothing.
+# The types that a network may compute in, and how its name ends then; the first is the default.
 PRECISIONS = {"float32": "", "bfloat16": "_bf16"}
 # The columns of a collection's table, and their headings.
 COLUMNS = {
@@ -50,13 +50,13 @@ class Publisher:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: an upstream checkpoint, what it is, and what its source says of it.
+    """One row: an upstream checkpoint, its architecture and preprocessing, and the figures that its source reports.
 
     `top1` and `top5` are per cent and `gflops` is 10^9 multiply-adds, as `numbers` (a URL) printed them; None where the source
-    has no figure. `pixel_range` is what float32 pixels span; `mean` and `std` apply to pixels scaled to [0, 1].
+    has no figure. `pixel_range` is the least and the largest float32 pixel; mean and standard deviation apply to [0, 1].
     `checkpoint` is a URL, or a path inside the repository. `evaluation` is an `.npz` of labelled images, or None; `changes`
-    says what a later version corrects. `classes` is None for a checkpoint without a head. `precision` is what the network computes
-    in (a key of `PRECISIONS`); its variables, inputs and outputs are float32 all the same.
+    says what a later version corrects. `classes` is None for a checkpoint without a head. `precision` is the type that the network
+    computes in (a key of `PRECISIONS`); its variables, inputs and outputs are float32 all the same.
     """
 
     file: str

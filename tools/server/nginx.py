@@ -1,4 +1,4 @@
-"""Print a configuration of nginx that serves a folder hub (`tools/serve.py --print-nginx`).
+"""Generate the configuration of nginx for a folder hub, which `tools/serve.py --print-nginx` prints.
 
     python tools/serve.py --hub /srv/hub --port 8080 --print-nginx > /etc/nginx/conf.d/hub.conf
 
