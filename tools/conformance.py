@@ -18,12 +18,12 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tools.catalog import preprocessing
+    from tools.catalog import CatalogError, preprocessing
     from tools.verification import conformance
 
     try:
         transforms = preprocessing.load()["transforms"]
-    except preprocessing.PreprocessingError as error:
+    except CatalogError as error:
         print(error, file=sys.stderr)
         return 1
     results = []

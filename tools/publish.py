@@ -110,7 +110,7 @@ def main(argv=None) -> int:
         rows = catalog.load()
         names = options.names or ["all"]
         modules = rows.modules if names == ["all"] else rows.expand(names)
-    except (catalog.CatalogError, catalog.Unknown) as error:
+    except (catalog.CatalogError, catalog.UnknownNameError) as error:
         console.problems(error)
         return 2
     if options.dry_run:

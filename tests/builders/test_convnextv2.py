@@ -13,6 +13,7 @@ import builders
 from builders import checkpoints, layers, weights
 from builders.convnextv2 import GlobalResponseNormalization
 from tools import catalog
+from tools.common.files import ROOT
 from tools.verification import conformance
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -346,7 +347,7 @@ def test_encoder_rows_have_a_feature_extractor_only(row):
 
 def test_a_row_without_classes_must_say_that_it_has_no_classifier(tmp_path):
     for folder in ("collections", "modules"):
-        shutil.copytree(catalog.ROOT / folder, tmp_path / folder)
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     path = tmp_path / "modules/convnextv2.toml"
     said = 'heads = ["feature_extractor"], checkpoint = "pt_only/convnextv2_atto'
     assert said in path.read_text()

@@ -16,7 +16,8 @@ from tests.support.commands import run
 import builders
 from builders import precision
 from tools import catalog
-from tools.catalog.catalog import PRECISIONS, ROOT
+from tools.catalog.catalog import PRECISIONS
+from tools.common.files import ROOT
 from tools.verification.verify import Verification
 
 CATALOG = catalog.load()

@@ -13,7 +13,8 @@ from tools.evaluation.running import Plan
 
 def require_recordable(plan: Plan, hub: str | None, dataset: str | None) -> None:
     """Before hours are spent: everything that a record needs is there. Raises EvaluationError."""
-    from tools.catalog import ROOT, vocabularies
+    from tools.catalog import vocabularies
+    from tools.common.files import ROOT
 
     if dataset is None:
         raise EvaluationError(
