@@ -1,4 +1,4 @@
-"""A Keras model as a SavedModel that `hub.load`, `hub.KerasLayer`, TensorFlow Serving and TFSMLayer use, preprocessing inside.
+"""Export of Keras models as SavedModels for `hub.load`, `hub.KerasLayer`, TensorFlow Serving and TFSMLayer, preprocessing inside.
 
 `module(images, training=False, drop_path_rate=0.0)` with `images` `[batch, height, width, 3]`, float32 in the row's pixel range or
 uint8; of a feature extractor also `stages(images, ...)`, the maps between its layers; further `variables`,
@@ -6,10 +6,14 @@ uint8; of a feature extractor also `stages(images, ...)`, the maps between its l
 """
 
 import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.python.saved_model import save_context  # private, and pinned by the lock
 
@@ -18,12 +22,13 @@ from builders import graph
 from builders.layers import override_drop_path
 from builders.preprocessing import Transform, preprocess
 
+Array = npt.NDArray[Any]
 OUTPUTS = {"classifier": "logits", "feature_extractor": "features"}
 OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=True)  # of grouped convolutions
 
 
-def head_model(model, head):
-    """The part of a classifier that a head publishes: the whole, or up to the layer named "features"."""
+def head_model(model: Any, head: str) -> Any:
+    """Return the part of a classifier that a head publishes: the whole, or up to the layer named "features"."""
     if head == "classifier":
         return model
     features = keras.Model(model.input, model.get_layer("features").output, name=f"{model.name}_features")
@@ -31,14 +36,20 @@ def head_model(model, head):
     return features
 
 
-def joint_model(model, head):
-    """A head's model with all that its module answers: `{"logits": ...}`, or `{"features": ..., map: ...}` with `builders.maps`."""
+def joint_model(model: Any, head: str) -> Any:
+    """Return a head's model with all outputs of its module: `{"logits": ...}`, or `{"features": ..., NAME: ...}` with the maps."""
     maps = builders.maps(model) if head == "feature_extractor" else {}
     return keras.Model(model.input, {OUTPUTS[head]: model.output, **maps}, name=model.name)
 
 
-def save(model, head, described, directory, labels=None):
-    """Write `model` (a head's model) as a SavedModel into `directory`.
+def save(
+    model: Any,
+    head: str,
+    described: Mapping[str, Any],
+    directory: str | os.PathLike[str],
+    labels: Sequence[str] | None = None,
+) -> Path:
+    """Write `model` (a head's model) as a SavedModel into `directory`; return its path.
 
     `described` is what defines the module (see builders/build.py): its `preprocessing` and `row` go into the graph, and the
     whole into `assets.extra/module.json`. `labels` are class names, for `module.labels()`.
@@ -68,8 +79,8 @@ def save(model, head, described, directory, labels=None):
     return directory
 
 
-def normalised_images(images, described):
-    """The module's preprocessing: images of any size, float32 or uint8, to `[batch, resolution, resolution, 3]` normalised."""
+def normalised_images(images: Any, described: Mapping[str, Any]) -> Any:
+    """Preprocess images of any size, float32 or uint8, as the module does; return them as `[batch, resolution, resolution, 3]`."""
     normalization = described["preprocessing"]["normalization"]
     return preprocess(
         images,
@@ -80,19 +91,19 @@ def normalised_images(images, described):
     )
 
 
-def write_golden(directory, images, outputs):
-    """Put the images and the Keras model's answer into the module, for anyone to replay."""
+def write_golden(directory: str | os.PathLike[str], images: Array, outputs: Array) -> None:
+    """Write the images and the Keras model's outputs into the module, for anyone to replay."""
     np.savez(Path(directory) / "assets.extra" / "golden.npz", images=images, outputs=outputs)
 
 
-def golden_images():
-    """Two uint8 images `[2, 240, 320, 3]` of coloured tiles, with edges for the antialiasing, that compress to nothing."""
+def golden_images() -> Array:
+    """Return two uint8 images `[2, 240, 320, 3]` of coloured tiles, with edges for the antialiasing, that compress well."""
     tiles = np.random.default_rng(7).integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
     return np.kron(tiles, np.ones((1, 10, 10, 1), np.uint8))
 
 
-def signature(head, row, model):
-    """Inputs and outputs as the record states them; shapes have null where any size goes."""
+def signature(head: str, row: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """Return the inputs and outputs as the record states them; shapes have null where any size goes."""
     low, high = row["pixel_range"]
     shape = [None, None, None, 3]
     size = (row["resolution"], row["resolution"], 3)
@@ -111,10 +122,10 @@ def signature(head, row, model):
     }
 
 
-def _forward(model, described):
-    """`forward(images, training, rate)`, all answers of the model by name, float32.
+def _forward(model: Any, described: Mapping[str, Any]) -> Callable[..., dict[str, Any]]:
+    """Return `forward(images, training, rate)`, which computes all outputs of the model by name, float32.
 
-    All callers share its traces of preprocessing and network: each is saved once, and what a caller leaves unused is not computed.
+    All callers share its traces of preprocessing and network: each is saved once, and unused outputs are not computed.
     """
     resolution = described["row"]["resolution"]
     normalised = tf.TensorSpec([None, resolution, resolution, 3], tf.float32)
@@ -127,13 +138,13 @@ def _forward(model, described):
     }
     infer = tf.function(lambda x: model(x, training=False), input_signature=[normalised])
 
-    def train(x, rate):
+    def train(x: Any, rate: Any) -> Any:
         with override_drop_path(rate):
             return model(x, training=True)
 
     train = tf.function(train, input_signature=[normalised, tf.TensorSpec([], tf.float32)])
 
-    def forward(images, training, rate):
+    def forward(images: Any, training: Any, rate: Any) -> dict[str, Any]:
         x = prepare[images.dtype](images)
         answers = train(x, rate) if training else infer(x)
         return {name: tf.cast(answer, tf.float32) for name, answer in answers.items()}
@@ -141,11 +152,11 @@ def _forward(model, described):
     return forward
 
 
-def _call(forward):
-    """A function of the module, `__call__` or `stages`, traced for both dtypes, in training and not."""
+def _call(forward: Callable[..., Any]) -> Any:
+    """Return a function of the module, `__call__` or `stages`, traced for both dtypes, in training and not."""
 
     @tf.function
-    def __call__(images, training=False, drop_path_rate=0.0):
+    def __call__(images: Any, training: Any = False, drop_path_rate: Any = 0.0) -> Any:
         return forward(images, training, drop_path_rate)
 
     rate = tf.TensorSpec([], tf.float32, name="drop_path_rate")
@@ -157,22 +168,27 @@ def _call(forward):
     return __call__
 
 
-def _signature(forward, dtype, output):
+def _signature(forward: Callable[..., dict[str, Any]], dtype: Any, output: str) -> Any:
+    """Return the traced function of a serving signature, whose images have `dtype`."""
+
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], dtype, name="images")])
-    def serve(images):
+    def serve(images: Any) -> Any:
         return {output: forward(images, False, None)[output]}
 
     return serve
 
 
-def _labels(root):
+def _labels(root: Any) -> Any:
+    """Return the traced function that gives the class names of the module."""
+
     @tf.function(input_signature=[])
-    def labels():
+    def labels() -> Any:
         return tf.strings.split(tf.io.read_file(root.labels_file.asset_path), "\n")
 
     return labels
 
 
-def _written(path, text):
-    Path(path).write_text(text, encoding="utf-8")
+def _written(path: Path, text: str) -> str:
+    """Write `text` to `path`; return the path as a string."""
+    path.write_text(text, encoding="utf-8")
     return str(path)
