@@ -11,10 +11,10 @@ import tarfile
 
 import numpy as np
 import pytest
-from tests.support.commands import run
 
 import builders
 from builders import precision
+from tests.support.commands import run
 from tools import catalog
 from tools.catalog.catalog import PRECISIONS, ROOT
 from tools.verification.verify import Verification
