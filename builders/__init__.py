@@ -27,7 +27,7 @@ def create(
     *,
     num_classes: int | None = 1000,
     include_top: bool = True,
-    input_shape: tuple[int | None, int | None, int] | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
     input_tensor: Any = None,
     **architecture: Any,
 ) -> Any:

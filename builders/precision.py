@@ -15,8 +15,9 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # Keras's names
 
 # The largest difference of an output from the golden one, divided by max(1, largest magnitude), that another processor or the
 # fused kernels of a graph may cause. bfloat16 has 8 significant bits: one rounding moves a number by up to 2^-9 of itself, and a
-# kernel that does two operations rounds once where two kernels round twice. Measured over every family, from digits to full depth: up to
-# 0.012 between operation by operation and a fused graph, 0.020 between oneDNN's kernels and Eigen's; three times that is allowed.
+# kernel that does two operations rounds once where two kernels round twice. Measured over every family, from digits to full depth:
+# up to 0.012 between operation by operation and a fused graph, 0.020 between oneDNN's kernels and Eigen's; three times that is
+# allowed.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 2**-4}
 
 # The largest difference, by the same measure, of a network in bfloat16 from itself in float32 (measured: up to 0.027).

@@ -118,7 +118,7 @@ def model():
 def test_the_two_definitions_differ():
     """The right weights under the other definition's GELU, epsilon and standardisation are far from the answers of their own."""
     case = json.loads((GOLDEN / "vit_hybrid_npz/case.json").read_text())
-    architecture = {key: case[key] for key in conformance.ARCHITECTURE["vit"]}
+    architecture = conformance.architecture_of(case)
     made = {
         d: builders.create("vit", num_classes=10, input_shape=(64, 64, 3), definition=d, **architecture)
         for d in ("jax", "timm")
