@@ -99,7 +99,8 @@ def test_a_new_family_is_led_to_a_published_module(repository):
     result = run(repository, "new", "family", "stubnet")
     assert result.returncode == 0, result.stderr
     assert (
-        "wrote builders/stubnet.py, modules/stubnet.toml, builders/__init__.py\nstill to be written:" in result.stdout
+        "wrote builders/stubnet.py, modules/stubnet.toml, tests/builders/test_stubnet.py, builders/__init__.py\nstill to be written:"
+        in result.stdout
     )
     answers = {
         "title": ['"Stub"', '"On Stubs"'],
@@ -135,6 +136,38 @@ def test_a_new_family_is_led_to_a_published_module(repository):
     for name in ("stubnet_small_1k_224", "stubnet_small_1k_224_fe"):
         assert (repository / f"hub/hubpress/{name}/1.tar.gz").is_file()
         assert (repository / f"hub/hubpress/{name}/1.json").is_file()
+    # The stub's test: the battery passes, and what is missing of upstream is named.
+    assert "TODO" in (repository / "tests/builders/test_stubnet.py").read_text()
+    for file in (
+        "__init__.py",
+        "support/__init__.py",
+        "support/commands.py",
+        "builders/battery.py",
+        "builders/conftest.py",
+    ):
+        (repository / "tests" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / "tests" / file, repository / "tests" / file)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/builders/test_stubnet.py",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    result = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600)
+    failed = re.findall(r"(?m)^FAILED .*?::(\w+)::(\w+)", result.stdout)
+    assert failed == [
+        ("TestReferences", "test_golden_answers_are_reproduced"),
+        ("TestReferences", "test_names_and_shapes_are_the_upstream_ones"),
+    ], result.stdout
+    assert "no golden case of stubnet. Fix: add one as tests/golden/README.md says" in result.stdout
+    assert (
+        "no names and shapes of stubnet's checkpoints. Fix: add a file to tests/golden/checkpoint-keys" in result.stdout
+    )
 
 
 @pytest.mark.parametrize("family", ["convnext", None])

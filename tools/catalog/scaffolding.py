@@ -48,7 +48,7 @@ def variant(family: str, values: dict[str, Any], root: Path = ROOT) -> list[str]
 
 
 def family(name: str, root: Path = ROOT) -> list[str]:
-    """Write a family's model file, its rows, and its name into `builders.FAMILIES`; return the files, relative to `root`."""
+    """Write a family's model, rows and test, and its name into `builders.FAMILIES`; return the files, relative to `root`."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ScaffoldingError(with_fix(f"{name!r} is no family's name", "use lower-case letters, digits and `_`"))
     registry = root / "builders/__init__.py"
@@ -56,11 +56,16 @@ def family(name: str, root: Path = ROOT) -> list[str]:
     changed = re.sub(r"(?m)^(FAMILIES = \(.*?),?\)$", rf'\1, "{name}")', text, count=1)
     if changed == text:
         raise ScaffoldingError(
-            with_fix(f"{registry} has no line `FAMILIES = (...)`", f"add {name!r} where it lists the families")
+            f"{registry} has no line `FAMILIES = (...)`. Fix: add {name!r} where it lists the families."
         )
-    files = {f"builders/{name}.py": "family.py.j2", f"modules/{name}.toml": "family.toml.j2"}
+    files = {
+        f"builders/{name}.py": "family.py.j2",
+        f"modules/{name}.toml": "family.toml.j2",
+        f"tests/builders/test_{name}.py": "family_test.py.j2",
+    }
     _refuse_existing(files, root)
     for file, template in files.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(_rendered(root, template, name=name), encoding="utf-8")
     registry.write_text(changed, encoding="utf-8")
     return [
