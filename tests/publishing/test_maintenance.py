@@ -13,7 +13,8 @@ import requests
 
 from tests.support.hubs import HANDLES, NAME, ROOT, bucket_storage
 from tools import catalog
-from tools.hub import records
+from tools.catalog import layout
+from tools.hub import notes, records
 from tools.hub.storage import IMMUTABLE, Storage, StorageError
 from tools.publishing.transaction import write_pages
 from tools.server.server import serve
@@ -35,10 +36,10 @@ def add_version(storage, number):
     record = records.load(storage, HANDLE)
     name = f"hubpress/{NAME}/{number}"
     record |= {"handle": name, "version": number, "sibling": None, "published": f"2030-01-0{number}T00:00:00Z"}
-    record["archive"]["path"] = records.paths(name)["archive"]
+    record["archive"]["path"] = layout.archive_path(name)
     record["row"]["version"] = number
-    storage.create(records.paths(name)["archive"], storage.read(records.paths(HANDLE)["archive"]))
-    storage.create(records.paths(name)["record"], records.encode(record))
+    storage.create(layout.archive_path(name), storage.read(layout.archive_path(HANDLE)))
+    storage.create(layout.record_path(name), records.encode(record))
     return name
 
 
@@ -95,13 +96,13 @@ def test_yank_and_back(publisher, hub, published):
         assert back.returncode == 0 and "no longer yanked;" in back.stdout, back.stderr
         newest = requests.get(f"{url}/hubpress/{NAME}", allow_redirects=False, timeout=20)
         assert newest.headers["Location"] == f"./{NAME}/2/"
-    notes = [f"{second}.note-1.json", f"{second}.note-2.json"]
-    assert {path: hub.read(path) for path in hub.list() if path not in notes} == whole
-    assert [json.loads(hub.read(note))["action"] for note in notes] == ["yank", "unyank"]
+    added = [f"{second}.note-1.json", f"{second}.note-2.json"]
+    assert {path: hub.read(path) for path in hub.list() if path not in added} == whole
+    assert [json.loads(hub.read(note))["action"] for note in added] == ["yank", "unyank"]
 
 
 def test_a_name_whose_versions_are_all_yanked_still_leads_somewhere(hub):
-    records.add_note(hub, HANDLE, "yank", WHY, date="2030-01-01T00:00:00Z")
+    notes.add_note(hub, HANDLE, "yank", WHY, date="2030-01-01T00:00:00Z")
     with serve(hub) as url:
         newest = requests.get(f"{url}/hubpress/{NAME}", allow_redirects=False, timeout=20)
         assert newest.headers["Location"] == f"./{NAME}/1/"
@@ -118,16 +119,16 @@ def test_notes_are_added_and_numbered_by_whoever_comes(storage):
         return create(path, data, **options)
 
     storage.create = rival_first
-    note = records.add_note(storage, HANDLE, "yank", WHY, date=date)
-    assert note["number"] == 2 and records.yanked(storage, storage.list()) == {HANDLE: WHY}
-    assert records.add_note(storage, HANDLE, "yank", WHY, date=date) is None
-    assert records.add_note(storage, HANDLE, "unyank", "", date=date)["number"] == 3
-    assert records.add_note(storage, HANDLE, "unyank", "", date=date) is None
+    note = notes.add_note(storage, HANDLE, "yank", WHY, date=date)
+    assert note["number"] == 2 and notes.yanked(storage, storage.list()) == {HANDLE: WHY}
+    assert notes.add_note(storage, HANDLE, "yank", WHY, date=date) is None
+    assert notes.add_note(storage, HANDLE, "unyank", "", date=date)["number"] == 3
+    assert notes.add_note(storage, HANDLE, "unyank", "", date=date) is None
     for number in range(4, 13):  # ten comes after nine
-        assert records.add_note(storage, HANDLE, "yank", f"reason {number}", date=date)["number"] == number
-    assert records.yanked(storage, storage.list()) == {HANDLE: "reason 12"}
+        assert notes.add_note(storage, HANDLE, "yank", f"reason {number}", date=date)["number"] == number
+    assert notes.yanked(storage, storage.list()) == {HANDLE: "reason 12"}
     with pytest.raises(StorageError, match="is not published"):
-        records.add_note(storage, "hubpress/nothing/1", "yank", WHY, date=date)
+        notes.add_note(storage, "hubpress/nothing/1", "yank", WHY, date=date)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tools.archive import packing, reading
-from tools.hub import records
+from tools.hub import notes, records
 from tools.verification import verify as verification
 from tools.verification.verify import NothingThere, Verification
 
@@ -277,6 +277,6 @@ def test_nothing_to_verify(hub, any_url, tmp_path):
 def test_a_withdrawn_module_is_verified_and_said(copied):
     from tools.hub.storage import Storage
 
-    records.add_note(Storage(copied), HANDLE, "yank", "it is wrong", date="2030-01-01T00:00:00Z")
+    notes.add_note(Storage(copied), HANDLE, "yank", "it is wrong", date="2030-01-01T00:00:00Z")
     done = verify(f"{copied}/{HANDLE}", "--no-replay")
     assert done.returncode == 0 and "withdrawn: it is wrong" in done.stdout

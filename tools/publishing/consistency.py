@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.archive import contents as archive_contents
-from tools.catalog import vocabularies
+from tools.catalog import layout, vocabularies
 from tools.documents import archives, rules
 from tools.documents.document import Document, parse
 from tools.documents.validation import Tree
@@ -91,7 +91,7 @@ def _with_row(record: Mapping[str, Any], module: Any, catalog: Any) -> Iterator[
         "checkpoint.url": variant.checkpoint,
         "checkpoint.file": variant.checkpoint.rsplit("/", 1)[-1],
         "checkpoint.format": variant.format,
-        "archive.path": records.paths(module.handle)["archive"],
+        "archive.path": layout.archive_path(module.handle),
         "verification.fine_tuned": variant.fine_tunable,
     }
     if variant.sha256:
@@ -116,7 +116,7 @@ def _with_row(record: Mapping[str, Any], module: Any, catalog: Any) -> Iterator[
 
 
 def _with_archive(record: Mapping[str, Any], contents: archive_contents.Contents, packed: Any) -> Iterator[str]:
-    path = records.paths(record["handle"])["archive"]
+    path = layout.archive_path(record["handle"])
     yield from _differences("`archive`", "archive", {**packed, "path": path}, "record", record["archive"])
     outputs = {each["name"]: (each["dtype"], tuple(each["shape"])) for each in record["signature"]["outputs"]}
     inputs = {(each["name"], each["dtype"], tuple(each["shape"])) for each in record["signature"]["inputs"]}

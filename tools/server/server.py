@@ -43,7 +43,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from tools.hub import records
+from tools.hub import address, notes
 from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, Storage, StorageError, checked, content_type
 
 READ_BYTES = 1 << 20  # per piece where sendfile is not possible
@@ -296,7 +296,7 @@ class _Hub:
         found = self.storage.list(f"{name}/", ending, recursive=False)
         texts = (path[len(name) + 1 : -len(ending)] for path in found)
         versions = [int(text) for text in texts if re.fullmatch("0|[1-9][0-9]{0,17}", text)]
-        yanked = records.yanked(self.storage, found)
+        yanked = notes.yanked(self.storage, found)
         return max(versions, key=lambda version: (f"{name}/{version}" not in yanked, version), default=None)
 
     def _redirect_to_newest(self, request: Request, name: str, ending: str) -> Response | None:
@@ -740,13 +740,10 @@ def run(
 def other_address(storage: Storage, url: str) -> str | None:
     """The address that the hub's pages were made for (`url` in `index.json`), if it is not this one."""
     try:
-        index = json.loads(storage.read("index.json"))
-    except (StorageError, ValueError):
+        made_for = address.of_index(storage)
+    except StorageError:
         return None
-    made_for = index.get("url") if isinstance(index, dict) else None
-    if not isinstance(made_for, str) or not made_for or made_for.rstrip("/") == url.rstrip("/"):
-        return None
-    return made_for
+    return None if made_for == url.rstrip("/") else made_for
 
 
 __all__ = ["Response", "access_log", "application", "listen", "other_address", "run", "serve"]

@@ -16,6 +16,7 @@ from typing import Any
 from tools.archive import contents as archive_contents
 from tools.archive import saved_model
 from tools.archive.members import ArchiveError
+from tools.catalog import layout
 from tools.hub import records
 from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
 
@@ -75,7 +76,7 @@ def audit(storage: Storage, *, thorough: bool = False) -> AuditReport:
 def _archive(
     storage: Storage, record: dict[str, Any], listing: dict[str, ObjectInfo | None], thorough: bool
 ) -> tuple[ObjectInfo | None, list[Finding]]:
-    path, handle = records.paths(record["handle"])["archive"], record["handle"]
+    path, handle = layout.archive_path(record["handle"]), record["handle"]
     restore = (
         f"restore it from a copy (its build key is {record.get('build', {}).get('key', 'not known')}), or yank {handle}"
     )

@@ -28,8 +28,9 @@ from builders import precision
 from tools.archive import contents as archive_contents
 from tools.archive import reading, saved_model
 from tools.archive.members import ArchiveError
+from tools.catalog import layout
 from tools.common.download import DownloadError, NotFound, fetch
-from tools.hub import records
+from tools.hub import notes, records
 from tools.hub.storage import StorageError, checked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -227,9 +228,9 @@ class Verification:
         why, number = "", 1
         with contextlib.suppress(NotFound):
             while True:
-                note = self._json(records.note_path(url, number))
-                if note.get("action") in (records.YANK, records.UNYANK):
-                    why = f"withdrawn: {note.get('why')}" if note["action"] == records.YANK else ""
+                note = self._json(layout.note_path(url, number))
+                if note.get("action") in (notes.YANK, notes.UNYANK):
+                    why = f"withdrawn: {note.get('why')}" if note["action"] == notes.YANK else ""
                 number += 1
         return why
 
