@@ -9,6 +9,8 @@ import pytest
 
 from tests.support import made, synthetic
 from tests.support.commands import ROOT
+from tools.benchmarks import measuring
+from tools.benchmarks.measuring import Contestant
 from tools.common.schemas import schema_problems
 
 SCHEMAS = sorted((ROOT / "templates/static").glob("*.schema.json"))
@@ -50,6 +52,56 @@ def test_problems_say_where(path, value, said):
         at = at[int(key)] if isinstance(at, list) else at[key]
     at[keys[-1]] = value
     found = schema_problems(record, "record")
+    assert any(said in each for each in found), found
+
+
+def report():
+    """A report of measurements with one comparison: ours, a peer, and a peer that was not measured."""
+    contestants = [
+        Contestant("hubpress", (1.0, 2.0, 4.0), ours=True),
+        Contestant("peer", (1.0, 1.0, 1.0)),
+        Contestant("nobody", absent="it is not installed"),
+    ]
+    comparison = measuring.compare("row", "batch 8", "images/s", "more", contestants)
+    section = measuring.section([comparison], threads=2, versions={"python": "3.11"}, settings={}, notes=["slow"])
+    return json.loads(json.dumps({"schema": 1, "kind": "Benchmarks", "sections": {"inference": section}}))
+
+
+def test_reports_of_measurements_obey_their_schema():
+    assert schema_problems(report(), "benchmarks") == []
+    empty = {"schema": 1, "kind": "Benchmarks", "sections": {}}
+    assert schema_problems(empty, "benchmarks") == []
+
+
+COMPARISON = "sections.inference.comparisons.0"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("kind", "Module", "'Benchmarks' was expected"),
+        ("schema", 2, "1 was expected"),
+        ("sections", [], "is not of type 'object'"),
+        ("sections.inference.machine.cores", None, "sections.inference.machine.cores: None is not of type 'integer'"),
+        (f"{COMPARISON}.better", "most", "'most' is not one of"),
+        (f"{COMPARISON}.contestants", [], "contestants: [] "),
+        (f"{COMPARISON}.contestants.0.ours", False, "contestants[0].ours: True was expected"),
+        (f"{COMPARISON}.contestants.0.absent", "gone", "contestants[0].absent: 'gone' is not of type 'null'"),
+        (f"{COMPARISON}.contestants.0.median", None, "contestants[0].median: None is not of type 'number'"),
+        (f"{COMPARISON}.contestants.1.ratio", None, "contestants[1].ratio: None is not of type 'object'"),
+        (f"{COMPARISON}.contestants.1.low", -1, "contestants[1].low: -1 is less than the minimum"),
+        (f"{COMPARISON}.contestants.1.high", float("inf"), "contestants[1].high: inf is not of type 'number'"),
+        (f"{COMPARISON}.contestants.2.absent", None, "contestants[2].median: None is not of type 'number'"),
+        (f"{COMPARISON}.contestants.2.turns", 7, "contestants[2].turns: 7 is not of type 'array'"),
+    ],
+)
+def test_reports_that_break_their_schema(path, value, said):
+    wrong = report()
+    at, *keys = wrong, *path.split(".")
+    for key in keys[:-1]:
+        at = at[int(key)] if isinstance(at, list) else at[key]
+    at[keys[-1]] = value
+    found = schema_problems(wrong, "benchmarks")
     assert any(said in each for each in found), found
 
 

@@ -196,7 +196,7 @@ def test_server_audit_and_verification_take_measured_modules(published, tmp_path
     notes.add_measurement(hub, handle, "evaluation", evaluation, date=DATE)
     notes.add_measurement(hub, handle, "speed", SPEED, date=DATE)
     write_pages(catalog.load(), hub, "http://one")
-    assert audit.audit(hub).findings == []
+    assert audit.audit(hub).problems == []
     with serve(hub) as url, Verification(replay=False) as verification:
         result = verification.verify(*verification.find(f"{url}/{handle}"))
         assert result.ok and result.note == ""
