@@ -7,7 +7,7 @@
 Works on tfhub.dev's layout (`assets/docs` and `tags` beside it) and on a hub that `tools/publish.py` made.
 """
 
-import json
+import contextlib
 import os
 import re
 from collections import Counter
@@ -19,6 +19,8 @@ from typing import NamedTuple
 from tools.documents import document as grammar
 from tools.documents import rules
 from tools.documents.rules import ERROR, WARNING, Page, declare
+from tools.hub import address
+from tools.hub.storage import Storage, StorageError
 
 OFFICIAL = "https://tfhub.dev"
 REPOSITORY_TAGS = Path(__file__).resolve().parents[2] / "modules/tags"
@@ -314,12 +316,9 @@ def _tags_beside(root: Path) -> Path:
 
 def _url(root: Path, texts: list[tuple[str, str]]) -> str:
     """What handles begin with: as the hub's index says, or as its modules' archives lie, or tfhub.dev."""
-    try:
-        index = json.loads((root / "index.json").read_text(encoding="utf-8"))
-        if isinstance(index, dict) and str(index.get("url", "")).startswith("http"):
-            return index["url"]
-    except (OSError, ValueError):
-        pass
+    with contextlib.suppress(StorageError):
+        if found := address.of_index(Storage(root)):
+            return found
     for _, text in texts[:50]:
         document = grammar.parse(text)
         asset = document.value("asset-path") or ""

@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tools.catalog import layout
 from tools.common.problems import with_fix
-from tools.hub import records
+from tools.hub import notes
 from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, Storage, StorageError, checked, content_type
 from tools.server import access_log, conditions
 from tools.server.messages import PLAIN_TEXT, SECURITY_HEADERS, SHARING_HEADERS, Request, Response, redirect, text
@@ -243,7 +243,7 @@ class _Responder:
         else:
             suffix, parse = layout.RECORD_SUFFIX, layout.handle_of_record
         found = self.storage.list(f"{name}/", suffix, recursive=False)
-        yanked = records.yanked(self.storage, found)
+        yanked = notes.yanked(self.storage, found)
         handles = filter(None, map(parse, found))
         return max(handles, key=lambda each: (each not in yanked, int(each.rpartition("/")[2])), default=None)
 

@@ -7,7 +7,6 @@
 """
 
 import contextlib
-import json
 import os
 import socket
 import threading
@@ -15,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from tools.catalog import layout
 from tools.common.problems import with_fix
+from tools.hub import address
 from tools.hub.storage import Storage, StorageError
 from tools.server.access_log import Log, access_log
 from tools.server.application import application
@@ -111,13 +110,10 @@ def run(storage: Storage, *, host: str, port: int, ready: Callable[[str], None],
 def other_address(storage: Storage, url: str) -> str | None:
     """Return the address that the hub's pages were made for (`url` in `index.json`), if it is not this one."""
     try:
-        index = json.loads(storage.read(layout.INDEX))
-    except (StorageError, ValueError):
+        made_for = address.of_index(storage)
+    except StorageError:
         return None
-    made_for = index.get("url") if isinstance(index, dict) else None
-    if not isinstance(made_for, str) or not made_for or made_for.rstrip("/") == url.rstrip("/"):
-        return None
-    return made_for
+    return None if made_for == url.rstrip("/") else made_for
 
 
 __all__ = ["access_log", "application", "listen", "other_address", "run", "serve"]

@@ -48,6 +48,9 @@ STATIC = {
     "site.js": "text/javascript; charset=utf-8",
     "search.js": "text/javascript; charset=utf-8",
     "index.schema.json": "application/json",
+    "record.schema.json": "application/json",
+    "note.schema.json": "application/json",
+    "benchmarks.schema.json": "application/json",
     "example.jpg": "image/jpeg",
 }
 NEWEST = 24  # modules in the table of the first page; the list of all is on the search page

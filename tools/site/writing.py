@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tools.catalog import vocabularies
+from tools.catalog import layout, vocabularies
 from tools.catalog.catalog import Catalog
 from tools.hub import records
 from tools.hub.storage import ObjectInfo, Storage
@@ -52,7 +52,7 @@ def write_pages(
     with _few_collections(), PageCache(cache and cache / "pages", storage.url) as kept:
         while True:
             listing = storage.list_objects()
-            contents = {path for path in listing if records.is_content(path)}
+            contents = {path for path in listing if records.is_record_or_note(path)}
             if contents == seen:  # records and notes are only ever added
                 break
             stamps = _stamps(storage, listing)
@@ -69,7 +69,7 @@ def write_pages(
                 yanked=hub.yanked,
                 measurements=hub.measurements,
                 benchmarks=_benchmarks(storage, listing),
-                digest_of=lambda handle: kept.digest_of(records.paths(handle)["record"]),
+                digest_of=lambda handle: kept.digest_of(layout.record_path(handle)),
             )
             gc.freeze()
             gc.enable()
