@@ -20,7 +20,7 @@ from tools.documents import archives, rules
 from tools.documents.document import Document, parse
 from tools.documents.validation import Tree
 from tools.hub import records
-from tools.site import facts
+from tools.site import formatting
 from tools.site import pages as site
 
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
@@ -176,7 +176,7 @@ def expected(record: Mapping[str, Any], *, base_url: str, tags: Mapping[str, Any
         "Trainable parameters": (None, measured["trainable_parameters"]),
         "GFLOPs": (
             row["gflops"] if classifier else None,
-            None if measured["gflops"] is None else float(facts.decimal(measured["gflops"], significant=4)),
+            None if measured["gflops"] is None else float(formatting.decimal(measured["gflops"], significant=4)),
         ),
     }
     if classifier:
@@ -194,18 +194,18 @@ def expected(record: Mapping[str, Any], *, base_url: str, tags: Mapping[str, Any
         "fine-tunable": ["true" if row["fine_tunable"] else "false"],
         "license": [row["licence"]],
         "signature": [
-            ("input", each["name"], tuple(each["shape"]), each["dtype"], facts.span(each["range"]))
+            ("input", each["name"], tuple(each["shape"]), each["dtype"], formatting.span(each["range"]))
             for each in record["signature"]["inputs"]
         ]
         + [
-            ("output", each["name"], tuple(each["shape"]), each["dtype"], facts.DASH)
+            ("output", each["name"], tuple(each["shape"]), each["dtype"], formatting.DASH)
             for each in record["signature"]["outputs"]
         ],
         "numbers": {key: tuple(None if v is None else float(v) for v in values) for key, values in numbers.items()},
         "digests": {archive["sha256"], checkpoint["sha256"]},
         "archive": (archive["bytes"], archive["unpacked_bytes"], archive["sha256"]),
         "versions": dict(record["versions"]),
-        "published": facts.day(record["published"]),
+        "published": formatting.day(record["published"]),
         "checkpoint": {
             "file": checkpoint["url"],
             "size": checkpoint["bytes"],
@@ -282,7 +282,7 @@ def _whole(text: str | None) -> int | None:
 
 
 def _figure(cell: str) -> float | None:
-    return None if cell == facts.DASH else float(cell.replace(",", ""))
+    return None if cell == formatting.DASH else float(cell.replace(",", ""))
 
 
 def _at(record: Mapping[str, Any], path: str) -> Any:
