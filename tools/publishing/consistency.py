@@ -18,7 +18,8 @@ from tools.archive import contents as archive_contents
 from tools.catalog import vocabularies
 from tools.documents import archives, rules
 from tools.documents.document import Document, parse
-from tools.documents.validation import Tree
+from tools.documents.rule import DocumentFile, fences
+from tools.documents.tree import Tree
 from tools.hub import records
 from tools.site import formatting
 from tools.site import pages as site
@@ -156,7 +157,7 @@ def with_document(
 ) -> Iterator[str]:
     """What the rendered document of a record says differently, or breaks of the format's rules; `pages` are `site.build`'s."""
     path = f"{record['handle']}.md"
-    page = rules.Page(path, path, pages[path].data.decode("utf-8"))
+    page = DocumentFile(path, path, pages[path].data.decode("utf-8"))
     paths = {each for each in pages if each.endswith(".md")}
     hub = Tree(Path("."), base_url.rstrip("/"), tags, paths)
     for rule, line, message, fix in rules.check(page, hub):
@@ -228,7 +229,7 @@ def read(document: Document, hub: Tree) -> dict[str, Any]:
     """What a document of ours says, read back out of its text: the same keys as `expected`."""
     body = document.body or ""
     sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", body, re.M | re.S))
-    blocks = [body[start:end] for start, end, _ in rules.fences(body)]
+    blocks = [body[start:end] for start, end, _ in fences(body)]
     python = [block for block in blocks if "import " in block]
     archive = _ARCHIVE.search(body)
     made = _VERSIONS.search(body)

@@ -38,7 +38,7 @@ STATIC_FILES = ("style.css", "site.js", "search.js")
 
 @dataclass
 class RenderReport:
-    """What was done: pages written, kept and removed, and the documents that have no page."""
+    """The numbers of pages written, kept and removed, and the documents that have no page."""
 
     written: int = 0
     kept: int = 0

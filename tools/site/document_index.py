@@ -30,7 +30,7 @@ LISTED_COLLECTIONS = 40  # that a page names at most
 
 
 class Related(TypedDict):
-    """What a page says of other documents, as (text, page), and where its links lead."""
+    """Other documents that a page names, as (text, page), and where its links lead."""
 
     links: dict[str, str | bool]
     parent: str | None

@@ -47,7 +47,7 @@ def cache_file(folder: Path, name: str) -> Path:
 
 
 class PageCache:
-    """What `file` knows of one site; without a file nothing is known and nothing kept."""
+    """The pages and records of one site that are known from an earlier run; without a file nothing is known and nothing kept."""
 
     def __init__(self, file: Path | None):
         self._file = file

@@ -1,4 +1,4 @@
-"""What search engines are told of a page: schema.org's vocabulary as JSON, in a block of data that runs nothing."""
+"""Data for search engines: schema.org's vocabulary as JSON, in a block that runs nothing."""
 
 from typing import Any
 
