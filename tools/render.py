@@ -73,11 +73,13 @@ def main(argv=None) -> int:
 
 def documents(options) -> int:
     """Render a tree of documents; 1 if a document has no page."""
-    from tools.site import document_archive as library
+    from tools.common.problems import with_fix
+    from tools.site import document_archive
+    from tools.site.jobs import PageError
 
-    url = options.url or library.OFFICIAL
+    url = options.url or document_archive.OFFICIAL
     try:
-        report = library.render(
+        report = document_archive.render(
             options.docs,
             options.out,
             url=url,
@@ -85,11 +87,11 @@ def documents(options) -> int:
             title=options.title,
             processes=max(1, options.processes),
         )
-    except (library.LibraryError, OSError) as error:
+    except (PageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for file, problem in report.problems:
-        print(f"{file}:1: error: {problem}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"{problem.file}:{problem.line}: error: {with_fix(problem.message, problem.fix)}", file=sys.stderr)
     print(
         f"{report.documents:,} documents: {report.written:,} pages written, {report.kept:,} kept, "
         f"{report.removed:,} removed in {options.out}"

@@ -11,7 +11,8 @@ from tests.support import synthetic
 from tests.support.html import Reader
 from tests.support.schemas import INDEX_SCHEMA, violations
 from tests.support.synthetic import DIGITS, LARGE, MEASUREMENTS, TINY, build, speed
-from tools.site import facts
+from tools.site import formatting
+from tools.site.jobs import PageError
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_a_page_says_how_to_verify(pages):
     ("value", "text"), [(None, "\N{EN DASH}"), (31.25, "31.2"), (0.04321, "0.0432"), (99.96, "100"), (1240.5, "1,240")]
 )
 def test_rates_have_three_digits(value, text):
-    assert facts.rate(value) == text
+    assert formatting.rate(value) == text
 
 
 REPORT = {"schema": 1, "kind": "Benchmarks", "sections": {}}
@@ -142,5 +143,5 @@ def test_benchmarks_have_a_page_that_others_link():
     assert "/benchmarks/</loc>" in pages["sitemap.xml"].data.decode()
     without = build(synthetic.records())
     assert "benchmarks/index.html" not in without and "benchmarks" not in without["index.html"].data.decode()
-    with pytest.raises(facts.PageError, match=r"benchmarks\.json: .*; "):
+    with pytest.raises(PageError, match=r"benchmarks\.json: .*\. Fix: measure again"):
         build(synthetic.records(), benchmarks={"kind": "other"})

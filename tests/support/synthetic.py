@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.catalog import vocabularies
 from tools.catalog.catalog import Collection, Publisher
-from tools.site import pages as site
+from tools.site import pages
 
 ROOT = Path(__file__).resolve().parents[2]
 TAGS = vocabularies.load(ROOT / "modules/tags")
@@ -313,4 +313,4 @@ BENCHMARKS = json.loads((ROOT / "tests/support/benchmarks.json").read_text(encod
 def build(records, **changes):
     """The pages of some records, with everything else as it is here."""
     arguments = {"publisher": PUBLISHER, "collections": COLLECTIONS, "base_url": BASE_URL, "tags": TAGS}
-    return site.build(records, **{**arguments, **changes})
+    return pages.build(records, **{**arguments, **changes})

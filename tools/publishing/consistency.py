@@ -21,11 +21,12 @@ from tools.common.problems import Problem
 from tools.common.schemas import schema_problems
 from tools.documents import archives, rules
 from tools.documents.document import Document, parse
-from tools.documents.validation import Tree
+from tools.documents.rule import DocumentFile, fences
+from tools.documents.tree import Tree
 from tools.hub import records
 from tools.hub.differences import differences, file_differences, plain
 from tools.hub.records import Record
-from tools.site import facts
+from tools.site import formatting
 from tools.site import pages as site
 
 NUMBERS_HEADING, CHECKPOINT_HEADING = ("", "reported", "measured"), ("", "")  # of the tables that hold the data
@@ -136,7 +137,7 @@ def with_document(
     `pages` are those of `tools.site.pages.build`.
     """
     path = layout.document_path(record["handle"])
-    page = rules.Page(path, path, pages[path].data.decode("utf-8"))
+    page = DocumentFile(path, path, pages[path].data.decode("utf-8"))
     paths = {each for each in pages if each.endswith(".md")}
     hub = Tree(Path("."), base_url.rstrip("/"), dict(tags), paths)
     for rule, line, message, fix in rules.check(page, hub):
@@ -157,7 +158,7 @@ def expected(record: Record, *, base_url: str) -> dict[str, Any]:
         "Trainable parameters": (None, measured["trainable_parameters"]),
         "GFLOPs": (
             row["gflops"] if classifier else None,
-            None if gflops is None else float(facts.decimal(gflops, significant=4)),
+            None if gflops is None else float(formatting.decimal(gflops, significant=4)),
         ),
     }
     if classifier:
@@ -174,15 +175,18 @@ def expected(record: Record, *, base_url: str) -> dict[str, Any]:
         "fine-tunable": ["true" if row["fine_tunable"] else "false"],
         "license": [row["licence"]],
         "signature": [
-            ("input", each["name"], tuple(each["shape"]), each["dtype"], facts.span(each["range"]))
+            ("input", each["name"], tuple(each["shape"]), each["dtype"], formatting.span(each["range"]))
             for each in record["signature"]["inputs"]
         ]
         + [
-            ("output", each["name"], tuple(each["shape"]), each["dtype"], facts.DASH)
+            ("output", each["name"], tuple(each["shape"]), each["dtype"], formatting.DASH)
             for each in record["signature"]["outputs"]
         ],
         "numbers": {key: tuple(None if v is None else float(v) for v in values) for key, values in numbers.items()},
         "digests": {archive["sha256"], checkpoint["sha256"]},
+        "archive": (archive["bytes"], archive["unpacked_bytes"], archive["sha256"]),
+        "versions": dict(record["versions"]),
+        "published": formatting.day(record["published"]),
         "checkpoint": {
             "file": checkpoint["url"],
             "size": checkpoint["bytes"],
@@ -198,7 +202,7 @@ def read(document: Document, hub: Tree) -> dict[str, Any]:
     """Return what a document of ours says in its metadata, tables, digests and code: the same keys as `expected`."""
     body = document.body or ""
     tables = _tables(body)
-    blocks = [body[start:end] for start, end, _ in rules.fences(body)]
+    blocks = [body[start:end] for start, end, _ in fences(body)]
     python = [block for block in blocks if "import " in block]
     found: dict[str, Any] = {
         key: document.values(key) for key in ("asset-path", "task", "network-architecture", "dataset", "format")
@@ -230,7 +234,7 @@ def _cells(line: str) -> list[str]:
 
 def _numbers(rows: Mapping[str, list[str]]) -> dict[str, tuple[float | None, ...]]:
     return {
-        key: tuple(None if cell == facts.DASH else float(cell.replace(",", "")) for cell in cells)
+        key: tuple(None if cell == formatting.DASH else float(cell.replace(",", "")) for cell in cells)
         for key, cells in rows.items()
     }
 
