@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 RUN_TESTS := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-fast test-faults bench lint format venv lock clean
+.PHONY: quickstart test test-fast digests test-faults bench lint format venv lock clean
 
 quickstart: $(STAMP)
 	$(VENV)/bin/python tools/quickstart.py --hub hub
@@ -15,6 +15,10 @@ test: $(STAMP)
 # Without what builds modules, drives a browser or kills publishers: a minute and a half, for the loop of a developer.
 test-fast: $(STAMP)
 	$(RUN_TESTS) -m 'not slow and not browser and not faults' tests
+
+# The committed digests of every output, when one is meant to change: shows what changed, and rewrites tests/digests.
+digests: $(STAMP)
+	$(VENV)/bin/python -m tests.digests
 
 # What `make test` does with a selection of kills, with all of them: publishers killed at every storage operation of a folder and of a
 # bucket, and at many random moments, also while they build. Some 1500 kills, a quarter of an hour.

@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
 
     from tools.common import console
+    from tools.common.problems import with_fix
     from tools.site import document_archive
+    from tools.site.jobs import PageError
 
     try:
         report = document_archive.render(
@@ -48,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             title=options.title,
             processes=options.processes,
         )
-    except (document_archive.LibraryError, OSError) as error:
+    except (PageError, OSError) as error:
         console.problems(error)
         return scripts.FAILED
-    for file, problem in report.problems:
-        print(f"{file}:1: error: {problem}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"{problem.file}:{problem.line}: error: {with_fix(problem.message, problem.fix)}", file=sys.stderr)
     console.show(
         f"{report.documents:,} documents: {report.written:,} pages written, {report.kept:,} kept, "
         f"{report.removed:,} removed in {options.out}"

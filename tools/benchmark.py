@@ -132,14 +132,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     from tools.benchmarks.measuring import BenchmarkError
-    from tools.catalog import CatalogError, Unknown
+    from tools.catalog import CatalogError, UnknownNameError
     from tools.common import console
     from tools.hub.storage import StorageError
     from tools.publishing.selection import SelectionError
 
     try:
         return COMMANDS[options.command](arguments, options)
-    except (BenchmarkError, CatalogError, Unknown, StorageError, SelectionError) as error:
+    except (BenchmarkError, CatalogError, UnknownNameError, StorageError, SelectionError) as error:
         console.problems(error)
         return scripts.FAILED
 

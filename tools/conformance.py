@@ -1,4 +1,4 @@
-"""Replay golden cases against the builders, and print how far they differ from the upstream implementations.
+"""Compare the builders with golden cases of the upstream implementations, and print the differences.
 
     python tools/conformance.py tests/golden
     python tools/conformance.py tests/golden/convnext_fb --format json
@@ -29,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tools.catalog import preprocessing
+    from tools.catalog import CatalogError, preprocessing
     from tools.common import console
     from tools.verification import conformance
 
     try:
         transforms = preprocessing.load()["transforms"]
-    except preprocessing.PreprocessingError as error:
+    except CatalogError as error:
         console.problems(error)
         return scripts.FAILED
     results = []

@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     results.add_argument(
         "--hub", help="the hub to record in, and that handles alone are of: a folder or gs://bucket/path"
     )
+    scripts.add_url(results)
     results.add_argument("--dataset", metavar="TAG", help="for --record: an id of modules/tags/dataset.yaml")
     results.add_argument("--split", default="test", help="for --record and tfds: (default: %(default)s)")
 
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             skip_broken=options.skip_broken,
         )
         if options.record:
-            recording.require_recordable(plan, options.hub, options.dataset)
+            recording.require_recordable(plan, options.hub, options.dataset, options.url)
         if options.runner:
             requirements.require_pipeline(plan, runner=options.runner, state=options.state, images=options.images)
     except (EvaluationError, StorageError) as error:
@@ -202,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 dataset=options.dataset,
                 split=options.split,
                 date=description["date"],
+                url=options.url,
             ):
                 console.note(sentence)
     except (EvaluationError, StorageError, OSError) as error:

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = catalog.load()
         names = options.names or ["all"]
         modules = rows.modules if names == ["all"] else rows.expand(names)
-    except (catalog.CatalogError, catalog.Unknown) as error:
+    except (catalog.CatalogError, catalog.UnknownNameError) as error:
         console.problems(error)
         return scripts.USAGE
     if options.dry_run:
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.hub import address, unpacked
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import Publishing
-    from tools.site.pages import PageError
+    from tools.site.jobs import PageError
 
     pages, problem = 0, None
     try:

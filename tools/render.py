@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.hub.opening import open_hub
     from tools.hub.storage import StorageError
     from tools.publishing.transaction import write_pages
-    from tools.site.pages import PageError
+    from tools.site.jobs import PageError
 
     try:
         rows = catalog.load()

@@ -5,8 +5,8 @@
     python tools/validate.py hub --archives --format json
     python tools/validate.py --rules
 
-Prints `file:line: what is wrong. Fix: what to do.` for every problem of every file. Exit status 1 if there are errors, 0 if
-there are none (warnings do not count), 2 if nothing could be validated.
+Prints `file:line: severity: what is wrong, what was expected. Fix: what to do.` for every problem of every file. Exit status 1 if
+there are errors, 0 if there are none (warnings do not count), 2 if nothing could be validated.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.common import scripts
-from tools.common.problems import ERROR
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +39,12 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--off", metavar="RULE", action="append", default=[], help="leave a rule out; may be repeated"
     )
-    arguments.add_argument("--format", choices=("text", "json", "github"), default="text", help="default: text")
+    arguments.add_argument(
+        "--format",
+        choices=("text", "json", "github", "markdown"),
+        default="text",
+        help="default: text; markdown is for --rules",
+    )
     arguments.add_argument("--quiet", action="store_true", help="show errors only")
     arguments.add_argument("--rules", action="store_true", help="list the rules")
     return arguments
@@ -55,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.rules:
         print(reporting.rules(options.format))
         return 0
+    if options.format == "markdown":
+        arguments.error("--format markdown is for --rules; choose text, json or github")
     if not options.paths:
         arguments.error("name the documents to validate: files, folders, or a hub")
     try:
@@ -69,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except validation.UsageError as error:
         arguments.error(str(error))
     if options.quiet:
-        report.problems = [each for each in report.problems if each.severity == ERROR]
+        report.problems = [each for each in report.problems if each.is_error]
     sys.stdout.write(reporting.write(report, options.format))
     return scripts.FAILED if report.errors else 0
 

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools.common import console
     from tools.verification import reporting
-    from tools.verification.verify import NothingThere, Verification, VerificationResult
+    from tools.verification.verify import NothingThereError, Verification, VerificationResult
 
     results: list[VerificationResult] = []
     missing = False
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for address in options.addresses:
             try:
                 targets = verification.find(address, every=options.all)
-            except NothingThere as error:
+            except NothingThereError as error:
                 console.problems(error)
                 missing = True
                 continue

@@ -29,17 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools import catalog
     from tools.common import clock, console
-    from tools.hub import address, records
+    from tools.hub import address, notes
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import write_pages
-    from tools.site.pages import PageError
+    from tools.site.jobs import PageError
 
-    handle, action = options.handle.strip("/"), records.UNYANK if options.undo else records.YANK
+    handle, action = options.handle.strip("/"), notes.UNYANK if options.undo else notes.YANK
     try:
         rows = catalog.load()
         storage = Storage(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)
-        note = records.add_note(storage, handle, action, options.why or "", date=clock.now())
+        note = notes.add_note(storage, handle, action, options.why or "", date=clock.now())
         pages = write_pages(rows, storage, url, cache=options.cache)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)

@@ -18,7 +18,6 @@ import sys
 import threading
 import urllib.parse
 import uuid
-from pathlib import Path
 
 import pytest
 
@@ -51,7 +50,7 @@ class Publisher:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("forking.py"), NAME],
+            [sys.executable, "-m", "tests.support.forking", NAME],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.PIPE,
@@ -92,7 +91,7 @@ def emulator(bucket_service):
 @pytest.fixture(scope="session")
 def consumer():
     """Return `consumer(url, url, ...)`: what `tensorflow_hub` finds at each (loading.py), in one process for all tests."""
-    with Worker(Path(__file__).with_name("loading.py")) as worker:
+    with Worker("tests.support.loading") as worker:
         yield lambda *urls, **message: [worker.request({"url": url} | message) for url in urls]
 
 

@@ -1,18 +1,17 @@
 """Select modules that a hub has published by the names that tools/publish.py takes."""
 
 from collections.abc import Iterable
-from typing import Any
 
-from tools.catalog.catalog import Catalog, Unknown
+from tools.catalog.catalog import Catalog, UnknownNameError
 from tools.common.problems import with_fix
-from tools.hub.records import HubSnapshot
+from tools.hub.records import HubSnapshot, Record
 
 
 class SelectionError(ValueError):
     """A name selects nothing that is published; the message ends with the fix."""
 
 
-def select(names: Iterable[str], hub: HubSnapshot, catalog: Catalog) -> list[dict[str, Any]]:
+def select(names: Iterable[str], hub: HubSnapshot, catalog: Catalog) -> list[Record]:
     """Return the records that `names` mean, in the order of the hub, each once.
 
     A name is a handle (that version), `all`, or a row, module, family or collection, of which the newest versions that are not
@@ -48,5 +47,5 @@ def _stems(name: str, newest: Iterable[str], catalog: Catalog) -> list[str]:
         return []  # a handle whose version is not there
     try:
         return [module.handle.rpartition("/")[0] for module in catalog.expand([name])]
-    except Unknown:
+    except UnknownNameError:
         return [stem for stem in newest if name in (stem, stem.rpartition("/")[2])]

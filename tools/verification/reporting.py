@@ -15,11 +15,11 @@ DEPTHS = {
 
 def show_audit(report: AuditReport, hub: str) -> None:
     """Show a line for each problem of a hub, and then what was looked at and how."""
-    for finding in report.findings:
-        (console.problems if finding.is_error else console.warning)(finding.message)
+    for problem in report.problems:
+        (console.problems if problem.is_error else console.warning)(str(problem))
     console.show(
         f"{hub}: {report.modules} modules, {size(report.bytes)} of archives; {DEPTHS[report.depth]}. "
-        f"{len(report.errors)} errors, {len(report.findings) - len(report.errors)} warnings"
+        f"{len(report.errors)} errors, {len(report.problems) - len(report.errors)} warnings"
     )
 
 
