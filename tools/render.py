@@ -50,6 +50,7 @@ def main(argv=None) -> int:
 
     from tools import catalog
     from tools.common import console
+    from tools.hub import address
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import write_pages
     from tools.site.pages import PageError
@@ -61,7 +62,7 @@ def main(argv=None) -> int:
             raise StorageError(
                 f"There is no hub at {storage.url}. Publish into it first: python tools/publish.py NAME --hub ..."
             )
-        url = (options.url or rows.publisher.url).rstrip("/")
+        url = address.for_writing(storage, options.url, rows.publisher.url)
         count = write_pages(rows, storage, url, cache=options.cache)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)

@@ -9,13 +9,13 @@ import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
-from tests.support.commands import run
 
+from tests.support.commands import run
 from tools import benchmark
 from tools.archive import reading
 from tools.benchmarks import documents, engines, inference, measuring, publish, reporting, rows, serve, startup
 from tools.benchmarks.measuring import BenchmarkError, Contestant
-from tools.hub import records
+from tools.hub import notes, records
 from tools.hub.storage import Storage
 from tools.server import server as hub_server
 from tools.site import benchmark_report, benchmarks, rendering
@@ -416,7 +416,7 @@ def test_a_step_of_training_trains(hub, tmp_path):
 
 def test_record_puts_speeds_beside_the_records_and_on_the_pages(hub, tmp_path, capsys):
     folder = shutil.copytree(hub, tmp_path / "hub")
-    records.add_note(Storage(folder), "hubpress/vit_digits_fe/1", "yank", "no more", date="2026-01-31T12:00:00Z")
+    notes.add_note(Storage(folder), "hubpress/vit_digits_fe/1", "yank", "no more", date="2026-01-31T12:00:00Z")
     arguments = [
         "convnext_digits",
         "--record",
@@ -430,9 +430,9 @@ def test_record_puts_speeds_beside_the_records_and_on_the_pages(hub, tmp_path, c
         "1,2",
     ]
     assert benchmark.main(["inference", *arguments, "--cache", str(tmp_path)]) == 0
-    notes = records.snapshot(Storage(folder)).measurements
-    assert list(notes) == [HANDLE]
-    (note,) = notes[HANDLE]
+    found = records.snapshot(Storage(folder)).measurements
+    assert list(found) == [HANDLE]
+    (note,) = found[HANDLE]
     assert note["action"] == "speed" and note["date"].endswith("Z")
     measured = note["measurement"]
     assert measured["cpu"] == measuring.cpu() and measured["threads"] == 2 and measured["resolution"] == 32

@@ -365,6 +365,13 @@ def spoil_record(small_hub):
     spoil(small_hub / "hubpress/convnext_digits/1.json", '"sha256": "', '"sha256": "0')
 
 
+def spoil_record_width(small_hub):
+    file = small_hub / "hubpress/convnext_digits/1.json"
+    record = json.loads(file.read_text())
+    record["signature"]["outputs"][0]["shape"] = [None, 11]
+    file.write_text(json.dumps(record))
+
+
 def spoil_record_json(small_hub):
     (small_hub / "hubpress/convnext_digits/1.json").write_text("{")
 
@@ -381,8 +388,9 @@ def spoil_record_json(small_hub):
         (spoil_no_serving, "archive-model", "serving_default"),
         (spoil_signature, "archive-signature", "'logits' is float32 [any, 10]"),
         (spoil_signature, "archive-signature", "'images' is uint8"),
-        (spoil_bytes, "archive-record", "its record says"),
-        (spoil_record, "archive-record", "its record says"),
+        (spoil_bytes, "archive-record", "`archive.sha256`: the record says"),
+        (spoil_record, "archive-record", "is malformed: archive.sha256"),
+        (spoil_record_width, "archive-record", "the outputs of `serving_default`: the record says"),
         (spoil_record_json, "archive-record", "cannot be read"),
     ],
 )

@@ -5,8 +5,9 @@ import shutil
 import pytest
 
 from tests.support import synthetic
+from tools.catalog import layout
 from tools.catalog.catalog import Catalog, Publisher
-from tools.hub import records
+from tools.hub import json_objects, records
 from tools.hub.storage import Storage
 from tools.site import jobs, module_pages, pages, writing
 from tools.site.jobs import Job
@@ -54,7 +55,7 @@ class Hub:
     def put(self, content):
         handle = content["handle"]
         note = content["kind"] == "Note"
-        path = records.note_path(handle, content["number"]) if note else records.paths(handle)["record"]
+        path = layout.note_path(handle, content["number"]) if note else layout.record_path(handle)
         self.storage.replace(path, records.encode(content))
 
     def write(self, *, url=synthetic.BASE_URL, cached=True, **changes):
@@ -62,7 +63,7 @@ class Hub:
 
     def derived(self):
         found = {path: self.storage.read(path) for path in self.storage.list()}
-        return {path: data for path, data in found.items() if not records.is_content(path)}
+        return {path: data for path, data in found.items() if not records.is_record_or_note(path)}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_only_what_changed_is_made_and_read(monkeypatch, hub):
     hub.put(NOTE)
     reads = []
     monkeypatch.setattr(
-        records, "_parsed", lambda storage, path, read=records._parsed: (reads.append(path), read(storage, path))[1]
+        json_objects, "read", lambda storage, path, read=json_objects.read: (reads.append(path), read(storage, path))[1]
     )
     handles, jobs = made(monkeypatch, hub)
     assert handles == [HANDLE] and jobs < 12
@@ -182,7 +183,7 @@ def test_pages_of_a_hub_that_keeps_digests_are_known_by_them(tmp_path):
     """In a bucket nothing is read again: what a listing says of each object is enough (here: fsspec's memory, whose says less)."""
     storage = Storage(f"memory://kept{tmp_path.name}/hub")
     for record in synthetic.records()[:2]:
-        storage.replace(records.paths(record["handle"])["record"], records.encode(record))
+        storage.replace(layout.record_path(record["handle"]), records.encode(record))
     arguments = (catalog(), storage, synthetic.BASE_URL)
     assert writing.write_pages(*arguments, cache=tmp_path) > 10
     assert writing.write_pages(*arguments, cache=tmp_path) == 0

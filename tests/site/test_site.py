@@ -50,7 +50,19 @@ def test_paths_and_types(pages):
         for form in ("csv", "json")
     }
     rest = {"hubpress/hubpress.md", "index.json", "feed.xml", "sitemap.xml", *tables}
-    rest |= {f"static/{name}" for name in ("style.css", "site.js", "search.js", "index.schema.json", "example.jpg")}
+    rest |= {
+        f"static/{name}"
+        for name in (
+            "style.css",
+            "site.js",
+            "search.js",
+            "index.schema.json",
+            "record.schema.json",
+            "note.schema.json",
+            "benchmarks.schema.json",
+            "example.jpg",
+        )
+    }
     assert set(pages) == set(PAGES) | documents | rest
     types = {
         ".html": "text/html",

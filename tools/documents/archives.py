@@ -11,11 +11,14 @@ from typing import Any, BinaryIO, cast
 from tools.archive.contents import GRAPH, Contents, read
 from tools.archive.members import ArchiveError
 from tools.archive.saved_model import SavedModelError
+from tools.catalog import layout
 from tools.common.problems import ERROR, Problem
+from tools.common.schemas import schema_problems
 from tools.documents.document import Document
 from tools.documents.metadata import LEGACY
 from tools.documents.rule import DocumentFile, Rule
 from tools.documents.tree import Tree
+from tools.hub.differences import differences, shape_text
 
 ARCHIVE = Rule(
     "archive",
@@ -87,23 +90,20 @@ def _check(page: DocumentFile, hub: Tree, asset: str) -> Iterator[tuple[Rule, st
 def _check_record(page: DocumentFile, hub: Tree, asset: str, contents: Contents) -> Iterator[tuple[Rule, str, str]]:
     document = page.document
     named = set(_DIGEST.findall(document.body or ""))
-    file = Path(hub.root, f"{document.handle}.json")
+    file = Path(hub.root, layout.record_path(document.handle))
     if not file.is_file():
         return
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        expected = record["archive"]
-        digest, size, md5 = expected["sha256"], expected["bytes"], expected["md5"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         yield RECORD, f"the record {file} cannot be read: {error!r}", "restore it from where it was published"
         return
-    for what, here, there in (
-        ("sha256", contents.sha256, digest),
-        ("md5", contents.md5, md5),
-        ("size", contents.bytes, size),
-    ):
-        if here != there:
-            yield RECORD, f"{asset} has the {what} {here}, its record says {there}", "restore the published archive"
+    if wrong := schema_problems(record, "record"):
+        yield RECORD, f"the record {file} is malformed: {'; '.join(wrong)}", "restore it from where it was published"
+        return
+    for each in differences(record, contents):
+        yield RECORD, f"{asset}: {each}", "restore the published archive"
+    digest = record["archive"]["sha256"]
     if named and digest not in named:
         yield (
             RECORD,
@@ -153,21 +153,19 @@ def signature_problems(document: Document, signatures: dict[str, Any]) -> Iterat
     shown = {(name, dtype, shape) for way, name, shape, dtype, _ in table if way == "input"}
     # A signature may have other names (hub.load has the argument's), but not other types or shapes.
     for name, dtype, shape in sorted(shown - taken, key=str):
-        yield f"the page's input {name!r} is {dtype} {_text(shape)}, the archive has {_all(taken)}"
+        yield f"the page's input {name!r} is {dtype} {shape_text(shape)}, the archive has {_all(taken)}"
     given = {(name, t.dtype, t.shape) for name, t in serving.outputs.items()}
     shown = {(name, dtype, shape) for way, name, shape, dtype, _ in table if way == "output"}
     for name, dtype, shape in sorted(shown ^ given, key=str):
         side = "page" if (name, dtype, shape) in shown else "archive"
         other = given if side == "page" else shown
-        yield f"the {side}'s output {name!r} is {dtype} {_text(shape)}, the other has {_all(other)}"
+        yield f"the {side}'s output {name!r} is {dtype} {shape_text(shape)}, the other has {_all(other)}"
 
 
 def _all(tensors: Iterable[tuple[str, str, tuple[int | None, ...] | None]]) -> str:
-    return ", ".join(f"{name!r} {dtype} {_text(shape)}" for name, dtype, shape in sorted(tensors, key=str)) or "none"
-
-
-def _text(shape: tuple[int | None, ...] | None) -> str:
-    return "any rank" if shape is None else str(list(shape)).replace("None", "any")
+    return (
+        ", ".join(f"{name!r} {dtype} {shape_text(shape)}" for name, dtype, shape in sorted(tensors, key=str)) or "none"
+    )
 
 
 _SIGNATURE_ROW = re.compile(r"^\| (input|output) \| `([^`|]+)` \| `\[([^]`|]*)\]` \| (\w+) \| ([^|]*) \|", re.M)

@@ -23,6 +23,7 @@ ADDRESS_WORDS = {"lite-model": "Lite", "tfjs-model": "Tfjs", "coral-model": "Cor
 JOINER = "&zwnj;"  # lets a long handle wrap on a page; no part of it
 BADGE = "[![Icon URL]"
 
+# tfhub.dev's own grammar, not that of tools.catalog.layout: its handles have other kinds, and versions may begin with zeros.
 _PUBLISHER = r"[a-z0-9-]+"
 _SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9_.-]+"
 _COLLECTION_SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9_.&;-]+"

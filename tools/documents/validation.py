@@ -7,7 +7,7 @@
 Works on tfhub.dev's layout (`assets/docs` and `tags` beside it) and on a hub that `tools/publish.py` made.
 """
 
-import json
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -22,6 +22,8 @@ from tools.documents import rules, tagfiles
 from tools.documents.rule import DocumentFile, nearest
 from tools.documents.tree import OFFICIAL, Tree, scan
 from tools.documents.tree_rules import ENCODING, UNREADABLE, problems_between
+from tools.hub import address
+from tools.hub.storage import Storage, StorageError
 
 REPOSITORY_TAGS = ROOT / "modules/tags"
 
@@ -160,12 +162,9 @@ def _tags_beside(root: Path) -> Path:
 
 def _url(root: Path, texts: list[tuple[str, str]]) -> str:
     """Return what handles begin with: as the hub's index says, or as its modules' archives lie, or tfhub.dev."""
-    try:
-        index = json.loads((root / "index.json").read_text(encoding="utf-8"))
-        if isinstance(index, dict) and str(index.get("url", "")).startswith("http"):
-            return str(index["url"])
-    except (OSError, ValueError):
-        pass
+    with contextlib.suppress(StorageError):
+        if found := address.of_index(Storage(root)):
+            return found
     for _, text in texts[:50]:
         document = grammar.parse(text)
         asset = document.value("asset-path") or ""

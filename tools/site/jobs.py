@@ -30,6 +30,9 @@ STATIC = {
     "site.js": "text/javascript; charset=utf-8",
     "search.js": "text/javascript; charset=utf-8",
     "index.schema.json": JSON,
+    "record.schema.json": JSON,
+    "note.schema.json": JSON,
+    "benchmarks.schema.json": JSON,
     "example.jpg": "image/jpeg",
 }
 BATCH = 128  # jobs whose results are in memory at the same time

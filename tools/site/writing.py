@@ -49,7 +49,7 @@ def write_pages(
     with rare_collections(), PageCache(cache and cache_file(cache / "pages", storage.url)) as page_cache:
         while True:
             listing = storage.list_objects()
-            contents = {path for path in listing if records.is_content(path)}
+            contents = {path for path in listing if records.is_record_or_note(path)}
             if contents == seen:  # records and notes are only ever added
                 break
             stamps = _stamps(storage, listing)
