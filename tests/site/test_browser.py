@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import hostile, made
+from tests.support.commands import ROOT
 from tools.hub import records
 from tools.site import document_archive, pages
 
-ROOT = Path(__file__).resolve().parents[2]
 AXE = Path(__file__).parent / "browser/axe.min.js"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
@@ -357,7 +357,7 @@ DOCUMENTS = [
 def archive(tmp_path_factory):
     """The corpus of real documents, as tools/serve.py shows it."""
     folder = tmp_path_factory.mktemp("archive") / "site"
-    document_archive.render(Path(__file__).parent / "corpus/assets/docs", folder)
+    document_archive.render(ROOT / "tests/documents/corpus/assets/docs", folder)
     server = Server(folder)
     yield server.url
     server.stop()
