@@ -59,7 +59,7 @@ def test_a_full_disk(publisher, tmp_path, room):
     if mounted.returncode:
         pytest.skip("only a privileged user can mount a small disk")
     try:
-        refused(publisher(NAME, "--hub", disk / "hub"), "the disk is full. Free some space")
+        refused(publisher(NAME, "--hub", disk / "hub"), "the disk is full. Fix: free some space")
         storage = Storage(disk / "hub")
         assert not audit.audit(storage, thorough=True).errors
         assert not [path for path in (disk / "hub").rglob(".*") if path.is_file()]
@@ -75,8 +75,8 @@ def test_a_disk_that_cannot_be_written(publisher, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", disk], capture_output=True, check=False).returncode:
         pytest.skip("only a privileged user can mount a disk")
     try:
-        refused(publisher(NAME, "--hub", disk / "hub"), "read-only", "Choose a hub that can be written")
-        refused(publisher(NAME, "--hub", disk), "read-only", "Choose a hub that can be written")
+        refused(publisher(NAME, "--hub", disk / "hub"), "read-only", "Fix: choose a hub that can be written")
+        refused(publisher(NAME, "--hub", disk), "read-only", "Fix: choose a hub that can be written")
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -87,7 +87,7 @@ def test_a_folder_of_somebody_else(publisher, tmp_path):
     hub.chmod(stat.S_IRUSR | stat.S_IXUSR)
     done = publisher(NAME, "--hub", hub, unprivileged=True)
     hub.chmod(stat.S_IRWXU)
-    refused(done, "permission is denied", "Give this user the right to it")
+    refused(done, "permission is denied", "Fix: give this user the right to it")
     assert not list(hub.iterdir())
     finishes(publisher, hub)
 
@@ -132,7 +132,7 @@ def test_pauses_grow(bucket, bucket_service, pauses):
 
 def test_a_bucket_that_stays_busy(bucket, bucket_service, pauses):
     bucket_service.faults[:] = [503] * 50
-    with pytest.raises(StorageError, match=r"cannot be reached.*Check the network, then run it again"):
+    with pytest.raises(StorageError, match=r"cannot be reached.*Fix: check the network, then run it again"):
         bucket.create("p/n/1.json", b"x")
     bucket_service.faults.clear()
     assert len(pauses) == 5 and not bucket.exists("p/n/1.json")
@@ -180,7 +180,7 @@ def test_the_command_when_the_bucket_goes_away(publisher, emulator, bucket_servi
     bucket_service.faults[:] = [None] * uploads + ["reset"] * 500
     done = publisher(NAME, "--hub", url, environment=emulator, hasty=True)
     bucket_service.faults.clear()
-    refused(done, "cannot be reached", "Check the network, then run it again")
+    refused(done, "cannot be reached", "Fix: check the network, then run it again")
     assert not audit.audit(storage, thorough=True).errors
     published = [record["handle"] for record in records.load_all(storage)]
     assert published == HANDLES[: uploads // 2] and done.stdout.count(" failed ") == 2 - len(published)
@@ -192,12 +192,12 @@ def test_the_command_when_nobody_answers(publisher):
     done = publisher(
         NAME, "--hub", "gs://bucket/hub", environment={"STORAGE_EMULATOR_HOST": "http://127.0.0.1:9"}, hasty=True
     )
-    refused(done, "cannot be reached", "Check the network, then run it again")
+    refused(done, "cannot be reached", "Fix: check the network, then run it again")
 
 
 def test_a_bucket_that_is_gone(pauses, tmp_path):
     storage = Storage("gs://bucket/hub", endpoint_url="http://127.0.0.1:9", token="anon")
-    for call in (storage.survey, lambda: storage.create("p/n/1.json", b"x"), lambda: storage.read("p/n/1.json")):
+    for call in (storage.list_objects, lambda: storage.create("p/n/1.json", b"x"), lambda: storage.read("p/n/1.json")):
         with pytest.raises(StorageError, match="cannot be reached"):
             call()
 

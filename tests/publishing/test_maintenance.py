@@ -166,6 +166,13 @@ AUDITED = {
         False,
         "restore it",
     ),
+    "record of another shape": (
+        lambda s: spoil(
+            s, f"{HANDLE}.json", lambda d: json.dumps({"kind": "Module", "handle": HANDLE, "archive": 7}).encode()
+        ),
+        False,
+        "archive: 7 is not of type 'object'",
+    ),
     "index": (
         lambda s: spoil(s, "index.json", lambda d: d.replace(f'"{HANDLE}"'.encode(), b'"a/b/1"')),
         False,
