@@ -10,9 +10,11 @@ Then `bazel build //modules:NAME` makes a row's archives in a sandbox, or takes 
 import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
     arguments = argparse.ArgumentParser(
         prog="tools/bazel.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -23,6 +25,7 @@ def main(argv=None) -> int:
 
     from tools import catalog
     from tools.common import console
+    from tools.common.problems import with_fix
     from tools.publishing import targets
 
     try:
@@ -34,7 +37,7 @@ def main(argv=None) -> int:
     stale = [file for file, text in texts.items() if _text(rows.root / file) != text]
     if options.check:
         for file in stale:
-            console.problems(f"{file} is not what the catalogue says; run `python tools/bazel.py`")
+            console.problems(with_fix(f"{file} is not what the catalogue says", "run `python tools/bazel.py`"))
         return 1 if stale else 0
     for file in stale:
         (rows.root / file).write_text(texts[file], encoding="utf-8")

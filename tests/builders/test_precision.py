@@ -11,10 +11,10 @@ import tarfile
 
 import numpy as np
 import pytest
-from tests.support.commands import run
 
 import builders
 from builders import precision
+from tests.support.commands import run
 from tools import catalog
 from tools.catalog.catalog import PRECISIONS, ROOT
 from tools.verification.verify import Verification
@@ -173,5 +173,5 @@ def test_a_network_that_bfloat16_changes_too_much_is_refused(tmp_path, monkeypat
     with pytest.raises(
         ValueError, match=f"{row.file}: {NAME}: in bfloat16 the classifier differs .*publish it in float32"
     ):
-        build.build(spec, tmp_path)
+        build.build(spec, tmp_path, lambda message: None)
     assert not list(tmp_path.iterdir())

@@ -9,8 +9,8 @@ import requests
 from tools import catalog
 from tools.hub import records
 from tools.hub.storage import Storage, StorageError
-from tools.publishing.transaction import write_pages
 from tools.server.server import serve
+from tools.site.writing import write_pages
 from tools.verification import audit
 from tools.verification.verify import Verification
 

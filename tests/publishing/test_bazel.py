@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import specification_of
 from tools import catalog, publish
-from tools.publishing import action, targets
-from tools.publishing import transaction as publishing
+from tools.publishing import action, prebuilt, targets
+from tools.publishing.specification import SpecificationError
 
 ROOT = Path(__file__).resolve().parents[2]
 BAZEL, NGINX = shutil.which("bazel"), shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -59,7 +60,7 @@ def test_a_change_of_the_catalogue_is_found_and_written(tmp_path):
 
     done = run("--check")
     assert done.returncode == 1
-    assert "modules/BUILD.bazel is not what the catalogue says; run `python tools/bazel.py`" in done.stderr
+    assert "modules/BUILD.bazel is not what the catalogue says. Fix: run `python tools/bazel.py`" in done.stderr
     assert "wrote modules/BUILD.bazel\n" in run().stdout
     assert 'name = "vit_ciphers"' in (copy / "modules/BUILD.bazel").read_text()
     assert run("--check").returncode == 0 and "nothing changed" in run().stdout
@@ -112,15 +113,15 @@ def test_a_plan_holds_what_decides_the_bytes_and_nothing_else(planned):
 
 
 def test_a_row_that_is_gone_names_the_fix(tmp_path):
-    with pytest.raises(action.ActionError, match=r"vit_gone/1 any more; run `python tools/bazel.py`"):
+    with pytest.raises(action.ActionError, match=r"vit_gone/1 any more. Fix: run `python tools/bazel.py`"):
         action.plan(root=ROOT, row="vit_gone/1", checkpoint=tmp_path, origin=None, spec=tmp_path, facts=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("python", "lock", "said"),
     [
-        ("3.10", "", "not 3.10; run `make venv`"),
-        ("3.11", "numpy==1.0 \\\n    --hash=sha256:00", r"numpy \S+, requirements.lock says 1.0; run `make venv`"),
+        ("3.10", "", "not 3.10. Fix: run `make venv`"),
+        ("3.11", "numpy==1.0 \\\n    --hash=sha256:00", r"numpy \S+, requirements.lock says 1.0. Fix: run `make venv`"),
         ("3.11", "keras==1.0 ; python_version < '3'\nkeras==1.1", r"says 1.0 or 1.1"),
     ],
 )
@@ -140,25 +141,25 @@ def test_another_environment_is_refused(tmp_path, python, lock, said):
 @pytest.fixture(scope="session")
 def kept(published, shared):
     """What `tools/publish.py` itself built of the row, from this run's cache: archives and made.json."""
-    rows = catalog.load()
-    build = publishing.Publishing(rows, None, "", shared / "cache/hubpress")
-    return shared / "cache/hubpress/builds" / build.specification(rows.find(f"{ROW}_fe").variant)["build"]["key"]
+    return shared / "cache/hubpress/builds" / specification_of(f"{ROW}_fe")["build"]["key"]
 
 
 @pytest.fixture
-def prebuilt(kept, tmp_path):
+def from_bazel(kept, tmp_path):
     """A folder as bazel-bin/modules would be, with the row's target."""
     shutil.copytree(kept, tmp_path / "modules" / ROW)
     (tmp_path / "modules" / ROW / "checkpoint.json").write_text("{}")
     return tmp_path / "modules"
 
 
-def test_prebuilt_archives_are_published_without_a_build(prebuilt, tmp_path):
+def test_prebuilt_archives_are_published_without_a_build(from_bazel, tmp_path):
     hub, cache = tmp_path / "hub", tmp_path / "cache"
-    assert publish.main([ROW, "--prebuilt", str(prebuilt), "--hub", str(hub), "--cache", str(cache)]) == 0
+    assert publish.main([ROW, "--prebuilt", str(from_bazel), "--hub", str(hub), "--cache", str(cache)]) == 0
     for module in catalog.load().expand([ROW]):
         assert (hub / f"{module.handle}.json").exists()
-        assert (hub / f"{module.handle}.tar.gz").read_bytes() == (prebuilt / ROW / f"{module.head}.tar.gz").read_bytes()
+        assert (hub / f"{module.handle}.tar.gz").read_bytes() == (
+            from_bazel / ROW / f"{module.head}.tar.gz"
+        ).read_bytes()
     assert not (cache / "builds").exists() and not (cache / "checkpoints").exists()
 
 
@@ -170,20 +171,38 @@ def damage(file: Path, change) -> None:
     ("harm", "said"),
     [
         (
-            lambda folder: damage(folder / "made.json", lambda made: made | {"key": "0" * 64}),
-            "was made from another row",
+            lambda folder: damage(folder / "made.json", lambda made: made | {"build_key": "0" * 64}),
+            "was made from another row, checkpoint, code or versions than are here. Fix: ",
+        ),
+        (
+            lambda folder: damage(folder / "made.json", lambda made: made | {"check_key": "0" * 64}),
+            f"{ROW} was checked with other code or other labelled images than are here. Fix: ",
+        ),
+        (
+            lambda folder: damage(folder / "made.json", lambda made: {**made, "build_key": "0", "check_key": "0"}),
+            "code or versions than are here and was checked with other code",
         ),
         (lambda folder: (folder / "classifier.tar.gz").write_bytes(b"other"), "classifier.tar.gz is not the archive"),
         (lambda folder: (folder / "feature_extractor.tar.gz").unlink(), "feature_extractor.tar.gz is not the archive"),
         (lambda folder: (folder / "made.json").write_text("{"), "made.json is missing or damaged"),
         (lambda folder: shutil.rmtree(folder), f"{ROW} is not in "),
     ],
-    ids=["another key", "other bytes", "no archive", "cut manifest", "not built"],
+    ids=[
+        "another build key",
+        "another check key",
+        "two other keys",
+        "other bytes",
+        "no archive",
+        "cut manifest",
+        "not built",
+    ],
 )
-def test_prebuilt_archives_that_are_not_what_is_here_are_refused(prebuilt, tmp_path, harm, said, capsys):
-    harm(prebuilt / ROW)
+def test_prebuilt_archives_that_are_not_what_is_here_are_refused(from_bazel, tmp_path, harm, said, capsys):
+    harm(from_bazel / ROW)
     hub = tmp_path / "hub"
-    assert publish.main([ROW, "--prebuilt", str(prebuilt), "--hub", str(hub), "--cache", str(tmp_path / "cache")]) == 1
+    assert (
+        publish.main([ROW, "--prebuilt", str(from_bazel), "--hub", str(hub), "--cache", str(tmp_path / "cache")]) == 1
+    )
     errors = " ".join(capsys.readouterr().err.split())
     assert said in errors and f"`bazel build //modules:{ROW}`" in errors
     assert not list(hub.rglob("*.json")) and not list(hub.rglob("*.tar.gz"))
@@ -194,15 +213,14 @@ def test_prebuilt_checkpoints_from_elsewhere_are_believed_by_digest(tmp_path):
     rows = catalog.load()
     variant = rows.find("convnext_tiny_1k_224").variant
     (tmp_path / variant.stem).mkdir()
-    publisher = publishing.Publishing(rows, None, "", tmp_path / "cache", prebuilt=tmp_path)
     for origin in ("mirror", "upstream"):
         noted = {"bytes": 7, "sha256": "ab" * 32, "origin": origin}
         (tmp_path / variant.stem / "checkpoint.json").write_text(json.dumps(noted))
-        folder, spec = publisher._prebuilt(variant)
+        spec, folder = prebuilt.find(tmp_path, variant, rows)
         assert folder.name == variant.stem and spec["module"]["checkpoint"]["sha256"] == noted["sha256"]
         assert spec.get("mirror", False) == (origin == "mirror")
-    with pytest.raises(publishing.PublishError, match="the row pins cdcd"):
-        publisher._prebuilt(dataclasses.replace(variant, sha256="cd" * 32))
+    with pytest.raises(SpecificationError, match="the row pins cdcd"):
+        prebuilt.find(tmp_path, dataclasses.replace(variant, sha256="cd" * 32), rows)
 
 
 def test_usage_errors_of_prebuilt(tmp_path, capsys):

@@ -15,8 +15,8 @@ from tests.support.hubs import HANDLES, NAME, ROOT, bucket_storage
 from tools import catalog
 from tools.hub import records
 from tools.hub.storage import IMMUTABLE, Storage, StorageError
-from tools.publishing.transaction import write_pages
 from tools.server.server import serve
+from tools.site.writing import write_pages
 from tools.verification import audit
 
 HANDLE = HANDLES[0]

@@ -35,7 +35,7 @@ def record(plan: Plan, totals: Totals, summaries, *, hub: str | None, dataset: s
     """Add a note for each module that has none with the same, and make the pages of its hub again; sentences on what was done."""
     from tools import catalog, publish
     from tools.hub import records
-    from tools.publishing.transaction import write_pages
+    from tools.site.writing import write_pages
 
     if len(totals.versions) != 1:
         raise EvaluationError(

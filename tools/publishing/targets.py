@@ -1,4 +1,4 @@
-"""What Bazel is told of the catalogue: a target for each row, and the upstream file that each needs.
+"""Files that tell Bazel of the catalogue: a target for each row, the upstream file and the sources that each needs.
 
     for file, text in texts(catalog.load()).items(): (ROOT / file).write_text(text)
 
@@ -15,17 +15,17 @@ _HEADER = "# Made by `python tools/bazel.py` from the rows of modules/*.toml: ch
 
 
 class TargetError(ValueError):
-    """The catalogue cannot be told to Bazel; the message names the rows and the fix."""
+    """Two rows would have one target or one checkpoint; the message names the rows and the fix."""
 
 
 def name(variant: Variant, catalog: Catalog) -> str:
-    """The target of a row, as in `//modules:convnext_tiny_1k_224`; with its version where the catalogue has several."""
+    """Return the target of a row, as in `//modules:convnext_tiny_1k_224`; with its version where the catalogue has several."""
     versions = sum(other.stem == variant.stem for other in catalog.variants)
     return variant.stem if versions == 1 else f"{variant.stem}-{variant.version}"
 
 
 def texts(catalog: Catalog) -> dict[str, str]:
-    """The generated files, by path in the repository. Raises TargetError."""
+    """Return the generated files, by path in the repository. Raises TargetError."""
     return {BUILD_FILE: _targets(catalog), CHECKPOINTS_FILE: _checkpoints(catalog)}
 
 
@@ -75,10 +75,10 @@ def _checkpoints(catalog: Catalog) -> str:
 
 
 def file_name(variant: Variant) -> str:
-    """What a folder of checkpoints calls a row's file."""
+    """Return the name of a row's upstream file in a folder of checkpoints."""
     return variant.checkpoint.rsplit("/", 1)[1]
 
 
 def _in_package(checkpoint: str) -> str:
-    """The label, inside `modules/`, of a checkpoint that lies in the repository."""
+    """Return the label, inside `modules/`, of a checkpoint that lies in the repository."""
     return checkpoint.removeprefix("modules/")
