@@ -60,7 +60,10 @@ def test_a_change_of_the_catalogue_is_found_and_written(tmp_path):
 
     done = run("--check")
     assert done.returncode == 1
-    assert "modules/BUILD.bazel is not what the catalogue says. Fix: run `python tools/bazel.py`" in done.stderr
+    assert (
+        "modules/BUILD.bazel is not what the catalogue and the sources say. Fix: run `python tools/bazel.py`"
+        in done.stderr
+    )
     assert "wrote modules/BUILD.bazel\n" in run().stdout
     assert 'name = "vit_ciphers"' in (copy / "modules/BUILD.bazel").read_text()
     assert run("--check").returncode == 0 and "nothing changed" in run().stdout
@@ -104,12 +107,66 @@ def planned(tmp_path):
     return plan
 
 
-def test_a_plan_holds_what_decides_the_bytes_and_nothing_else(planned):
+def test_a_plan_holds_what_decides_the_bytes_and_the_checks_and_nothing_else(planned):
     first = planned()
     shown = ("modules/vit.toml", "title = ", "title = 'Other ' # ")
     assert planned(shown, ("modules/convnext.toml", "top1 = 82.1", "top1 = 82.2")) == first
+    # Another family, what reads archives, what evaluates.
+    others = ("builders/regnety.py", "tools/archive/reading.py", "tools/evaluation/worker.py")
+    assert planned(*((file, "import ", "import  ") for file in others)) == first
     second = planned(("builders/vit.py", "import ", "import  "))
     assert len({first, second, planned(("tools/archive/packing.py", "import ", "import  "))}) == 3
+
+
+def test_what_checks_a_build_changes_the_check_key_alone(planned, tmp_path):
+    specs = [json.loads(planned())]
+    specs.append(json.loads(planned(("tools/publishing/check.py", "import ", "import  "))))
+    with (tmp_path / "modules/quickstart/digits_test.npz").open("ab") as file:
+        file.write(b"more")
+    specs.append(json.loads(planned()))
+    assert len({spec["check"]["key"] for spec in specs}) == 3
+    assert len({json.dumps({key: spec[key] for key in spec if key != "check"}) for spec in specs}) == 1
+
+
+def action_sources() -> dict:
+    """The lists of modules/sources.bzl, which are Python, too."""
+    found: dict = {}
+    exec((ROOT / targets.SOURCES_FILE).read_text(), found)
+    return found
+
+
+def test_an_action_has_the_sources_that_it_imports_and_no_others(planned, tmp_path):
+    """In a folder that holds what the action declares, as a sandbox does, the plan is the same."""
+    sources = action_sources()
+    rooms = {file.partition("/")[0] for file in sources["ACTION"]}
+    assert rooms == {"__init__.py", "archive", "catalog", "common", "publishing"}
+    expected = planned()
+    sandbox = tmp_path / "sandbox"
+    for folder, files in (("tools", sources["ACTION"]), ("builders", sources["FAMILIES"]["vit"])):
+        for file in files:
+            (sandbox / folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / folder / file, sandbox / folder / file)
+    for name in ("collections", "modules"):
+        shutil.copytree(ROOT / name, sandbox / name)
+    for name in ("pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, sandbox)
+    checkpoint = next((sandbox / "modules/quickstart").glob(f"{ROW}.*")).relative_to(sandbox)
+    python = ".".join(map(str, sys.version_info[:2]))
+    command = (
+        f"plan --row {ROW}/1 --checkpoint {checkpoint} --python {python} --spec spec.json --checkpoint-facts facts"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.publishing.action", *command.split()],
+        cwd=sandbox,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (sandbox / "spec.json").read_bytes() == expected
+    for family, files in sources["FAMILIES"].items():
+        assert f"{family}.py" in files and "library" not in " ".join(files)
 
 
 def test_a_row_that_is_gone_names_the_fix(tmp_path):
