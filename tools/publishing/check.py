@@ -9,6 +9,7 @@ image are answered, labels fit, `hub.KerasLayer` takes a training step that chan
 the row's labelled images is measured where it has some.
 """
 
+import functools
 import gc
 import json
 import os
@@ -23,6 +24,7 @@ from tools.common.workers import messages_only
 SIZES = ((1, 1), (4000, 3000))
 
 Say = Callable[[Mapping[str, Any]], None]
+Require = Callable[[bool, str], None]  # raises CheckError with the message unless it is so
 
 
 class CheckError(ValueError):
@@ -63,6 +65,7 @@ def check_head(
     from builders import precision
 
     row = {**spec["module"]["row"], "file": spec["file"]}
+    require = functools.partial(_require, row, head)
     say(_stage(f"check {head}"))
     module = hub.load(str(directory))
     golden = np.load(directory / "assets.extra/golden.npz", allow_pickle=False)
@@ -81,35 +84,24 @@ def check_head(
     }
     worst, tolerance = 0.0, precision.tolerance(row)
     for name, (part, answer) in answers.items():
-        _require(answer.shape == expected[part].shape, row, head, f"{name} has the shape {list(answer.shape)}")
+        require(answer.shape == expected[part].shape, f"{name} has the shape {list(answer.shape)}")
         difference = float(np.abs(answer.numpy() - expected[part]).max() / max(1, np.abs(expected).max()))
-        _require(
+        require(
             difference <= tolerance,
-            row,
-            head,
             f"{name} differs from the Keras model by {difference:.2g}, more than {tolerance:.2g}",
         )
         worst = max(worst, difference)
-    _require(
+    require(
         answer.dtype.name == output["dtype"] and list(answer.shape[1:]) == output["shape"][1:],
-        row,
-        head,
         f"answers {answer.dtype.name} {list(answer.shape)}, the signature says {output}",
     )
     for height, width in SIZES:
         answer = module(np.full((1, height, width, 3), high, np.float32)).numpy()
-        _require(
-            np.isfinite(answer).all(), row, head, f"answers {answer.ravel()[:3]} to a white {height}x{width} image"
-        )
-    _check_maps(module, built, images[:1], row, head, tolerance)
+        require(np.isfinite(answer).all(), f"answers {answer.ravel()[:3]} to a white {height}x{width} image")
+    _check_maps(module, built, images[:1], tolerance, require)
     if head == "classifier" and spec["labels"]:
         names = [name.decode() for name in module.labels().numpy()]
-        _require(
-            names == spec["labels"],
-            row,
-            head,
-            f"labels() gives {len(names)} names, not the {len(spec['labels'])} of the row",
-        )
+        require(names == spec["labels"], f"labels() gives {len(names)} names, not the {len(spec['labels'])} of the row")
     findings: dict[str, Any] = {
         "golden_tolerance": tolerance,
         "keras_difference": worst,
@@ -122,13 +114,11 @@ def check_head(
         say(_stage(f"fine-tune {head}"))
         # One image, for the memory; with batch statistics two, or those of a map of one pixel leave nothing to learn from.
         has_statistics = len(module.variables) > len(module.trainable_variables)
-        findings["fine_tuned"] = _fine_tune(hub, tf, module, row, head, images if has_statistics else images[:1])
+        findings["fine_tuned"] = _fine_tune(hub, tf, module, row, require, images if has_statistics else images[:1])
     return findings
 
 
-def _check_maps(
-    module: Any, built: Mapping[str, Any], images: Any, row: Mapping[str, Any], head: str, tolerance: float
-) -> None:
+def _check_maps(module: Any, built: Mapping[str, Any], images: Any, tolerance: float, require: Require) -> None:
     """Check that `stages()` gives the maps that the signature lists, with the Keras model's values (by their mean magnitudes)."""
     import numpy as np
 
@@ -136,16 +126,12 @@ def _check_maps(
     if not expected:
         return
     found = module.stages(images)
-    _require(set(found) == set(expected), row, head, f"stages() gives {sorted(found)}, not {sorted(expected)}")
+    require(set(found) == set(expected), f"stages() gives {sorted(found)}, not {sorted(expected)}")
     for name, answer in found.items():
-        _require(
-            list(answer.shape[1:]) == expected[name]["shape"][1:], row, head, f"stages()[{name!r}] is {answer.shape}"
-        )
+        require(list(answer.shape[1:]) == expected[name]["shape"][1:], f"stages()[{name!r}] is {answer.shape}")
         magnitude = float(np.abs(answer.numpy()).mean())
         difference = abs(magnitude - built["magnitudes"][name]) / max(1e-6, built["magnitudes"][name])
-        _require(
-            difference <= tolerance, row, head, f"stages()[{name!r}] differs from the Keras model by {difference:.2g}"
-        )
+        require(difference <= tolerance, f"stages()[{name!r}] differs from the Keras model by {difference:.2g}")
 
 
 def _accuracy(module: Any, evaluation: Mapping[str, Any], batch: int = 64) -> dict[str, Any]:
@@ -161,7 +147,7 @@ def _accuracy(module: Any, evaluation: Mapping[str, Any], batch: int = 64) -> di
     return {"value": round(100 * correct / len(labels), 2), "correct": correct, "images": len(labels)}
 
 
-def _fine_tune(hub: Any, tf: Any, module: Any, row: Mapping[str, Any], head: str, images: Any) -> bool:
+def _fine_tune(hub: Any, tf: Any, module: Any, row: Mapping[str, Any], require: Require, images: Any) -> bool:
     """Take one step of gradient descent through `hub.KerasLayer(trainable=True)`; every trainable variable must have changed.
 
     `images` are uint8. All in one graph: the gradient of a variable is gone as soon as it is applied, where outside of a graph all
@@ -172,7 +158,7 @@ def _fine_tune(hub: Any, tf: Any, module: Any, row: Mapping[str, Any], head: str
     low, high = row["pixel_range"]
     batch = tf.image.convert_image_dtype(tf.constant(images[:, :size, :size]), tf.float32) * (high - low) + low
     variables = layer.trainable_variables
-    _require(len(variables) > 0, row, head, "says it is fine-tunable, but hub.KerasLayer finds no trainable variable")
+    require(len(variables) > 0, "says it is fine-tunable, but hub.KerasLayer finds no trainable variable")
 
     def step(batch: Any) -> tuple[Any, Any, Any]:
         with tf.GradientTape() as tape:
@@ -180,7 +166,7 @@ def _fine_tune(hub: Any, tf: Any, module: Any, row: Mapping[str, Any], head: str
             loss = tf.reduce_mean(tf.square(outputs - 1.0))
         norms, changed = [], []
         for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
-            _require(gradient is not None, row, head, f"no gradient reaches {variable.name}")
+            require(gradient is not None, f"no gradient reaches {variable.name}")
             norm = tf.norm(gradient)
             before = tf.convert_to_tensor(variable)
             after = before - 1e-3 / norm * gradient
@@ -192,16 +178,16 @@ def _fine_tune(hub: Any, tf: Any, module: Any, row: Mapping[str, Any], head: str
     # The Python of this function is plain: without autograph its errors keep their type.
     outputs, norms, changed = tf.function(step, autograph=False)(batch)
     for variable, norm, moved in zip(variables, norms.numpy(), changed.numpy(), strict=True):
-        _require(0 < norm < float("inf"), row, head, f"the gradient of {variable.name} has norm {norm}")
-        _require(moved, row, head, f"a training step leaves {variable.name} as it was")
+        require(0 < norm < float("inf"), f"the gradient of {variable.name} has norm {norm}")
+        require(moved, f"a training step leaves {variable.name} as it was")
     answer = layer(batch, training=False)
-    _require(bool(tf.reduce_all(tf.math.is_finite(answer))), row, head, "answers NaN after one training step")
-    _require(float(tf.reduce_max(tf.abs(answer - outputs))) > 0, row, head, "a training step changed nothing")
+    require(bool(tf.reduce_all(tf.math.is_finite(answer))), "answers NaN after one training step")
+    require(float(tf.reduce_max(tf.abs(answer - outputs))) > 0, "a training step changed nothing")
     return True
 
 
-def _require(is_so: bool, row: Mapping[str, Any], head: str, message: str) -> None:
-    """Raise CheckError about a head of a row unless `is_so`."""
+def _require(row: Mapping[str, Any], head: str, is_so: bool, message: str) -> None:
+    """Raise CheckError about a head of a row with `message` unless `is_so`."""
     if not is_so:
         fix = f"correct the row, its checkpoint or builders/{row['family']}.py; nothing was published"
         raise CheckError(str(Problem(row["file"], f"the {head} {message}", fix, row=row["stem"])))
