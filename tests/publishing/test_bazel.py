@@ -196,15 +196,15 @@ def test_another_environment_is_refused(tmp_path, python, lock, said):
 
 
 @pytest.fixture(scope="session")
-def kept(published, shared):
+def published_build(published, shared):
     """What `tools/publish.py` itself built of the row, from this run's cache: archives and made.json."""
     return shared / "cache/hubpress/builds" / specification_of(f"{ROW}_fe")["build"]["key"]
 
 
 @pytest.fixture
-def from_bazel(kept, tmp_path):
+def from_bazel(published_build, tmp_path):
     """A folder as bazel-bin/modules would be, with the row's target."""
-    shutil.copytree(kept, tmp_path / "modules" / ROW)
+    shutil.copytree(published_build, tmp_path / "modules" / ROW)
     (tmp_path / "modules" / ROW / "checkpoint.json").write_text("{}")
     return tmp_path / "modules"
 
@@ -380,13 +380,13 @@ def built(bazel, http_cache):
     )
 
 
-def test_bazel_makes_the_bytes_of_publish(bazel, built, kept):
+def test_bazel_makes_the_bytes_of_publish(bazel, built, published_build):
     assert sum(count for kind, count in built.items() if kind.endswith("-sandbox")) == 2, built
     made = bazel[0].out / "modules" / ROW
-    files = sorted(file.name for file in kept.iterdir())
+    files = sorted(file.name for file in published_build.iterdir())
     assert files == ["classifier.tar.gz", "feature_extractor.tar.gz", "made.json"]
     for name in files:
-        assert (made / name).read_bytes() == (kept / name).read_bytes(), (
+        assert (made / name).read_bytes() == (published_build / name).read_bytes(), (
             f"{name} differs from what tools/publish.py made"
         )
 
