@@ -127,13 +127,13 @@ def main(argv=None) -> int:
         arguments.error("--threads and --turns must be at least 1")
 
     from tools.benchmarks.measuring import BenchmarkError
-    from tools.catalog import CatalogError, Unknown
+    from tools.catalog import CatalogError, UnknownNameError
     from tools.common import console
     from tools.hub.storage import StorageError
 
     try:
         return COMMANDS[options.command](arguments, options)
-    except (BenchmarkError, CatalogError, Unknown, StorageError) as error:
+    except (BenchmarkError, CatalogError, UnknownNameError, StorageError) as error:
         console.problems(error)
         return 1
     except KeyboardInterrupt:
@@ -193,9 +193,8 @@ def record(options: argparse.Namespace, settings) -> int:
     from tools.benchmarks import inference
     from tools.common import console
     from tools.common.clock import now
-    from tools.hub import records
+    from tools.hub import address, records
     from tools.hub.storage import Storage, StorageError
-    from tools.publish import index_url
     from tools.site.writing import write_pages
 
     storage = Storage(options.hub)
@@ -209,10 +208,11 @@ def record(options: argparse.Namespace, settings) -> int:
         if not found:
             raise StorageError(f"{name} is not published in {storage.url}. Give a handle, like {published[0]}.")
         handles += found
+    rows = catalog.load()
+    url = address.for_writing(storage, options.url, rows.publisher.url)
     date = now()
     done = inference.record(storage, list(dict.fromkeys(handles)), settings, date=date)
-    rows = catalog.load()
-    pages = write_pages(rows, storage, (options.url or index_url(storage) or rows.publisher.url).rstrip("/"))
+    pages = write_pages(rows, storage, url)
     table = [
         (
             handle,

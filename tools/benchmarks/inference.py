@@ -228,7 +228,7 @@ def record(storage, handles: list[str], settings: Settings, *, date: str) -> lis
     Returns:
       (handle, measurement, whether a note was added) for each.
     """
-    from tools.hub import records
+    from tools.hub import notes, records
     from tools.server.server import serve
 
     done = []
@@ -238,7 +238,7 @@ def record(storage, handles: list[str], settings: Settings, *, date: str) -> lis
             if found is None:
                 raise BenchmarkError(f"{handle} is not published in {storage.url}. Check publisher, name and version.")
             measurement = speed(f"{url}/{handle}", found, settings, cache=cache)
-            note = records.add_measurement(storage, handle, records.SPEED, measurement, date=date)
+            note = notes.add_measurement(storage, handle, notes.SPEED, measurement, date=date)
             done.append((handle, measurement, note is not None))
     return done
 

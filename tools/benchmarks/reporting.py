@@ -12,6 +12,7 @@ import rich.status
 
 from tools.benchmarks import measuring
 from tools.common import console
+from tools.site.benchmark_report import absent, best_peer, label
 from tools.site.benchmarks import number, svg
 
 
@@ -51,21 +52,21 @@ def show(section: dict[str, Any]) -> None:
         console.show(f"\n{subject}")
         columns = ("Case", "", "Median>", "Quartiles>", "Ours is as good>", "Quartiles>")
         console.show(console.table(*columns, rows=[row for each in comparisons for row in _rows(each)]))
-        for name, why in measuring.absent(comparisons).items():
+        for name, why in absent(comparisons).items():
             console.show(f"{name}: not measured: {why}")
     for note in section["notes"]:
         console.show(note)
 
 
 def _rows(comparison: dict[str, Any]) -> list[tuple[str, ...]]:
-    best, rows = measuring.best_peer(comparison), []
+    best, rows = best_peer(comparison), []
     for each in comparison["contestants"]:
         if each["median"] is None:
             continue
         ratio = each["ratio"]
         rows.append(
             (
-                measuring.label(comparison) if not rows else "",
+                label(comparison) if not rows else "",
                 each["name"] + (" (best peer)" if best is each else ""),
                 number(each["median"]),
                 f"{number(each['low'])} to {number(each['high'])}",

@@ -28,7 +28,7 @@ from tools.evaluation.counts import Totals
 from tools.evaluation.images import Images
 from tools.evaluation.labels import Labels, Mapping, match
 from tools.evaluation.modules import EvaluatedModule, unpacked
-from tools.hub.records import REMOTE_READERS
+from tools.hub.json_objects import REMOTE_READERS
 from tools.hub.storage import NotThere, Storage
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.catalog import catalog
+from tools import catalog
 from tools.common.problems import with_fix
 from tools.publishing.build import PREFIX, make
 from tools.publishing.specification import CheckpointFacts, Specification, fetch_checkpoint, specify, versions

@@ -11,9 +11,10 @@ from tools.evaluation.modules import EvaluatedModule
 from tools.evaluation.running import Plan
 
 
-def require_recordable(plan: Plan, hub: str | None, dataset: str | None) -> None:
+def require_recordable(plan: Plan, hub: str | None, dataset: str | None, url: str | None = None) -> None:
     """Before hours are spent: everything that a record needs is there. Raises EvaluationError."""
-    from tools.catalog import ROOT, vocabularies
+    from tools.catalog import vocabularies
+    from tools.common.files import ROOT
 
     if dataset is None:
         raise EvaluationError(
@@ -29,22 +30,33 @@ def require_recordable(plan: Plan, hub: str | None, dataset: str | None) -> None
                 f"{module.title}: not all of its classes compete, or it lacks some, which a record does not say; leave out --record"
             )
         _published(module, _hub(module, hub))
+    _addresses(plan, hub, url)
 
 
-def record(plan: Plan, totals: Totals, summaries, *, hub: str | None, dataset: str, split: str, date: str) -> list[str]:
+def record(
+    plan: Plan,
+    totals: Totals,
+    summaries,
+    *,
+    hub: str | None,
+    dataset: str,
+    split: str,
+    date: str,
+    url: str | None = None,
+) -> list[str]:
     """Add a note for each module that has none with the same, and make the pages of its hub again; sentences on what was done."""
-    from tools import catalog, publish
-    from tools.hub import records
+    from tools import catalog
+    from tools.hub import notes
     from tools.site.writing import write_pages
 
     if len(totals.versions) != 1:
         raise EvaluationError(
             f"workers had different versions, and a record states one: {totals.versions}; make them the same"
         )
-    said, storages = [], {}
+    addresses = _addresses(plan, hub, url)
+    said = []
     for module, found in zip(plan.modules, summaries, strict=True):
         storage = _hub(module, hub)
-        storages[storage.url] = storage
         measurement: dict[str, Any] = {
             "dataset": dataset,
             "split": split,
@@ -54,13 +66,23 @@ def record(plan: Plan, totals: Totals, summaries, *, hub: str | None, dataset: s
             "versions": totals.versions[0],
             "list_sha256": plan.images.digest,
         }
-        note = records.add_measurement(storage, module.handle, "evaluation", measurement, date=date)
+        note = notes.add_measurement(storage, module.handle, notes.EVALUATION, measurement, date=date)
         said.append(f"{module.handle}: recorded" if note else f"{module.handle}: the same is recorded already")
     rows = catalog.load()
-    for storage in storages.values():
-        pages = write_pages(rows, storage, (publish.index_url(storage) or rows.publisher.url).rstrip("/"))
+    for storage, base_url in addresses:
+        pages = write_pages(rows, storage, base_url)
         said.append(f"{pages} pages written to {storage.url}")
     return said
+
+
+def _addresses(plan: Plan, hub: str | None, url: str | None):
+    """Return each hub of the plan with the address to make its pages for."""
+    from tools import catalog
+    from tools.hub import address
+
+    storages = {storage.url: storage for storage in (_hub(module, hub) for module in plan.modules)}
+    configured = catalog.load().publisher.url
+    return [(storage, address.for_writing(storage, url, configured)) for storage in storages.values()]
 
 
 def _hub(module: EvaluatedModule, hub: str | None):

@@ -25,9 +25,9 @@ from typing import Any
 from tools.archive import contents as archive_contents
 from tools.archive import reading
 from tools.documents.document import parse
-from tools.site import pages as site
-from tools.site import rendering
-from tools.site.facts import Hub, ModulePage
+from tools.site import pages, rendering
+from tools.site.gathering import Hub
+from tools.site.published_module import PublishedModule
 
 PIPELINES = {"image-classification": "image-classification", "image-feature-vector": "image-feature-extraction"}
 # Our data sets under the names that they have there; one that has none is left out of `datasets`.
@@ -75,7 +75,7 @@ def gather(storage: Any, catalog: Any, base_url: str) -> Hub:
     from tools.hub import records
 
     hub = records.snapshot(storage)
-    return site.gather(
+    return pages.gather(
         hub.records,
         publisher=catalog.publisher,
         collections=catalog.collections,
@@ -113,7 +113,7 @@ def write(records: Iterable[Mapping[str, Any]], *, storage: Any, hub: Hub, direc
     return folders
 
 
-def model_card(module: ModulePage, hub: Hub) -> str:
+def model_card(module: PublishedModule, hub: Hub) -> str:
     """The README.md of a Hugging Face repository: YAML front matter, then the page of the module as Markdown."""
     import yaml
 
@@ -132,7 +132,7 @@ def model_card(module: ModulePage, hub: Hub) -> str:
         front["datasets"] = datasets
     if results := _results(module):
         front["model-index"] = [{"name": module.name, "results": results}]
-    document = parse(site.module_markdown(module.record, hub))
+    document = parse(pages.module_markdown(module.record, hub))
     text = rendering.text(
         "mirror/huggingface.md.j2",
         module=module,
@@ -143,7 +143,7 @@ def model_card(module: ModulePage, hub: Hub) -> str:
     return "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000) + f"---\n\n{text}"
 
 
-def _results(module: ModulePage) -> list[dict[str, Any]]:
+def _results(module: PublishedModule) -> list[dict[str, Any]]:
     """The model-index's results: what the source reported, and what was measured here, each with who says so."""
     row, found = module.row, module.evaluation
     results = []
@@ -166,7 +166,7 @@ def _accuracy(name: str, value: float) -> dict[str, Any]:
     return {"name": name, "type": "accuracy", "value": value}
 
 
-def _result(module: ModulePage, dataset: str, split: str, metrics: list, source: dict) -> dict[str, Any]:
+def _result(module: PublishedModule, dataset: str, split: str, metrics: list, source: dict) -> dict[str, Any]:
     name = module.tags["dataset"][dataset].display_name if dataset in module.tags["dataset"] else dataset
     return {
         "task": {"type": PIPELINES[module.task], "name": module.task_name},
@@ -176,7 +176,7 @@ def _result(module: ModulePage, dataset: str, split: str, metrics: list, source:
     }
 
 
-def kaggle_model(module: ModulePage, hub: Hub) -> dict[str, Any]:
+def kaggle_model(module: PublishedModule, hub: Hub) -> dict[str, Any]:
     """Kaggle's model-metadata.json of a module's family, whose variations are the hub's modules of that family."""
     members = [each for each in hub.names if each.row["family"] == module.row["family"]]
     members.sort(key=lambda each: each.name)
@@ -192,14 +192,14 @@ def kaggle_model(module: ModulePage, hub: Hub) -> dict[str, Any]:
             module=module,
             members=members,
             papers=list(papers.values()),
-            describe=site.describe,
+            describe=pages.describe,
         ),
         "publishTime": min(each.published for each in members)[:10],
         "provenanceSources": "\n".join(sorted({each.checkpoint["url"] for each in members})),
     }
 
 
-def kaggle_instance(module: ModulePage, hub: Hub) -> dict[str, Any]:
+def kaggle_instance(module: PublishedModule, hub: Hub) -> dict[str, Any]:
     """Kaggle's model-instance-metadata.json of one module. Raises MirrorError if Kaggle has no such licence."""
     licence = module.row["licence"]
     if licence not in KAGGLE_LICENCES:
@@ -208,7 +208,7 @@ def kaggle_instance(module: ModulePage, hub: Hub) -> dict[str, Any]:
             "KAGGLE_LICENCES in tools/publishing/mirror.py"
         )
     model, instance = _slug(module.row["family"]), _slug(module.name)
-    document = parse(site.module_markdown(module.record, hub))
+    document = parse(pages.module_markdown(module.record, hub))
     usage = rendering.text(
         "mirror/kaggle_usage.md.j2",
         module=module,
@@ -253,7 +253,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _unpack(module: ModulePage, storage: Any, directory: Path) -> None:
+def _unpack(module: PublishedModule, storage: Any, directory: Path) -> None:
     path = module.archive["path"]
     with storage.open(path) as stream:
         hashing = archive_contents.Hashing(stream, storage.url_for(path))

@@ -8,7 +8,7 @@ An archive is created first, checked where it arrived, and only then its record:
 whatever is killed whenever, the hub stays readable, and the same command finishes the job. Nothing published is ever overwritten.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,12 +21,11 @@ from tools.common.clock import now
 from tools.common.download import has_digest_in_name
 from tools.common.problems import with_fix
 from tools.hub import records
+from tools.hub.records import Record
 from tools.hub.storage import AlreadyThere, NotThere, Storage
 from tools.publishing import build, consistency, prebuilt
-from tools.publishing.build import ArchiveFacts, Build
+from tools.publishing.build import ArchiveFacts
 from tools.publishing.specification import Specification, fetch_checkpoint, specify
-
-Record = dict[str, Any]
 
 # What goes wrong with one module and leaves the others alone; anything else is a fault of this program.
 RECOVERABLE_ERRORS = (RuntimeError, ValueError, OSError)
@@ -43,7 +42,7 @@ class PublishResult:
     module: Module
     state: str
     reason: str = ""
-    record: Record = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_unverified(self) -> bool:
@@ -120,8 +119,13 @@ class Publishing:
             row = build.get_or_make(spec, self.cache / "builds", root=self.catalog.root, report=report)
         results = []
         for module in modules:
+            head, manifest = module.head, row.manifest
+            packed = manifest["packed"][head]
             try:
-                results.append(self._commit(module, spec, row, published[module.handle]))
+                record = records.assemble(
+                    module, spec, manifest["built"][head], manifest["checked"][head], packed, now()
+                )
+                results.append(self._commit(module, row.archive(head), packed, record, published[module.handle]))
             except RECOVERABLE_ERRORS as error:  # the row's other module is none the worse
                 results.append(_failed(module, error))
         return results
@@ -146,13 +150,12 @@ class Publishing:
             self._known[layout.record_path(handle)] = record
         return record
 
-    def _commit(self, module: Module, spec: Specification, row: Build, existing: Record | None) -> PublishResult:
+    def _commit(
+        self, module: Module, file: Path, packed: ArchiveFacts, record: Record, existing: Record | None
+    ) -> PublishResult:
         """Store the archive, check what arrived, and create the record. The record's creation is the publication."""
-        head, manifest = module.head, row.manifest
-        packed = manifest["packed"][head]
-        record = records.assemble(module, spec, manifest["built"][head], manifest["checked"][head], packed, now())
         if existing is None:
-            existing = self._store_archive(module, row.archive(head), packed, record)
+            existing = self._store_archive(module, file, packed, record)
         if existing is None:
             self.storage.verify(layout.archive_path(module.handle), packed["bytes"], packed["sha256"], packed["md5"])
             try:
