@@ -193,7 +193,7 @@ def test_the_command_when_nobody_answers(publisher):
 
 def test_a_bucket_that_is_gone(pauses, tmp_path):
     storage = Storage("gs://bucket/hub", endpoint_url="http://127.0.0.1:9", token="anon")
-    for call in (storage.survey, lambda: storage.create("p/n/1.json", b"x"), lambda: storage.read("p/n/1.json")):
+    for call in (storage.list_objects, lambda: storage.create("p/n/1.json", b"x"), lambda: storage.read("p/n/1.json")):
         with pytest.raises(StorageError, match="cannot be reached"):
             call()
 
