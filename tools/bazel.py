@@ -1,6 +1,6 @@
-"""Tell Bazel what the catalogue holds: write modules/BUILD.bazel and modules/checkpoints.bzl.
+"""Tell Bazel what the catalogue holds: write modules/BUILD.bazel, modules/checkpoints.bzl and modules/sources.bzl.
 
-    python tools/bazel.py             # after a row was added, renamed or given another checkpoint
+    python tools/bazel.py             # after a row or an import was added or changed
     python tools/bazel.py --check     # only say whether they are as the catalogue wants them; exit status 1 if not
 
 Then `bazel build //modules:NAME` makes a row's archives in a sandbox, or takes them from a cache that others filled, and
@@ -10,9 +10,11 @@ Then `bazel build //modules:NAME` makes a row's archives in a sandbox, or takes 
 import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
     arguments = argparse.ArgumentParser(
         prog="tools/bazel.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -23,18 +25,21 @@ def main(argv=None) -> int:
 
     from tools import catalog
     from tools.common import console
-    from tools.publishing import targets
+    from tools.common.problems import with_fix
+    from tools.publishing import closure, targets
 
     try:
         rows = catalog.load()
         texts = targets.texts(rows)
-    except (catalog.CatalogError, targets.TargetError) as error:
+    except (catalog.CatalogError, targets.TargetError, closure.ClosureError) as error:
         console.problems(error)
         return 2
     stale = [file for file, text in texts.items() if _text(rows.root / file) != text]
     if options.check:
         for file in stale:
-            console.problems(f"{file} is not what the catalogue says; run `python tools/bazel.py`")
+            console.problems(
+                with_fix(f"{file} is not what the catalogue and the sources say", "run `python tools/bazel.py`")
+            )
         return 1 if stale else 0
     for file in stale:
         (rows.root / file).write_text(texts[file], encoding="utf-8")

@@ -192,9 +192,10 @@ def record(options: argparse.Namespace, settings) -> int:
     from tools import catalog
     from tools.benchmarks import inference
     from tools.common import console
+    from tools.common.clock import now
     from tools.hub import address, records
     from tools.hub.storage import Storage, StorageError
-    from tools.publishing.transaction import now, write_pages
+    from tools.site.writing import write_pages
 
     storage = Storage(options.hub)
     if not storage.is_there():

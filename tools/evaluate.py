@@ -181,7 +181,7 @@ def main(argv=None) -> int:
             write(options.out, described, plan, summaries)
         show(options, described, totals, seconds)
         if options.record:
-            from tools.publishing.transaction import now
+            from tools.common.clock import now
 
             for sentence in recording.record(
                 plan,
@@ -266,7 +266,7 @@ def evaluate(options, others, plan):
 
 def describe(options, plan, totals, summaries) -> dict:
     """The evaluation as JSON."""
-    from tools.publishing.transaction import now
+    from tools.common.clock import now
 
     return {
         "schema": 1,

@@ -164,10 +164,11 @@ def yank(options: argparse.Namespace) -> int:
     """Yank a version or take that back, by a note beside its record, and make the pages again; the exit status."""
     from tools import catalog
     from tools.common import console
+    from tools.common.clock import now
     from tools.hub import address, notes
     from tools.hub.storage import Storage, StorageError
-    from tools.publishing.transaction import now, write_pages
     from tools.site.pages import PageError
+    from tools.site.writing import write_pages
 
     action = notes.YANK if options.yank else notes.UNYANK
     handle, why = (options.yank or options.unyank).strip("/"), " ".join((options.why or "").split())

@@ -52,8 +52,8 @@ def main(argv=None) -> int:
     from tools.common import console
     from tools.hub import address
     from tools.hub.storage import Storage, StorageError
-    from tools.publishing.transaction import write_pages
     from tools.site.pages import PageError
+    from tools.site.writing import write_pages
 
     try:
         rows = catalog.load()

@@ -1,24 +1,20 @@
 """Storage that fails while the real command publishes, and publishers that meet: refused with a reason, finished when run again."""
 
-import gzip
 import hashlib
 import json
 import os
-import shutil
 import stat
 import subprocess
 import types
 import uuid
-from pathlib import Path
 
 import pytest
 
+from tests.support.builds import other_build
 from tests.support.hubs import HANDLES, NAME, bucket_storage
-from tools import catalog
 from tools.hub import records
 from tools.hub import storage as storage_module
 from tools.hub.storage import AlreadyThere, Storage, StorageError
-from tools.publishing.transaction import Publishing
 from tools.verification import audit
 
 
@@ -205,30 +201,6 @@ def test_a_bucket_that_is_gone(pauses, tmp_path):
 # Rivals
 
 
-def other_build(cache: Path, target: Path, number: int) -> str:
-    """Makes a cache that holds the same modules in other bytes, as changed code would make them; the digest of that code."""
-    rows, sources = catalog.load(), f"{number:064}"
-    run = Publishing(rows, Storage(target / "hub"), base_url="http://x", cache=target)
-    variant = rows.find(NAME).variant
-    key = run.specification(variant)["build"]["key"]
-    run.__dict__["sources"] = sources
-    other = run.specification(variant)["build"]["key"]
-    made = target / "builds" / other
-    shutil.copytree(cache / "builds" / key, made)
-    facts = json.loads((made / "made.json").read_text())
-    for head, packed in facts["packed"].items():
-        file = made / f"{head}.tar.gz"
-        data = gzip.compress(gzip.decompress(file.read_bytes()), number, mtime=number)
-        file.write_bytes(data)
-        packed |= {
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
-        }
-    (made / "made.json").write_text(json.dumps(facts | {"key": other}))
-    return sources
-
-
 def place(kind, tmp_path, bucket_service):
     """(hub, environment, the opened storage) of a new hub."""
     if kind == "folder":
@@ -259,7 +231,7 @@ def test_eight_publishers_of_different_bytes(publisher, shared, tmp_path, bucket
     caches = [tmp_path / f"cache{number}" for number in range(1, 9)]
     orders = []
     for number, cache in enumerate(caches, 1):
-        sources = other_build(shared / "cache/hubpress", cache, number)
+        sources = other_build(NAME, shared / "cache/hubpress", cache, number)
         command = (HANDLES[0], "--hub", hub, "--cache", cache)
         orders.append((command, {"environment": environment, "sources": sources}))
     done = publisher.at_once(orders)

@@ -45,7 +45,7 @@ import google.cloud.storage.asyncio.async_appendable_object_writer  # noqa: F401
 
 import tools.publish
 from tools.hub import storage
-from tools.publishing import transaction as publishing
+from tools.publishing import specification
 
 
 class Counter:
@@ -116,7 +116,7 @@ def prepare(order: dict) -> None:
                 data[word] &= ~0b110
             libc.capset(header, data)
     if order.get("sources"):
-        publishing.Publishing.sources = order["sources"]
+        specification.build_sources = lambda _root, _family: order["sources"]
     if order.get("hasty"):
 
         async def at_once(seconds):

@@ -13,7 +13,7 @@ from tools import catalog
 from tools.archive import packing
 from tools.catalog import vocabularies
 from tools.hub import records
-from tools.publishing.build import described as described_archive
+from tools.publishing.build import archive_facts
 from tools.site import pages
 
 URL = "https://models.example.org/hub"
@@ -173,7 +173,7 @@ def saved_model(folder, module, *, signatures=None, labels=True, inside=None):
 
 def pack(folder, file):
     """Pack a SavedModel; returns what publishing keeps of it."""
-    return described_archive(packing.pack(folder, file))
+    return archive_facts(packing.pack(folder, file))
 
 
 def publish(folder, modules):
