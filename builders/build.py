@@ -4,10 +4,14 @@
 
 SPEC holds `module` (what defines it, and what its `assets.extra/module.json` will say: the catalogue's `row`, `preprocessing`,
 `checkpoint`, `versions`), `labels` (names or null), `heads`, `checkpoint_path` (the local file) and `file` (where the row is
-written, for errors). OUT gets a folder for each head and `HEAD.json` with what was found out. Progress goes to standard output:
-`stage NAME`, and `built HEAD` when a head is complete, so that it can be checked and packed while the next one is made.
+written, for errors). OUT gets a folder for each head and `HEAD.json` with what was found out. Progress goes to standard output
+as lines of JSON: `{"event": "stage", "name": NAME}`, and `{"event": "built", "head": HEAD}` when a head is complete, so that it can
+be checked and packed while the next one is made.
+
+Nothing of `tools` is imported: the sources that this program imports decide the bytes of modules.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -15,10 +19,11 @@ import sys
 from pathlib import Path
 
 
-def build(spec, out):
+def build(spec, out, say):
     """Write the SavedModels of `spec` below `out`, and what was found out about each as `HEAD.json`.
 
-    Raises ValueError (checkpoints.CheckpointError, weights.RestoreError) before anything is written if the checkpoint does not fit.
+    `say` is called with messages for the parent process. Raises ValueError (checkpoints.CheckpointError, weights.RestoreError)
+    before anything is written if the checkpoint does not fit.
     """
     import numpy as np
 
@@ -30,16 +35,18 @@ def build(spec, out):
     normalised = export.normalised_images(images, spec["module"])
     exact = None
     if row["precision"] != "float32":
-        stage("compute in float32")
+        say(_stage("compute in float32"))
         exact = answers_in_float32(row, spec["checkpoint_path"], where, spec["heads"], normalised)
         gc.collect()  # that model's weights are not to lie in memory beside the next one's
-    stage("restore")
+    say(_stage("restore"))
     model = restored(row, spec["checkpoint_path"], where)
     parts = {head: export.head_model(model, head) for head in spec["heads"]}
     answers = answer(model, parts, normalised)
     for head in parts:
         if not np.isfinite(answers[export.OUTPUTS[head]]).all():
-            raise ValueError(f"{where}: the {head} answers NaN; its checkpoint leaves weights unset or is damaged")
+            raise ValueError(
+                f"{where}: the {head} answers NaN: its checkpoint leaves weights unset or is damaged. Fix: get another one."
+            )
     changes = {
         head: precision.difference(answers[export.OUTPUTS[head]], exact[export.OUTPUTS[head]])
         for head in parts
@@ -49,10 +56,10 @@ def build(spec, out):
         if not change <= precision.LARGEST_CHANGE:
             raise ValueError(
                 f"{where}: in {row['precision']} the {head} differs from itself in float32 by {change:.2g}, more than "
-                f"{precision.LARGEST_CHANGE}; publish it in float32"
+                f"{precision.LARGEST_CHANGE}. Fix: publish it in float32."
             )
     for head, part in parts.items():
-        stage(f"save {head}")
+        say(_stage(f"save {head}"))
         labels = spec["labels"] if head == "classifier" else None
         directory = export.save(part, head, spec["module"], out / head, labels)
         export.write_golden(directory, images, answers[export.OUTPUTS[head]])
@@ -67,11 +74,11 @@ def build(spec, out):
             "magnitudes": {each["name"]: float(np.abs(answers[each["name"]][0]).mean()) for each in signature["maps"]},
         }
         (out / f"{head}.json").write_text(json.dumps(found))
-        print(f"built {head}", flush=True)
+        say({"event": "built", "head": head})
 
 
 def restored(row, path, where):
-    """The Keras model of a row, in the row's precision, with the weights of the checkpoint at `path`; `where` is for errors."""
+    """Return the Keras model of a row, in its precision, with the weights of the checkpoint at `path`; `where` is for errors."""
     import builders
     from builders import layers, precision
 
@@ -80,13 +87,13 @@ def restored(row, path, where):
     format = builders.restore(model, path, resize=False)  # the row says the size that its figures are for
     if format.split("_")[0] != row["format"]:
         raise ValueError(
-            f"{where}: {Path(path).name} is in {format} format, the row says {row['format']}; correct one of them"
+            f"{where}: {Path(path).name} is in {format} format, the row says {row['format']}. Fix: correct one of them."
         )
     return model
 
 
 def answers_in_float32(row, path, where, heads, images):
-    """`answer` of the same row, were it in float32."""
+    """Return what `answer` would, were the row in float32."""
     from builders import export
 
     model = restored(row | {"precision": "float32"}, path, where)
@@ -94,7 +101,7 @@ def answers_in_float32(row, path, where, heads, images):
 
 
 def answer(model, parts, images):
-    """What the heads answer, with the maps of a feature extractor: `{output: float32 array}`, from one pass over the network.
+    """Return what the heads answer, with the maps of a feature extractor, as `{output: float32 array}`: one pass over the network.
 
     `images` are normalised. They go through one by one: a model that is called outside a graph keeps every intermediate result.
     """
@@ -115,18 +122,35 @@ def answer(model, parts, images):
     return {name: np.stack(values) for name, values in found.items()}
 
 
-def stage(name):
-    """Tell the parent process what is being done."""
-    print(f"stage {name}", flush=True)
+def _stage(name):
+    """Return the message that a stage begins."""
+    return {"event": "stage", "name": name}
+
+
+@contextlib.contextmanager
+def _messages_only():
+    """Yield a function that writes a message to standard output; what libraries print goes to standard error."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as messages:
+        os.dup2(2, 1)
+
+        def say(message):
+            messages.write(json.dumps(message) + "\n")
+            messages.flush()
+
+        yield say
 
 
 def main(arguments):
     if os.environ.get("PYTHONHASHSEED") != "0":
-        raise SystemExit("set PYTHONHASHSEED=0: without it the same row gives other bytes every time")
+        raise SystemExit(
+            "without PYTHONHASHSEED=0 the same row gives other bytes every time. Fix: set PYTHONHASHSEED=0."
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     specification, out = arguments
     try:
-        build(json.loads(Path(specification).read_text()), out)
+        with _messages_only() as say:
+            build(json.loads(Path(specification).read_text()), out, say)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

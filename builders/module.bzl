@@ -2,7 +2,8 @@
 
 Two sandboxed actions. The first reads the catalogue and the checkpoint and writes spec.json: what decides the bytes of this row,
 and nothing else. The second runs the build that tools/publish.py runs, on spec.json. So an edit of another row, or of a figure
-that only pages show, ends with the first action, which takes a second; the second finds its inputs unchanged.
+that only pages show, ends with the first action, which takes a second; the second finds its inputs unchanged. Sources are inputs if
+an action imports them (modules/sources.bzl), so an edit of another family or of the site starts neither.
 
 The Python environment is no input: it is found beside the checkout (see tools/action.sh), and both actions refuse to
 run with another Python than `python`, or with packages of other versions than requirements.lock has. The lock is an input, so
@@ -23,7 +24,7 @@ def _module(ctx):
     checkpoint = [file for file in ctx.files.checkpoint if file.basename != "ORIGIN"]
     if len(checkpoint) != 1:
         fail("{}: `checkpoint` must be one file, not {}".format(ctx.label, [file.path for file in checkpoint]))
-    shared = ctx.files._sources + ctx.files._builders + [ctx.file._lock, ctx.file._project]
+    shared = ctx.files._sources + ctx.files.builders + [ctx.file._lock, ctx.file._project]
 
     arguments = ctx.actions.args()
     arguments.add("plan")
@@ -73,6 +74,7 @@ module = rule(
         "row": attr.string(mandatory = True, doc = "stem and version, as in convnext_tiny_1k_224/1"),
         "heads": attr.string_list(mandatory = True, doc = "the modules that the row yields"),
         "checkpoint": attr.label(mandatory = True, allow_files = True),
+        "builders": attr.label(mandatory = True, doc = "the sources of the row's family"),
         "evaluation": attr.label(allow_single_file = True, doc = "labelled images that accuracy is measured on"),
         "python": attr.string(default = "3.11", doc = "the Python that the modules are built with"),
         "_action": attr.label(
@@ -81,7 +83,6 @@ module = rule(
             executable = True,
             cfg = "exec",
         ),
-        "_builders": attr.label(default = Label("//builders:sources")),
         "_catalogue": attr.label(default = Label("//:catalogue")),
         "_lock": attr.label(default = Label("//:requirements.lock"), allow_single_file = True),
         "_project": attr.label(default = Label("//:pyproject.toml"), allow_single_file = True),

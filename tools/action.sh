@@ -13,5 +13,5 @@ for python in "${HUBPRESS_PYTHON:-$beside}" "${HUBPRESS_PYTHON:-/opt/hubpress/bi
       "$python" -m tools.publishing.action "$@"
   fi
 done
-echo "No Python at ${HUBPRESS_PYTHON:-$beside or /opt/hubpress/bin/python}; run \`make venv\`, or name an environment that was made from requirements.lock with --action_env=HUBPRESS_PYTHON=/path/to/python" >&2
+echo "No Python at ${HUBPRESS_PYTHON:-$beside or /opt/hubpress/bin/python}. Fix: run \`make venv\`, or name an environment that was made from requirements.lock with --action_env=HUBPRESS_PYTHON=/path/to/python." >&2
 exit 1

@@ -1,6 +1,6 @@
-"""Write what Bazel needs to know of the catalogue: modules/BUILD.bazel and modules/checkpoints.bzl.
+"""Write what Bazel needs to know of the catalogue: modules/BUILD.bazel, modules/checkpoints.bzl and modules/sources.bzl.
 
-    python tools/bazel.py             # after a row was added, renamed or given another checkpoint
+    python tools/bazel.py             # after a row or an import was added or changed
     python tools/bazel.py --check     # only say whether they are as the catalogue wants them; exit status 1 if not
 
 Then `bazel build //modules:NAME` makes a row's archives in a sandbox, or takes them from a cache that others filled, and
@@ -28,18 +28,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools import catalog
     from tools.common import console
-    from tools.publishing import targets
+    from tools.publishing import closure, targets
 
     try:
         rows = catalog.load()
         texts = targets.texts(rows)
-    except (catalog.CatalogError, targets.TargetError) as error:
+    except (catalog.CatalogError, targets.TargetError, closure.ClosureError) as error:
         console.problems(error)
         return scripts.USAGE
     stale = [file for file, text in texts.items() if _text(rows.root / file) != text]
     if options.check:
         for file in stale:
-            console.problems(Problem(file, "it is not what the catalogue says", "run `python tools/bazel.py`"))
+            console.problems(
+                Problem(file, "it is not what the catalogue and the sources say", "run `python tools/bazel.py`")
+            )
         return scripts.FAILED if stale else 0
     for file in stale:
         (rows.root / file).write_text(texts[file], encoding="utf-8")

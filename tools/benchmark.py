@@ -199,7 +199,7 @@ def record(options: argparse.Namespace, settings: "Settings") -> int:
     from tools.hub import address, records
     from tools.hub.opening import open_hub
     from tools.publishing.selection import select
-    from tools.publishing.transaction import write_pages
+    from tools.site.writing import write_pages
 
     storage = open_hub(options.hub)
     rows = catalog.load()

@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.hub import address
     from tools.hub.opening import open_hub
     from tools.hub.storage import StorageError
-    from tools.publishing.transaction import write_pages
     from tools.site.jobs import PageError
+    from tools.site.writing import write_pages
 
     try:
         rows = catalog.load()

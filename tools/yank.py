@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.common import clock, console
     from tools.hub import address, notes
     from tools.hub.storage import Storage, StorageError
-    from tools.publishing.transaction import write_pages
     from tools.site.jobs import PageError
+    from tools.site.writing import write_pages
 
     handle, action = options.handle.strip("/"), notes.UNYANK if options.undo else notes.YANK
     try:

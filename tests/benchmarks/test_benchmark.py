@@ -161,19 +161,34 @@ def broken(report, change):
 
 
 BROKEN = [
-    (lambda r: r.pop("kind"), "does not say"),
-    (lambda r: r.update(schema=2), "does not say"),
-    (lambda r: r.update(sections=[]), "no sections"),
-    (lambda r: r["sections"]["publish"].pop("date"), "sections.publish lacks date"),
-    (lambda r: r["sections"]["publish"]["machine"].update(cores="2"), "lacks cores"),
-    (lambda r: r["sections"]["publish"]["comparisons"][0].pop("unit"), r"comparisons\[0\] lacks unit"),
-    (lambda r: r["sections"]["publish"]["comparisons"][0].update(better="bigger"), "better"),
-    (lambda r: r["sections"]["publish"]["comparisons"][0].update(contestants=[]), "no contestants"),
-    (lambda r: r["sections"]["publish"]["comparisons"][0]["contestants"].reverse(), "does not begin with ours"),
-    (lambda r: r["sections"]["publish"]["comparisons"][0]["contestants"][1].pop("ratio"), "no numbers for peer"),
+    (lambda r: r.pop("kind"), "'kind' is a required property"),
+    (lambda r: r.update(schema=2), "schema: 1 was expected"),
+    (lambda r: r.update(sections=[]), r"sections: \[\] is not of type 'object'"),
+    (lambda r: r["sections"]["publish"].pop("date"), "sections.publish: 'date' is a required property"),
+    (
+        lambda r: r["sections"]["publish"]["machine"].update(cores="2"),
+        "sections.publish.machine.cores: '2' is not of type",
+    ),
+    (
+        lambda r: r["sections"]["publish"]["comparisons"][0].pop("unit"),
+        r"comparisons\[0\]: 'unit' is a required property",
+    ),
+    (lambda r: r["sections"]["publish"]["comparisons"][0].update(better="bigger"), "better: 'bigger' is not one of"),
+    (
+        lambda r: r["sections"]["publish"]["comparisons"][0].update(contestants=[]),
+        r"comparisons\[0\].contestants: \[\] should be non-empty",
+    ),
+    (
+        lambda r: r["sections"]["publish"]["comparisons"][0]["contestants"].reverse(),
+        r"contestants\[0\].ours: True was expected",
+    ),
+    (
+        lambda r: r["sections"]["publish"]["comparisons"][0]["contestants"][1].pop("ratio"),
+        r"contestants\[1\]: 'ratio' is a required property",
+    ),
     (
         lambda r: r["sections"]["publish"]["comparisons"][0]["contestants"][0].update(median="4"),
-        "no numbers for hubpress",
+        r"contestants\[0\].median: '4' is not of type 'number'",
     ),
 ]
 

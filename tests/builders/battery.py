@@ -31,6 +31,8 @@ from tools.verification import conformance
 GOLDEN = ROOT / "tests" / "golden"
 CATALOG = catalog.load()
 CLASSES = 5
+# Largest differences from float32, over max(1, largest magnitude); measured: up to 0.0009 and 0.0085.
+HALF_TOLERANCES = {"mixed_float16": 0.003, "mixed_bfloat16": 0.02}
 RATE = 0.4  # of stochastic depth
 SURPLUS = "surplus.weight"
 FORMAT_NAMES = {"fb": "facebook", "npz": "augreg"}  # as the listings of names call formats -> as we do
@@ -128,8 +130,6 @@ class Family:
     """Arguments that make no network of the family, and what the error says."""
     shifts: Mapping[str, float] = field(default_factory=dict)
     """What to add to variables whose path has such an end, lest they make parts of the network dead."""
-    half_tolerance: float = 0.05
-    """Largest difference of a network in half precision from float32, over max(1, largest magnitude)."""
 
     def create(self, **arguments):
         """Return a new model; `arguments` go before the family's."""
@@ -195,13 +195,11 @@ class Battery:
     def pytest_generate_tests(self, metafunc) -> None:
         """Give each argument of a test its values: those of the family."""
         family = self.family
-        known = builders.family_module(family.name).FORMATS
         values = {
             "size": family.sizes,
             "pooling": family.pooling,
-            "policy": ("mixed_float16", "mixed_bfloat16"),
+            "policy": HALF_TOLERANCES,
             "format": family.formats,
-            "unfit_format": [*(name for name in known if name not in family.formats), "unknown"],
             "defect": DEFECTS,
             "other": family.others,
             "refused": ["pooling", "unknown", *family.refused_arguments],
@@ -300,7 +298,7 @@ class Battery:
         full.set_weights(half.get_weights())
         x = images(2, *self.family.size)
         assert half(x).dtype == "float32"
-        assert precision.difference(half(x), full(x)) < self.family.half_tolerance
+        assert precision.difference(half(x), full(x)) < HALF_TOLERANCES[policy]
         # The loss scale of float16 has to come down first; its six steps are not worth the tracing, the other policy is traced.
         steps, eager = (6, True) if policy == "mixed_float16" else (1, False)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -361,24 +359,27 @@ class Battery:
         assert builders.restore(other, path) == format
         assert_same_weights(model, other)
 
-    def test_a_format_that_cannot_hold_the_model_is_refused(self, model, tmp_path, unfit_format):
+    def test_formats_that_cannot_hold_the_model_are_refused(self, model, tmp_path):
         path, formats = tmp_path / "weights.safetensors", builders.family_module(self.family.name).FORMATS
-        message = f"{unfit_format}' has nothing for .*Fix: choose another one of {', '.join(formats)}"
-        with pytest.raises(weights.RestoreError, match=message):
-            builders.write(model, path, unfit_format)
-        assert not path.exists()
+        assert set(self.family.formats) <= set(formats)
+        for format in [*(name for name in formats if name not in self.family.formats), "unknown"]:
+            message = f"'{format}' has nothing for .*Fix: choose another one of {', '.join(formats)}"
+            with pytest.raises(weights.RestoreError, match=message):
+                builders.write(model, path, format)
+            assert not path.exists()
 
-    def test_checkpoint_that_does_not_fit_is_refused_whole(self, tmp_path, format, defect):
+    def test_checkpoint_that_does_not_fit_is_refused_whole(self, tmp_path, defect):
         key_of, name, change, message = DEFECTS[defect]
-        arguments = self.family.formats[format]
-        model, path = self.family.model(**arguments), self.family.path(tmp_path, format)
-        builders.write(model, path, format)
-        key = key_of(self.family, model, format, name)
-        rewrite(path, lambda tensors: change(tensors, key))
-        refused = assert_refused(self.family.model("other", **arguments), path, message.format(key=re.escape(key)))
-        for list_name in ("missing", "unused", "misshaped", "not finite"):
-            assert f"{list_name} (" in str(refused.value)
-        assert "\n  Fix: " in str(refused.value)
+        for format, arguments in self.family.formats.items():
+            model, path = self.family.model(**arguments), self.family.path(tmp_path, format)
+            builders.write(model, path, format)
+            key = key_of(self.family, model, format, name)
+            rewrite(path, lambda tensors, key=key: change(tensors, key))
+            refused = assert_refused(self.family.model("other", **arguments), path, message.format(key=re.escape(key)))
+            assert f"{path} ({format} format) does not fit the model" in str(refused.value)
+            for list_name in ("missing", "unused", "misshaped", "not finite"):
+                assert f"{list_name} (" in str(refused.value)
+            assert "\n  Fix: " in str(refused.value)
 
     def test_checkpoint_of_another_variant_is_refused(self, model, tmp_path, other):
         change, message = self.family.others[other]

@@ -165,5 +165,5 @@ def test_a_network_that_bfloat16_changes_too_much_is_refused(tmp_path, monkeypat
     with pytest.raises(
         ValueError, match=f"{row.file}: {NAME}: in bfloat16 the classifier differs .*publish it in float32"
     ):
-        build.build(spec, tmp_path)
+        build.build(spec, tmp_path, lambda message: None)
     assert not list(tmp_path.iterdir())

@@ -10,8 +10,8 @@ from tools import catalog
 from tools.catalog import layout
 from tools.hub import notes, records
 from tools.hub.storage import Storage, StorageError
-from tools.publishing.transaction import write_pages
 from tools.server.server import serve
+from tools.site.writing import write_pages
 from tools.verification import audit
 from tools.verification.verify import Verification
 

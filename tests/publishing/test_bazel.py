@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import specification_of
 from tests.support.commands import run_script
 from tests.support.programs import requires
 from tools import catalog, publish
 from tools.common.ports import free_port
-from tools.publishing import action, targets
-from tools.publishing import transaction as publishing
+from tools.publishing import action, prebuilt, targets
+from tools.publishing.specification import SpecificationError
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,8 @@ def test_a_change_of_the_catalogue_is_found_and_written(tmp_path):
 
     done = run("--check")
     assert done.returncode == 1
-    assert "modules/BUILD.bazel: it is not what the catalogue says. Fix: run `python tools/bazel.py`." in done.stderr
+    stale = "modules/BUILD.bazel: it is not what the catalogue and the sources say. Fix: run `python tools/bazel.py`."
+    assert stale in done.stderr
     assert "wrote modules/BUILD.bazel\n" in run().stdout
     assert 'name = "vit_ciphers"' in (copy / "modules/BUILD.bazel").read_text()
     assert run("--check").returncode == 0 and "nothing changed" in run().stdout
@@ -105,24 +107,78 @@ def planned(tmp_path):
     return plan
 
 
-def test_a_plan_holds_what_decides_the_bytes_and_nothing_else(planned):
+def test_a_plan_holds_what_decides_the_bytes_and_the_checks_and_nothing_else(planned):
     first = planned()
     shown = ("modules/vit.toml", "title = ", "title = 'Other ' # ")
     assert planned(shown, ("modules/convnext.toml", "top1 = 82.1", "top1 = 82.2")) == first
+    # Another family, what reads archives, what evaluates.
+    others = ("builders/regnety.py", "tools/archive/reading.py", "tools/evaluation/worker.py")
+    assert planned(*((file, "import ", "import  ") for file in others)) == first
     second = planned(("builders/vit.py", "import ", "import  "))
     assert len({first, second, planned(("tools/archive/packing.py", "import ", "import  "))}) == 3
 
 
+def test_what_checks_a_build_changes_the_check_key_alone(planned, tmp_path):
+    specs = [json.loads(planned())]
+    specs.append(json.loads(planned(("tools/publishing/check.py", "import ", "import  "))))
+    with (tmp_path / "modules/quickstart/digits_test.npz").open("ab") as file:
+        file.write(b"more")
+    specs.append(json.loads(planned()))
+    assert len({spec["check"]["key"] for spec in specs}) == 3
+    assert len({json.dumps({key: spec[key] for key in spec if key != "check"}) for spec in specs}) == 1
+
+
+def action_sources() -> dict:
+    """The lists of modules/sources.bzl, which are Python, too."""
+    found: dict = {}
+    exec((ROOT / targets.SOURCES_FILE).read_text(), found)
+    return found
+
+
+def test_an_action_has_the_sources_that_it_imports_and_no_others(planned, tmp_path):
+    """In a folder that holds what the action declares, as a sandbox does, the plan is the same."""
+    sources = action_sources()
+    rooms = {file.partition("/")[0] for file in sources["ACTION"]}
+    assert rooms == {"__init__.py", "archive", "catalog", "common", "publishing"}
+    expected = planned()
+    sandbox = tmp_path / "sandbox"
+    for folder, files in (("tools", sources["ACTION"]), ("builders", sources["FAMILIES"]["vit"])):
+        for file in files:
+            (sandbox / folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / folder / file, sandbox / folder / file)
+    for name in ("collections", "modules"):
+        shutil.copytree(ROOT / name, sandbox / name)
+    for name in ("pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, sandbox)
+    checkpoint = next((sandbox / "modules/quickstart").glob(f"{ROW}.*")).relative_to(sandbox)
+    python = ".".join(map(str, sys.version_info[:2]))
+    command = (
+        f"plan --row {ROW}/1 --checkpoint {checkpoint} --python {python} --spec spec.json --checkpoint-facts facts"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.publishing.action", *command.split()],
+        cwd=sandbox,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (sandbox / "spec.json").read_bytes() == expected
+    for family, files in sources["FAMILIES"].items():
+        assert f"{family}.py" in files and "library" not in " ".join(files)
+
+
 def test_a_row_that_is_gone_names_the_fix(tmp_path):
-    with pytest.raises(action.ActionError, match=r"vit_gone/1 any more; run `python tools/bazel.py`"):
+    with pytest.raises(action.ActionError, match=r"vit_gone/1 any more. Fix: run `python tools/bazel.py`"):
         action.plan(root=ROOT, row="vit_gone/1", checkpoint=tmp_path, origin=None, spec=tmp_path, facts=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("python", "lock", "said"),
     [
-        ("3.10", "", "not 3.10; run `make venv`"),
-        ("3.11", "numpy==1.0 \\\n    --hash=sha256:00", r"numpy \S+, requirements.lock says 1.0; run `make venv`"),
+        ("3.10", "", "not 3.10. Fix: run `make venv`"),
+        ("3.11", "numpy==1.0 \\\n    --hash=sha256:00", r"numpy \S+, requirements.lock says 1.0. Fix: run `make venv`"),
         ("3.11", "keras==1.0 ; python_version < '3'\nkeras==1.1", r"says 1.0 or 1.1"),
     ],
 )
@@ -140,27 +196,27 @@ def test_another_environment_is_refused(tmp_path, python, lock, said):
 
 
 @pytest.fixture(scope="session")
-def kept(published, shared):
+def published_build(published, shared):
     """What `tools/publish.py` itself built of the row, from this run's cache: archives and made.json."""
-    rows = catalog.load()
-    build = publishing.Publishing(rows, None, "", shared / "cache/hubpress")
-    return shared / "cache/hubpress/builds" / build.specification(rows.find(f"{ROW}_fe").variant)["build"]["key"]
+    return shared / "cache/hubpress/builds" / specification_of(f"{ROW}_fe")["build"]["key"]
 
 
 @pytest.fixture
-def prebuilt(kept, tmp_path):
+def from_bazel(published_build, tmp_path):
     """A folder as bazel-bin/modules would be, with the row's target."""
-    shutil.copytree(kept, tmp_path / "modules" / ROW)
+    shutil.copytree(published_build, tmp_path / "modules" / ROW)
     (tmp_path / "modules" / ROW / "checkpoint.json").write_text("{}")
     return tmp_path / "modules"
 
 
-def test_prebuilt_archives_are_published_without_a_build(prebuilt, tmp_path):
+def test_prebuilt_archives_are_published_without_a_build(from_bazel, tmp_path):
     hub, cache = tmp_path / "hub", tmp_path / "cache"
-    assert publish.main([ROW, "--prebuilt", str(prebuilt), "--hub", str(hub), "--cache", str(cache)]) == 0
+    assert publish.main([ROW, "--prebuilt", str(from_bazel), "--hub", str(hub), "--cache", str(cache)]) == 0
     for module in catalog.load().expand([ROW]):
         assert (hub / f"{module.handle}.json").exists()
-        assert (hub / f"{module.handle}.tar.gz").read_bytes() == (prebuilt / ROW / f"{module.head}.tar.gz").read_bytes()
+        assert (hub / f"{module.handle}.tar.gz").read_bytes() == (
+            from_bazel / ROW / f"{module.head}.tar.gz"
+        ).read_bytes()
     assert not (cache / "builds").exists() and not (cache / "checkpoints").exists()
 
 
@@ -172,20 +228,38 @@ def damage(file: Path, change) -> None:
     ("harm", "said"),
     [
         (
-            lambda folder: damage(folder / "made.json", lambda made: made | {"key": "0" * 64}),
-            "was made from another row",
+            lambda folder: damage(folder / "made.json", lambda made: made | {"build_key": "0" * 64}),
+            "was made from another row, checkpoint, code or versions than are here. Fix: ",
+        ),
+        (
+            lambda folder: damage(folder / "made.json", lambda made: made | {"check_key": "0" * 64}),
+            f"{ROW} was checked with other code or other labelled images than are here. Fix: ",
+        ),
+        (
+            lambda folder: damage(folder / "made.json", lambda made: {**made, "build_key": "0", "check_key": "0"}),
+            "code or versions than are here and was checked with other code",
         ),
         (lambda folder: (folder / "classifier.tar.gz").write_bytes(b"other"), "classifier.tar.gz is not the archive"),
         (lambda folder: (folder / "feature_extractor.tar.gz").unlink(), "feature_extractor.tar.gz is not the archive"),
         (lambda folder: (folder / "made.json").write_text("{"), "made.json is missing or damaged"),
         (lambda folder: shutil.rmtree(folder), f"{ROW} is not in "),
     ],
-    ids=["another key", "other bytes", "no archive", "cut manifest", "not built"],
+    ids=[
+        "another build key",
+        "another check key",
+        "two other keys",
+        "other bytes",
+        "no archive",
+        "cut manifest",
+        "not built",
+    ],
 )
-def test_prebuilt_archives_that_are_not_what_is_here_are_refused(prebuilt, tmp_path, harm, said, capsys):
-    harm(prebuilt / ROW)
+def test_prebuilt_archives_that_are_not_what_is_here_are_refused(from_bazel, tmp_path, harm, said, capsys):
+    harm(from_bazel / ROW)
     hub = tmp_path / "hub"
-    assert publish.main([ROW, "--prebuilt", str(prebuilt), "--hub", str(hub), "--cache", str(tmp_path / "cache")]) == 1
+    assert (
+        publish.main([ROW, "--prebuilt", str(from_bazel), "--hub", str(hub), "--cache", str(tmp_path / "cache")]) == 1
+    )
     errors = " ".join(capsys.readouterr().err.split())
     assert said in errors and f"`bazel build //modules:{ROW}`" in errors
     assert not list(hub.rglob("*.json")) and not list(hub.rglob("*.tar.gz"))
@@ -196,15 +270,14 @@ def test_prebuilt_checkpoints_from_elsewhere_are_believed_by_digest(tmp_path):
     rows = catalog.load()
     variant = rows.find("convnext_tiny_1k_224").variant
     (tmp_path / variant.stem).mkdir()
-    publisher = publishing.Publishing(rows, None, "", tmp_path / "cache", prebuilt=tmp_path)
     for origin in ("mirror", "upstream"):
         noted = {"bytes": 7, "sha256": "ab" * 32, "origin": origin}
         (tmp_path / variant.stem / "checkpoint.json").write_text(json.dumps(noted))
-        folder, spec = publisher._prebuilt(variant)
+        spec, folder = prebuilt.find(tmp_path, variant, rows)
         assert folder.name == variant.stem and spec["module"]["checkpoint"]["sha256"] == noted["sha256"]
         assert spec.get("mirror", False) == (origin == "mirror")
-    with pytest.raises(publishing.PublishError, match="the row pins cdcd"):
-        publisher._prebuilt(dataclasses.replace(variant, sha256="cd" * 32))
+    with pytest.raises(SpecificationError, match="the row pins cdcd"):
+        prebuilt.find(tmp_path, dataclasses.replace(variant, sha256="cd" * 32), rows)
 
 
 def test_usage_errors_of_prebuilt(tmp_path, capsys):
@@ -302,13 +375,13 @@ def built(bazel, http_cache):
     )
 
 
-def test_bazel_makes_the_bytes_of_publish(bazel, built, kept):
+def test_bazel_makes_the_bytes_of_publish(bazel, built, published_build):
     assert sum(count for kind, count in built.items() if kind.endswith("-sandbox")) == 2, built
     made = bazel[0].out / "modules" / ROW
-    files = sorted(file.name for file in kept.iterdir())
+    files = sorted(file.name for file in published_build.iterdir())
     assert files == ["classifier.tar.gz", "feature_extractor.tar.gz", "made.json"]
     for name in files:
-        assert (made / name).read_bytes() == (kept / name).read_bytes(), (
+        assert (made / name).read_bytes() == (published_build / name).read_bytes(), (
             f"{name} differs from what tools/publish.py made"
         )
 

@@ -1,8 +1,9 @@
 """Building, checking and packing beside each other: what comes out, and who ends whom when one of them fails.
 
-The two processes are real ones, of a `builders` package that writes and looks at small files instead of networks.
+The processes are real ones, of a repository whose programs write and look at small files instead of networks.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -13,54 +14,78 @@ import pytest
 
 from tools.archive import reading
 from tools.archive.members import ArchiveError
-from tools.publishing import build as making
+from tools.common import locks
+from tools.publishing import build
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADS = ("classifier", "feature_extractor")
+# Programs that write and look at small files; `exec` does what a test wants at that moment.
 BUILD = """
 import json, os, pathlib, sys, time
 spec, out = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2])
 (out.parent / "build.pid").write_text(str(os.getpid()))
+def say(**message): print(json.dumps(message), flush=True)
 for head in spec["heads"]:
-    print(f"stage save {head}", flush=True)
+    say(event="stage", name=f"save {head}")
     (out / head / "variables").mkdir(parents=True)
     (out / head / "saved_model.pb").write_bytes(head.encode())
     (out / head / "variables/variables.index").write_bytes(bytes(1 << 20))
     exec(spec.get("in_build", ""))
     (out / f"{head}.json").write_text(json.dumps({"seed": os.environ["PYTHONHASHSEED"]}))
-    print(f"built {head}", flush=True)
+    say(event="built", head=head)
     exec(spec.get("after_build", ""))
 """
 CHECK = """
 import json, os, pathlib, sys
 spec, out = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2])
 (out.parent / "check.pid").write_text(str(os.getpid()))
-for head in map(str.strip, sys.stdin):
-    print(f"stage check {head}", flush=True)
+def say(**message): print(json.dumps(message), flush=True)
+for line in sys.stdin:
+    head = json.loads(line)["head"]
+    say(event="stage", name=f"check {head}")
     exec(spec.get("in_check", ""))
-    found = {"bytes": (out / head / "saved_model.pb").stat().st_size}
+    found = {"bytes": (out / head / "saved_model.pb").stat().st_size, "by": spec["check"]["key"]}
+    found |= {"built": json.loads((out / f"{head}.json").read_text())}
     (out / f"{head}.check.json").write_text(json.dumps(found))
-    print(f"checked {head}", flush=True)
+    say(event="checked", head=head)
 """
 
 
 @pytest.fixture
-def make(tmp_path):
-    """`make(**spec)`: the folder that was made in, and the stages that were reported; raises what `making.make` raises."""
-    builders = tmp_path / "root/builders"
-    builders.mkdir(parents=True)
-    for name, program in (("__init__", ""), ("build", BUILD), ("check", CHECK)):
-        (builders / f"{name}.py").write_text(program)
-    folder = tmp_path / "making"
+def root(tmp_path):
+    """A repository that has these programs in the places of the real ones."""
+    for name, program in (("builders/build", BUILD), ("tools/publishing/check", CHECK)):
+        file = tmp_path / f"root/{name}.py"
+        file.parent.mkdir(parents=True)
+        file.write_text(program)
+    return tmp_path / "root"
+
+
+def specification(**more):
+    """What those programs, and `build`, look at."""
+    return {
+        "heads": HEADS,
+        "build": {"key": "k"},
+        "check": {"key": "c"},
+        "module": {"checkpoint": {"bytes": 1 << 20}},
+        **more,
+    }
+
+
+@pytest.fixture
+def make(root, tmp_path):
+    """`make(**spec)`: the manifest, the folder that was built in, and the stages that were reported; raises what `make` raises."""
+    folder = tmp_path / "building"
     folder.mkdir()
     stages = []
 
-    def run(**spec):
-        spec = {"heads": HEADS, "build": {"key": "k"}, "module": {"checkpoint": {"bytes": 1 << 20}}, **spec}
-        made = making.make(spec, folder, root=tmp_path / "root", report=lambda stage, *_bytes: stages.append(stage))
-        return made, folder, stages
+    def run(**more):
+        manifest = build.make(
+            specification(**more), folder, root=root, report=lambda stage, *_bytes: stages.append(stage)
+        )
+        return manifest, folder, stages
 
     run.folder = folder
     return run
@@ -76,11 +101,12 @@ def _runs(pid_file) -> bool:
 
 def test_every_head_is_built_checked_and_packed(make):
     made, folder, stages = make()
-    assert json.loads((folder / "kept/made.json").read_text()) == made
-    assert made["key"] == "k" and set(made["built"]) == set(made["checked"]) == set(made["packed"]) == set(HEADS)
+    assert json.loads((folder / "finished/made.json").read_text()) == made
+    assert made["build_key"] == "k" and made["check_key"] == "c"
+    assert set(made["built"]) == set(made["checked"]) == set(made["packed"]) == set(HEADS)
     for head in HEADS:
-        assert made["built"][head] == {"seed": "0"} and made["checked"][head] == {"bytes": len(head)}
-        file = folder / f"kept/{head}.tar.gz"
+        assert made["built"][head] == {"seed": "0"} and made["checked"][head]["bytes"] == len(head)
+        file = folder / f"finished/{head}.tar.gz"
         assert made["packed"][head]["bytes"] == file.stat().st_size and made["packed"][head]["members"] == 2
         assert reading.inspect(file)[0].name == "saved_model.pb"
         assert not (folder / "out" / head).exists()  # what is packed and checked takes no more room
@@ -104,8 +130,8 @@ if head == "classifier":
 def test_heads_of_a_large_network_are_checked_beside_each_other_where_memory_is_plenty(
     make, monkeypatch, large, factor, processes
 ):
-    monkeypatch.setattr(making, "LARGE_BYTES", large)
-    monkeypatch.setattr(making, "ROOM_FACTOR", factor)
+    monkeypatch.setattr(build, "LARGE_BYTES", large)
+    monkeypatch.setattr(build, "ROOM_FACTOR", factor)
     waits = ""
     if processes == 2:  # neither check would end if the other did not run
         waits = "import time; (out / f'{head}.here').touch()\n"
@@ -118,31 +144,31 @@ def test_heads_of_a_large_network_are_checked_beside_each_other_where_memory_is_
 
 @pytest.mark.parametrize("failing", HEADS)
 def test_one_of_two_checks_that_fails_ends_the_other(make, monkeypatch, failing):
-    monkeypatch.setattr(making, "LARGE_BYTES", 0)
-    monkeypatch.setattr(making, "ROOM_FACTOR", 0)
+    monkeypatch.setattr(build, "LARGE_BYTES", 0)
+    monkeypatch.setattr(build, "ROOM_FACTOR", 0)
     waits = "import time\n(out.parent / f'{head}.pid').write_text(str(os.getpid()))\n"
     waits += f"if head == {failing!r}:\n"
     waits += "    while not all((out.parent / f'{each}.pid').exists() for each in spec['heads']): time.sleep(0.01)\n"
     waits += "    sys.exit(f'the {head} differs')\ntime.sleep(600)"
-    with pytest.raises(making.MakeError, match=rf"^the {failing} differs$"):
+    with pytest.raises(build.BuildError, match=rf"^the {failing} differs$"):
         make(in_check=waits)
     for head in HEADS:
         assert not _runs(make.folder / f"{head}.pid")
-    assert not (make.folder / "kept/made.json").exists()
+    assert not (make.folder / "finished/made.json").exists()
 
 
 def test_a_failed_check_ends_the_build(make):
-    with pytest.raises(making.MakeError, match=r"^modules/x\.toml: x: the classifier differs; it is not published$"):
+    with pytest.raises(build.BuildError, match=r"^modules/x\.toml: x: the classifier differs$"):
         make(
             after_build="time.sleep(600)",
-            in_check="sys.exit('modules/x.toml: x: the classifier differs; it is not published')",
+            in_check="sys.exit('modules/x.toml: x: the classifier differs')",
         )
     assert not _runs(make.folder / "build.pid")
-    assert not (make.folder / "kept/made.json").exists()
+    assert not (make.folder / "finished/made.json").exists()
 
 
 def test_a_failed_build_ends_the_check(make):
-    with pytest.raises(making.MakeError, match=r"^the second head answers NaN$"):
+    with pytest.raises(build.BuildError, match=r"^the second head answers NaN$"):
         make(
             after_build="""
 while head == "feature_extractor":
@@ -153,26 +179,28 @@ while head == "feature_extractor":
             in_check="import time; time.sleep(600)",
         )
     assert not _runs(make.folder / "check.pid")
-    assert not (make.folder / "kept/made.json").exists()
+    assert not (make.folder / "finished/made.json").exists()
 
 
 @pytest.mark.parametrize("who", ["after_build", "in_check"])
 def test_a_killed_process_is_reported_as_such(make, who):
     module = {"after_build": "builders.build", "in_check": "tools.publishing.check"}[who]
-    with pytest.raises(making.MakeError, match=rf"^{module} was killed by signal 9 \(out of memory\?\); run the same"):
+    with pytest.raises(
+        build.BuildError, match=rf"^{module} was killed by signal 9 \(out of memory\?\)\. Fix: run the same"
+    ):
         make(**{who: "import signal; os.kill(os.getpid(), signal.SIGKILL)"})
 
 
 def test_what_cannot_be_packed_ends_both(make):
-    with pytest.raises(ArchiveError, match="stray is no file of a SavedModel"):
+    with pytest.raises(ArchiveError, match=r"stray: is no file of a SavedModel\. Fix: remove it"):
         make(in_build="(out / head / 'stray').write_text('x')", after_build="time.sleep(600)")
     assert not _runs(make.folder / "build.pid")
 
 
 def test_what_a_killed_process_was_building_is_deleted_and_what_a_living_one_builds_is_not(tmp_path):
     builds = tmp_path / "builds"
-    code = "import pathlib, sys; from tools.hub import making\n"
-    code += "with making.build_directory(pathlib.Path(sys.argv[1])) as folder:\n"
+    code = "import pathlib, sys; from tools.publishing import build\n"
+    code += "with build.build_directory(pathlib.Path(sys.argv[1])) as folder:\n"
     code += "    (folder / 'weights').write_bytes(bytes(1 << 20)); print(folder, flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, builds]
     killed, alive = (
@@ -183,9 +211,9 @@ def test_what_a_killed_process_was_building_is_deleted_and_what_a_living_one_bui
     killed.kill()
     killed.wait()
     assert all((folder / "weights").exists() for folder in folders)
-    with making.build_directory(builds) as mine:
+    with build.build_directory(builds) as mine:
         assert sorted(each for each in builds.iterdir()) == sorted([mine, folders[1], builds / "0123"])
-        with making.build_directory(builds) as another:
+        with build.build_directory(builds) as another:
             assert another != mine and mine.exists()
     alive.communicate()
     assert alive.returncode == 0 and [each.name for each in builds.iterdir()] == ["0123"]
@@ -195,26 +223,105 @@ def test_a_folder_is_locked_until_it_is_gone(tmp_path, monkeypatch):
     deleted = []
 
     def rmtree(folder, **options):
-        with pytest.raises(BlockingIOError), making._locked(folder, wait=False):
+        with pytest.raises(locks.LockHeld), locks.lock(folder, wait=False):
             pass
         deleted.append(folder)
         original(folder, **options)
 
-    original = making.shutil.rmtree
-    monkeypatch.setattr(making.shutil, "rmtree", rmtree)
-    with making.build_directory(tmp_path) as folder:
+    original = build.shutil.rmtree
+    monkeypatch.setattr(build.shutil, "rmtree", rmtree)
+    with build.build_directory(tmp_path) as folder:
         (folder / "weights").write_bytes(b"1")
     assert deleted == [folder] and not folder.exists()
 
 
 @pytest.mark.parametrize("without", ["flock", "fcntl"])
 def test_without_locks_nothing_is_deleted(tmp_path, monkeypatch, without):
-    left = tmp_path / ".making-of-somebody"
+    left = tmp_path / ".building-of-somebody"
     left.mkdir()
     if without == "flock":
-        monkeypatch.setattr(making.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError("not supported")))
+        unsupported = OSError(errno.ENOLCK, "not supported")
+        monkeypatch.setattr(locks.fcntl, "flock", lambda *_: (_ for _ in ()).throw(unsupported))
     else:
-        monkeypatch.setattr(making, "fcntl", None)
-    with making.build_directory(tmp_path) as folder:
+        monkeypatch.setattr(locks, "fcntl", None)
+    with build.build_directory(tmp_path) as folder:
         assert folder.is_dir()
     assert left.is_dir() and not folder.exists()
+
+
+# The cache of builds
+
+
+@pytest.fixture
+def get(root, tmp_path):
+    """`get(**spec)`: (build, stages) of `get_or_make` in one cache."""
+
+    def run(**more):
+        stages = []
+        found = build.get_or_make(
+            specification(**more), tmp_path / "builds", root=root, report=lambda stage, *_bytes: stages.append(stage)
+        )
+        return found, " ".join(stages)
+
+    return run
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_build_is_made_once(get, tmp_path):
+    first, stages = get()
+    assert first.folder == tmp_path / "builds/k" and "save classifier" in stages
+    assert set(contents(first.folder)) == {"classifier.tar.gz", "feature_extractor.tar.gz", "made.json"}
+    again, stages = get()
+    assert again == first and stages == "reuse the build"
+    assert [each.name for each in (tmp_path / "builds").iterdir()] == ["k"]
+
+
+def test_another_check_key_checks_again_and_builds_nothing(get, tmp_path):
+    first, _ = get()
+    before = contents(first.folder)
+    again, stages = get(check={"key": "other"}, in_build="raise SystemExit('built again')")
+    after = contents(first.folder)
+    assert "check classifier" in stages and "check feature_extractor" in stages and "save" not in stages
+    assert again.manifest == json.loads(after["made.json"]) and again.folder == first.folder
+    assert again.manifest["check_key"] == "other" and again.manifest["build_key"] == "k"
+    for head in HEADS:  # the check had what the first had: the SavedModel, and what was found out while it was built
+        expected = first.manifest["checked"][head] | {"by": "other"}
+        assert again.manifest["checked"][head] == expected and expected["built"] == {"seed": "0"}
+        assert after[f"{head}.tar.gz"] == before[f"{head}.tar.gz"]
+    assert again.manifest["built"] == first.manifest["built"] and again.manifest["packed"] == first.manifest["packed"]
+    assert get(check={"key": "other"})[1] == "reuse the build"
+    assert [each.name for each in (tmp_path / "builds").iterdir()] == ["k"]
+
+
+def test_a_second_check_that_fails_leaves_the_build_as_it_was(get, tmp_path):
+    first, _ = get()
+    before = contents(first.folder)
+    for _ in range(2):  # it is not taken for checked by the next run
+        with pytest.raises(build.BuildError, match=r"^the classifier differs$"):
+            get(check={"key": "other"}, in_check="sys.exit('the classifier differs')")
+    assert contents(first.folder) == before
+    assert get()[0] == first
+    assert [each.name for each in (tmp_path / "builds").iterdir()] == ["k"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: (folder / "classifier.tar.gz").write_bytes(b"other"),
+        lambda folder: (folder / "feature_extractor.tar.gz").unlink(),
+        lambda folder: (folder / "made.json").unlink(),
+        lambda folder: (folder / "made.json").write_text("{"),
+        lambda folder: (folder / "made.json").write_text("[]"),
+        lambda folder: (folder / "made.json").write_text("{}"),
+    ],
+    ids=["other bytes", "no archive", "no manifest", "half a manifest", "no object", "an empty manifest"],
+)
+def test_a_damaged_build_is_made_again(get, harm):
+    first, _ = get()
+    before = contents(first.folder)
+    harm(first.folder)
+    again, stages = get()
+    assert "save classifier" in stages and contents(again.folder) == before

@@ -1,24 +1,20 @@
 """Storage that fails while the real command publishes, and publishers that meet: refused with a reason, finished when run again."""
 
-import gzip
 import hashlib
 import json
 import os
-import shutil
 import stat
 import subprocess
 import types
 import uuid
-from pathlib import Path
 
 import pytest
 
+from tests.support.builds import other_build
 from tests.support.hubs import HANDLES, NAME, bucket_storage
-from tools import catalog
 from tools.hub import records
 from tools.hub import storage as storage_module
 from tools.hub.storage import AlreadyThere, Storage, StorageError
-from tools.publishing.transaction import Publishing
 from tools.verification import audit
 
 pytestmark = pytest.mark.faults
@@ -61,7 +57,7 @@ def test_a_full_disk(publisher, tmp_path, room):
     if mounted.returncode:
         pytest.skip("only a privileged user can mount a small disk")
     try:
-        refused(publisher(NAME, "--hub", disk / "hub"), "the disk is full. Free some space")
+        refused(publisher(NAME, "--hub", disk / "hub"), "the disk is full. Fix: free some space")
         storage = Storage(disk / "hub")
         assert not audit.audit(storage, thorough=True).errors
         assert not [path for path in (disk / "hub").rglob(".*") if path.is_file()]
@@ -77,8 +73,8 @@ def test_a_disk_that_cannot_be_written(publisher, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", disk], capture_output=True, check=False).returncode:
         pytest.skip("only a privileged user can mount a disk")
     try:
-        refused(publisher(NAME, "--hub", disk / "hub"), "read-only", "Choose a hub that can be written")
-        refused(publisher(NAME, "--hub", disk), "read-only", "Choose a hub that can be written")
+        refused(publisher(NAME, "--hub", disk / "hub"), "read-only", "Fix: choose a hub that can be written")
+        refused(publisher(NAME, "--hub", disk), "read-only", "Fix: choose a hub that can be written")
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -89,7 +85,7 @@ def test_a_folder_of_somebody_else(publisher, tmp_path):
     hub.chmod(stat.S_IRUSR | stat.S_IXUSR)
     done = publisher(NAME, "--hub", hub, unprivileged=True)
     hub.chmod(stat.S_IRWXU)
-    refused(done, "permission is denied", "Give this user the right to it")
+    refused(done, "permission is denied", "Fix: give this user the right to it")
     assert not list(hub.iterdir())
     finishes(publisher, hub)
 
@@ -134,7 +130,7 @@ def test_pauses_grow(bucket, bucket_service, pauses):
 
 def test_a_bucket_that_stays_busy(bucket, bucket_service, pauses):
     bucket_service.faults[:] = [503] * 50
-    with pytest.raises(StorageError, match=r"cannot be reached.*Check the network, then run it again"):
+    with pytest.raises(StorageError, match=r"cannot be reached.*Fix: check the network, then run it again"):
         bucket.create("p/n/1.json", b"x")
     bucket_service.faults.clear()
     assert len(pauses) == 5 and not bucket.exists("p/n/1.json")
@@ -182,7 +178,7 @@ def test_the_command_when_the_bucket_goes_away(publisher, emulator, bucket_servi
     bucket_service.faults[:] = [None] * uploads + ["reset"] * 500
     done = publisher(NAME, "--hub", url, environment=emulator, hasty=True)
     bucket_service.faults.clear()
-    refused(done, "cannot be reached", "Check the network, then run it again")
+    refused(done, "cannot be reached", "Fix: check the network, then run it again")
     assert not audit.audit(storage, thorough=True).errors
     published = [record["handle"] for record in records.load_all(storage)]
     assert published == HANDLES[: uploads // 2] and done.stdout.count(" failed ") == 2 - len(published)
@@ -194,41 +190,17 @@ def test_the_command_when_nobody_answers(publisher):
     done = publisher(
         NAME, "--hub", "gs://bucket/hub", environment={"STORAGE_EMULATOR_HOST": "http://127.0.0.1:9"}, hasty=True
     )
-    refused(done, "cannot be reached", "Check the network, then run it again")
+    refused(done, "cannot be reached", "Fix: check the network, then run it again")
 
 
 def test_a_bucket_that_is_gone(pauses, tmp_path):
     storage = Storage("gs://bucket/hub", endpoint_url="http://127.0.0.1:9", token="anon")
-    for call in (storage.survey, lambda: storage.create("p/n/1.json", b"x"), lambda: storage.read("p/n/1.json")):
+    for call in (storage.list_objects, lambda: storage.create("p/n/1.json", b"x"), lambda: storage.read("p/n/1.json")):
         with pytest.raises(StorageError, match="cannot be reached"):
             call()
 
 
 # Rivals
-
-
-def other_build(cache: Path, target: Path, number: int) -> str:
-    """Makes a cache that holds the same modules in other bytes, as changed code would make them; the digest of that code."""
-    rows, sources = catalog.load(), f"{number:064}"
-    run = Publishing(rows, Storage(target / "hub"), base_url="http://x", cache=target)
-    variant = rows.find(NAME).variant
-    key = run.specification(variant)["build"]["key"]
-    run.__dict__["sources"] = sources
-    other = run.specification(variant)["build"]["key"]
-    made = target / "builds" / other
-    shutil.copytree(cache / "builds" / key, made)
-    facts = json.loads((made / "made.json").read_text())
-    for head, packed in facts["packed"].items():
-        file = made / f"{head}.tar.gz"
-        data = gzip.compress(gzip.decompress(file.read_bytes()), number, mtime=number)
-        file.write_bytes(data)
-        packed |= {
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
-        }
-    (made / "made.json").write_text(json.dumps(facts | {"key": other}))
-    return sources
 
 
 def place(kind, tmp_path, bucket_service):
@@ -261,7 +233,7 @@ def test_eight_publishers_of_different_bytes(publisher, shared, tmp_path, bucket
     caches = [tmp_path / f"cache{number}" for number in range(1, 9)]
     orders = []
     for number, cache in enumerate(caches, 1):
-        sources = other_build(shared / "cache/hubpress", cache, number)
+        sources = other_build(NAME, shared / "cache/hubpress", cache, number)
         command = (HANDLES[0], "--hub", hub, "--cache", cache)
         orders.append((command, {"environment": environment, "sources": sources}))
     done = publisher.at_once(orders)

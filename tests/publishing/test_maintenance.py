@@ -14,8 +14,8 @@ from tools import catalog
 from tools.catalog import layout
 from tools.hub import notes, records
 from tools.hub.storage import IMMUTABLE, Storage, StorageError
-from tools.publishing.transaction import write_pages
 from tools.server.server import serve
+from tools.site.writing import write_pages
 from tools.verification import audit
 
 HANDLE = HANDLES[0]
@@ -162,6 +162,13 @@ AUDITED = {
         lambda s: spoil(s, f"{HANDLE}.json", lambda d: d.replace(b'"sha256"', b'"sha1"')),
         False,
         "restore it",
+    ),
+    "record of another shape": (
+        lambda s: spoil(
+            s, f"{HANDLE}.json", lambda d: json.dumps({"kind": "Module", "handle": HANDLE, "archive": 7}).encode()
+        ),
+        False,
+        "archive: 7 is not of type 'object'",
     ),
     "index": (
         lambda s: spoil(s, "index.json", lambda d: d.replace(f'"{HANDLE}"'.encode(), b'"a/b/1"')),

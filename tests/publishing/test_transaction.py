@@ -1,7 +1,6 @@
 """The publish transaction with the real build: no-ops, refusals, crashes, rivals. What is refused leaves the hub as it was."""
 
 import concurrent.futures
-import gzip
 import hashlib
 import json
 import shutil
@@ -12,13 +11,15 @@ import numpy as np
 import pytest
 
 from builders import checkpoints
+from tests.support.builds import other_build, other_sources, specification_of
 from tests.support.commands import ROOT, run_script
 from tests.support.hubs import NAME
 from tools import catalog
 from tools.hub import records
 from tools.hub.storage import Storage
-from tools.publishing import reporting
-from tools.publishing.transaction import LARGEST_BYTES, ROOM_BYTES, Publishing, PublishResult
+from tools.publishing import reporting, specification
+from tools.publishing.specification import LARGEST_BYTES, ROOM_BYTES, fetch_checkpoint, specify
+from tools.publishing.transaction import Publishing, PublishResult
 from tools.verification.verify import Verification
 
 pytestmark = pytest.mark.slow
@@ -104,7 +105,7 @@ def test_record_tells_what_was_stored(hub):
 def test_two_publishers_who_build_at_once_give_the_same_bytes(hub, shared, tmp_path):
     """Another process, another hub, another day, a rival, and a damaged build in the cache: the same archives to the last bit."""
     cache = tmp_path / "cache"
-    # Not the whole cache: others are at work in it. A folder `.making-...` is a build that is not finished.
+    # Not the whole cache: others are at work in it. A folder `.building-...` is a build that is not finished.
     shutil.copytree(shared / "cache/hubpress/builds", cache / "builds", ignore=shutil.ignore_patterns(".*"))
     archives = list(cache.glob("builds/*/*.tar.gz"))
     for archive in archives:
@@ -135,26 +136,44 @@ def test_publishing_the_same_again_does_nothing(publisher, hub_copy, published):
 def test_other_bytes_under_a_published_version_are_refused(hub_copy, shared, tmp_path):
     """Another build, from changed code: its key differs, its bytes do, and the version is the same."""
     before = tree(hub_copy)
-    shutil.copytree(shared / "cache/hubpress", cache := tmp_path / "cache")
+    sources = other_build(NAME, shared / "cache/hubpress", tmp_path / "cache", 3)
     rows = catalog.load()
-    run = Publishing(rows, Storage(hub_copy), base_url="http://x", cache=cache)
-    (module, sibling) = rows.expand([NAME])
-    key = run.specification(module.variant)["build"]["key"]
-    run.__dict__["sources"] = "0" * 64  # the digest of the code
-    other = run.specification(module.variant)["build"]["key"]
-    assert other != key
-    made = cache / "builds" / other
-    (cache / "builds" / key).rename(made)
-    facts = json.loads((made / "made.json").read_text())
-    for head, packed in facts["packed"].items():
-        file = made / f"{head}.tar.gz"
-        file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()), 3))
-        packed |= {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    (made / "made.json").write_text(json.dumps(facts | {"key": other}))
-    for result in run.run([module, sibling]):
+    run = Publishing(rows, Storage(hub_copy), base_url="http://x", cache=tmp_path / "cache")
+    with other_sources(sources):
+        results = run.run(rows.expand([NAME]))
+    assert len(results) == 2
+    for result in results:
         assert result.state == "failed" and f"{result.module.handle} is published with other bytes" in result.reason
-        assert "publish version 2: set `version = 2` in its row of modules/convnext.toml" in result.reason
+        assert "Fix: publish version 2: set `version = 2` in its row of modules/convnext.toml" in result.reason
     assert tree(hub_copy) == before
+
+
+def test_other_checks_change_nothing_that_is_published(hub_copy, shared, tmp_path, monkeypatch):
+    """Whether a module is unchanged, its build key decides; a new record of the same build has what the new check found."""
+    shutil.copytree(shared / "cache/hubpress/builds", tmp_path / "cache/builds", ignore=shutil.ignore_patterns(".*"))
+    before, rows = tree(hub_copy), catalog.load()
+    run = Publishing(rows, Storage(hub_copy), base_url="http://x", cache=tmp_path / "cache")
+    monkeypatch.setattr(specification, "check_sources", lambda _root, _family: "0" * 64)
+    assert [result.state for result in run.run(rows.expand([NAME]))] == ["unchanged"] * 2
+    assert tree(hub_copy) == before
+    key = specification_of(NAME)["build"]["key"]
+    manifest = tmp_path / "cache/builds" / key / "made.json"
+    checked = json.loads(manifest.read_text())
+    stages = []
+    again = Publishing(
+        rows,
+        Storage(tmp_path / "other"),
+        base_url="http://x",
+        cache=tmp_path / "cache",
+        report=lambda _variant, stage, *_bytes: stages.append(stage),
+    )
+    assert [result.state for result in again.run(rows.expand([NAME]))] == ["published"] * 2
+    assert any("check classifier" in stage for stage in stages) and not any("save" in stage for stage in stages)
+    checked_again = json.loads(manifest.read_text())
+    assert checked_again.pop("check_key") != checked.pop("check_key") and checked_again == checked
+    for name in (NAME, f"{NAME}_fe"):
+        archive = f"hubpress/{name}/1.tar.gz"
+        assert (tmp_path / "other" / archive).read_bytes() == (hub_copy / archive).read_bytes()
 
 
 def test_cut_off_between_archive_and_record_is_finished(publisher, hub_copy):
@@ -270,12 +289,8 @@ def upstream(tmp_path):
 def test_weights_from_a_mirror_are_marked_and_never_pass_unnoticed(upstream, hub, shared, tmp_path, capsys):
     """In the record, not in what decides the bytes; and said, where nothing vouches for the file."""
     rows, module, mirror = upstream
-    runs = [
-        Publishing(rows, Storage(tmp_path), base_url="http://x", cache=tmp_path / "cache", mirrors=mirrors)
-        for mirrors in (str(mirror), None)
-    ]
-    path = runs[0]._checkpoint(module.variant)
-    specs = [run._specification(module.variant, path) for run in runs]
+    path = fetch_checkpoint(module.variant, root=rows.root, cache=tmp_path, mirrors=str(mirror))
+    specs = [specify(module.variant, rows, path, is_mirrored=is_mirrored) for is_mirrored in (True, False)]
     assert path.parent == mirror and specs[0]["build"] == specs[1]["build"]
     made = json.loads(next((shared / "cache/hubpress").glob(f"builds/{build_key(hub)}/made.json")).read_text())
     found = [

@@ -17,14 +17,13 @@ import pytest
 from playwright import sync_api as playwright
 
 from tests.support import hostile, made
-from tests.support.commands import start_script
+from tests.support.commands import ROOT, start_script
 from tests.support.programs import requires
 from tools.hub import records
 from tools.site import document_archive, pages
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).resolve().parents[2]
 AXE = Path(__file__).parent / "browser/axe.min.js"
 CHROMIUM = requires("chromium")
 
@@ -356,7 +355,7 @@ DOCUMENTS = [
 def archive(tmp_path_factory):
     """The corpus of real documents, as tools/serve.py shows it."""
     folder = tmp_path_factory.mktemp("archive") / "site"
-    document_archive.render(Path(__file__).parent / "corpus/assets/docs", folder)
+    document_archive.render(ROOT / "tests/documents/corpus/assets/docs", folder)
     server = Server(folder)
     yield server.url
     server.stop()

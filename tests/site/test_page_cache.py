@@ -68,7 +68,7 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A hub whose pages were written and kept."""
+    """A hub whose pages were written and cached."""
     hub = Hub(tmp_path_factory.mktemp("kept"))
     for record in synthetic.records():
         hub.put(record)
@@ -78,11 +78,11 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def hub(written, tmp_path):
-    """A hub of its own, with its pages and what was kept of them."""
+    """A hub of its own, with its pages and its page cache."""
     folder = tmp_path / "hub"
     shutil.copytree(written.folder, folder)
     copy = Hub(tmp_path)
-    assert copy.write() == 0  # nothing is known of the copy yet: everything is compared, and kept from now on
+    assert copy.write() == 0  # nothing is known of the copy yet: everything is compared, and cached from now on
     return copy
 
 
@@ -90,7 +90,7 @@ def replace(hub, **changes):
     hub.put(synthetic.change(synthetic.record("convnext_digits", sibling="hubpress/convnext_digits_fe/1"), **changes))
 
 
-# What may change between two runs: each must show on the same pages as without anything kept.
+# What may change between two runs: each must show on the same pages as without a cache.
 PUBLISHER = Publisher("hubpress", "A new title", "A new description.", "ObjectInfo.\n", synthetic.BASE_URL)
 CHANGES = {
     "a fact": (lambda hub: replace(hub, row__top1=99.0), {}),
@@ -108,7 +108,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_pages_are_those_that_would_be_made_without_anything_kept(hub, change):
+def test_pages_are_those_that_would_be_made_without_a_cache(hub, change):
     make, arguments = CHANGES[change]
     make(hub)
     assert hub.write(**arguments) > 0

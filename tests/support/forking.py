@@ -48,7 +48,7 @@ import tools.audit
 import tools.publish
 import tools.yank
 from tools.hub import storage
-from tools.publishing import transaction as publishing
+from tools.publishing import specification
 
 
 class Counter:
@@ -119,7 +119,7 @@ def prepare(order: dict) -> None:
                 data[word] &= ~0b110
             libc.capset(header, data)
     if order.get("sources"):
-        publishing.Publishing.sources = order["sources"]
+        specification.build_sources = lambda _root, _family: order["sources"]
     if order.get("hasty"):
 
         async def at_once(seconds):

@@ -7,16 +7,15 @@ modules)` writes a hub of such modules with archives whose graph holds the signa
 import hashlib
 import json
 from functools import cache
-from pathlib import Path
 
+from tests.support.commands import ROOT
 from tools import catalog
 from tools.archive import packing
 from tools.catalog import vocabularies
 from tools.hub import records
-from tools.publishing import build as making
+from tools.publishing.build import archive_facts
 from tools.site import pages
 
-ROOT = Path(__file__).resolve().parents[2]
 URL = "https://models.example.org/hub"
 PUBLISHED = "2026-11-20T10:30:00Z"
 VERSIONS = {
@@ -174,7 +173,7 @@ def saved_model(folder, module, *, signatures=None, labels=True, inside=None):
 
 def pack(folder, file):
     """Pack a SavedModel; returns what publishing keeps of it."""
-    return making.described(packing.pack(folder, file))
+    return archive_facts(packing.pack(folder, file))
 
 
 def publish(folder, modules):

@@ -3,13 +3,12 @@
 import copy
 import hashlib
 import json
-from pathlib import Path
 
+from tests.support.commands import ROOT
 from tools.catalog import vocabularies
 from tools.catalog.catalog import Collection, Publisher
 from tools.site import pages
 
-ROOT = Path(__file__).resolve().parents[2]
 TAGS = vocabularies.load(ROOT / "modules/tags")
 BASE_URL = "https://models.example.org/hub"
 PUBLISHER = Publisher(

@@ -52,6 +52,8 @@ def acquire(descriptor: int, *, wait: bool) -> None:
 @contextlib.contextmanager
 def lock(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of an existing file or folder; raises as `acquire` does."""
+    if fcntl is None:  # where a folder cannot be opened either
+        raise LocksUnsupported(errno.ENOLCK, "this system has no locks")
     descriptor = os.open(path, os.O_RDONLY)
     try:
         acquire(descriptor, wait=wait)

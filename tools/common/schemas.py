@@ -49,6 +49,6 @@ def _is_number(_checker: Any, value: Any) -> bool:
 def _describe(error: Any) -> str:
     where = error.json_path.removeprefix("$").removeprefix(".")
     message = error.message if len(error.message) <= 160 else f"{error.message[:157]}..."
-    described = error.schema.get("description") if isinstance(error.schema, dict) else None
+    described = error.schema.get("description") if where and error.validator != "required" else None
     text = f"{where}: {message}" if where else str(message)
     return f"{text} ({described})" if described else text

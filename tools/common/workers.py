@@ -6,8 +6,12 @@
     worker = Worker("builders.build", "SPEC.json", "OUT")
     for message in worker.messages(): ...            # {"event": "stage", "name": "restore"}, ... until it ends
 
-TensorFlow lives in such processes only. A message is an object. One that says `{"error": TEXT}` is a refusal, after which the
-worker goes on. Standard error goes to a log, whose end explains a worker that ended. `serve` is the child's side.
+TensorFlow lives in such processes only. A message is an object; one that says `{"error": TEXT}` is a refusal, after which the
+worker goes on. Standard error goes to a log, whose end explains a worker that ended. `serve` and `messages_only` are the child's
+side.
+
+`concurrent.futures` and `multiprocessing` exchange pickles between processes that import the same code; these workers may run
+another interpreter, or code that imports nothing of `tools`, and their logs are read when they end.
 """
 
 import contextlib
@@ -24,14 +28,16 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from tools.common.files import ROOT
+from tools.common.problems import with_fix
 
 Message = dict[str, Any]
 
 LINES_SHOWN = 6  # of a log, in the message about a worker that ended
-# What TensorFlow and its friends write on a good day.
+# Lines that TensorFlow and its friends write when nothing is wrong.
 _CHATTER = re.compile(
     r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following|  import pkg_resources"
 )
+_AGAIN = "run the same command again"
 
 
 class WorkerError(RuntimeError):
@@ -79,7 +85,7 @@ class Worker:
         self._writing = threading.Lock()
         try:
             self._process = subprocess.Popen(
-                [os.fspath(python), *program, *map(os.fspath, arguments)],
+                [os.fspath(python), *program, *(os.fspath(argument) for argument in arguments)],
                 cwd=root,
                 env=os.environ | {"PYTHONPATH": str(root)} | dict(environment or {}),
                 stdin=subprocess.PIPE,
@@ -87,6 +93,7 @@ class Worker:
                 stderr=self._log,
                 text=True,
                 encoding="utf-8",
+                errors="replace",
             )
         except OSError:
             self._log.close()
@@ -125,33 +132,40 @@ class Worker:
         Raises:
           WorkerError: it failed, wrote what is no message, or took longer than `timeout` seconds and was killed.
         """
-        late = threading.Event()
+        settled = threading.Lock()  # taken by the line that arrives, or by the timer that gives up: whoever is first
 
         def give_up() -> None:
-            late.set()
-            self._process.kill()
+            if settled.acquire(blocking=False):
+                self._process.kill()
 
-        watch = threading.Timer(timeout, give_up) if timeout else None
-        if watch:
-            watch.start()
+        timer = threading.Timer(timeout, give_up) if timeout is not None else None
+        if timer:
+            timer.daemon = True
+            timer.start()
         try:
-            line = self._stdout.readline()
-        except ValueError:  # closed by `close` in another thread
-            line = ""
+            try:
+                line = self._stdout.readline()
+            except ValueError:  # closed by `close` in another thread
+                line = ""
+            if not line:
+                self._process.wait()
         finally:
-            if watch:
-                watch.cancel()
-        if line.endswith("\n"):
-            with contextlib.suppress(ValueError):
-                message = json.loads(line)
-                if isinstance(message, dict):
-                    return message
-            self._process.kill()
-            raise self._error(f"{self.name} wrote {line[:80]!r}, which is no message")
-        status = self._process.wait()
-        if late.is_set():
-            raise self._error(f"{self.name} took more than {timeout:g} s and was ended")
-        if status:
+            if timer:
+                timer.cancel()
+        if not settled.acquire(blocking=False):
+            raise self._error(with_fix(f"{self.name} took more than {timeout:g} s and was ended", _AGAIN))
+        if line:
+            if line.endswith("\n"):
+                with contextlib.suppress(ValueError):
+                    message = json.loads(line)
+                    if isinstance(message, dict):
+                        return message
+                self._process.kill()
+            status = self._process.wait()
+            if line.endswith("\n") or not status:
+                fix = f"let {self.name} print to standard error"
+                raise self._error(with_fix(f"{self.name} wrote {line[:80]!r}, which is no message", fix))
+        if status := self._process.wait():
             raise self._error(self._why(status))
         return None
 
@@ -165,7 +179,9 @@ class Worker:
         self.send(message)
         answer = self.receive(timeout=timeout)
         if answer is None:
-            raise self._error(f"{self.name} ended without an answer")
+            raise self._error(
+                "\n".join([with_fix(f"{self.name} ended without an answer", _AGAIN), *self._last_lines()])
+            )
         if "error" in answer:
             raise WorkerRefusal(str(answer["error"]))
         return answer
@@ -192,8 +208,11 @@ class Worker:
         """Return what the worker wrote to standard error so far."""
         if self._log.closed:
             return ""
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
+        try:
+            size = os.fstat(self._log.fileno()).st_size
+            return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
+        except (ValueError, OSError):  # closed just now by another thread
+            return ""
 
     @property
     def _stdin(self) -> IO[str]:
@@ -210,13 +229,18 @@ class Worker:
 
     def _why(self, status: int) -> str:
         """Explain an exit status: the worker's own message, or the end of a traceback."""
-        words = last_words(self.log_text())
         if status < 0:
             memory = " (out of memory?)" if -status == signal.SIGKILL else ""
-            return "\n".join([f"{self.name} was killed by signal {-status}{memory}", *words])
-        if any(line.startswith("Traceback") for line in self.log_text().splitlines()):
-            return "\n".join([f"{self.name} failed:", *words])
-        return "\n".join(words) or f"{self.name} failed with exit status {status}"
+            killed = with_fix(f"{self.name} was killed by signal {-status}{memory}", _AGAIN)
+            return "\n".join([killed, *self._last_lines()])
+        log = self.log_text()
+        if any(line.startswith("Traceback") for line in log.splitlines()):
+            return "\n".join([f"{self.name} failed:", *last_words(log)])
+        return "\n".join(last_words(log)) or with_fix(f"{self.name} failed with exit status {status}", _AGAIN)
+
+    def _last_lines(self) -> list[str]:
+        """Return a few lines from the end of the log."""
+        return last_words(self.log_text())[-LINES_SHOWN:]
 
 
 def last_words(log: str) -> list[str]:

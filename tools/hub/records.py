@@ -201,9 +201,16 @@ def snapshot(
         for path in record_paths
         if contents[path].get("kind") == "Module" and layout.record_path(str(contents[path].get("handle"))) == path
     ]
-    found.sort(key=lambda record: (record["publisher"], record["name"], record["version"]))
+    found.sort(key=lambda record: _order(record["handle"]))
     about = {path: contents[path] for path in note_paths}
     return HubSnapshot(found, notes.reasons(about), listing, notes.measurements(about))
+
+
+def _order(handle: str) -> tuple[str, str, int]:
+    """Return publisher, name and version: what records are sorted by, which the record of another shape need not state."""
+    name, _, version = handle.rpartition("/")
+    publisher, _, name = name.partition("/")
+    return publisher, name, int(version)
 
 
 def checkpoint(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def content_type(path: str) -> str:
     return "application/octet-stream"
 
 
-@functools.lru_cache(maxsize=4096)  # a server and a survey ask of the same paths again and again
+@functools.lru_cache(maxsize=4096)  # a server and a listing ask of the same paths again and again
 def checked(path: str) -> str:
     """Return `path` if it is a plain path below a hub, and raise StorageError otherwise.
 

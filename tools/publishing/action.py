@@ -1,12 +1,12 @@
-"""What the targets of modules/BUILD.bazel execute, in a sandbox or on another machine: the build of tools/publish.py.
+"""Bazel's actions, in a sandbox or on another machine: plan and build a row as tools/publish.py does.
 
     python -m tools.publishing.action plan --row convnext_digits/1 --checkpoint modules/quickstart/convnext_digits.safetensors \\
       --python 3.11 --spec spec.json --checkpoint-facts checkpoint.json
     python -m tools.publishing.action build --python 3.11 --spec spec.json --made made.json --archives classifier.tar.gz ...
 
 The working folder is the root of a repository that holds only what the action declares. `plan` reads the catalogue and writes
-what decides the bytes of a row; `build` makes its archives, and made.json, which are byte for byte those of
-tools/publish.py. builders/module.bzl says why these are two.
+the specification of a row; `build` makes its archives, and made.json, which are byte for byte those of tools/publish.py.
+builders/module.bzl says why these are two.
 """
 
 import argparse
@@ -19,10 +19,11 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from tools import catalog
-from tools.publishing.transaction import Publishing
+from tools.common.problems import with_fix
+from tools.publishing.build import PREFIX, make
+from tools.publishing.specification import CheckpointFacts, Specification, fetch_checkpoint, specify, versions
 
 _LOCKED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;]+)")
 
@@ -32,44 +33,42 @@ class ActionError(RuntimeError):
 
 
 def plan(*, root: Path, row: str, checkpoint: Path, origin: Path | None, spec: Path, facts: Path) -> None:
-    """Write the specification of `row` (stem and version, as in convnext_tiny_1k_224/1), as its build needs it.
+    """Write the specification of `row`, its stem and version, as in convnext_tiny_1k_224/1.
 
     `checkpoint` is the file that is used; `origin` says where it came from, if it is not in the repository. `facts` gets what
-    `tools/publish.py --prebuilt` must know of the checkpoint where it has none.
+    `tools/publish.py --prebuilt` must know of a checkpoint that it does not have.
     """
     rows = catalog.load(root)
     variant = next((each for each in rows.variants if f"{each.stem}/{each.version}" == row), None)
     if variant is None:
-        raise ActionError(f"no row is called {row} any more; run `python tools/bazel.py`")
+        raise ActionError(with_fix(f"no row is called {row} any more", "run `python tools/bazel.py`"))
     # The folder of the file serves as a mirror that has just this one: the checks of a download are done as ever.
-    publishing = _publishing(rows, cache=root, mirrors=str(checkpoint.parent))
-    made = publishing.specification(variant)
-    found = {key: made["module"]["checkpoint"][key] for key in ("bytes", "sha256")}
+    path = fetch_checkpoint(variant, root=root, cache=root, mirrors=str(checkpoint.parent))
+    planned = specify(variant, rows, path)
+    noted: CheckpointFacts = {
+        "bytes": planned["module"]["checkpoint"]["bytes"],
+        "sha256": planned["module"]["checkpoint"]["sha256"],
+    }
     if origin:
-        found["origin"] = origin.read_text().strip()
-    made.pop("mirror", None)  # that is what ORIGIN says
+        noted["origin"] = origin.read_text().strip()
     # Paths from the repository's root: the same on every machine, and valid in the build's own sandbox.
-    made["checkpoint_path"] = str(checkpoint)
-    if "evaluation" in made:
-        made["evaluation"]["path"] = str(Path(made["evaluation"]["path"]).relative_to(root))
-    spec.write_text(json.dumps(made, sort_keys=True))
-    facts.write_text(json.dumps(found, sort_keys=True))
+    planned["checkpoint_path"] = str(checkpoint)
+    if "evaluation" in planned:
+        planned["evaluation"]["path"] = str(Path(planned["evaluation"]["path"]).relative_to(root))
+    spec.write_text(json.dumps(planned, sort_keys=True))
+    facts.write_text(json.dumps(noted, sort_keys=True))
 
 
-def build(*, root: Path, spec: dict[str, Any], made: Path, archives: list[Path]) -> None:
+def build(*, root: Path, spec: Specification, made: Path, archives: list[Path]) -> None:
     """Make the archives of `spec` at their places, `<head>.tar.gz`, and `made`."""
-    rows = catalog.Catalog(publisher=None, variants=(), collections=(), preprocessing={}, root=root)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=made.parent) as folder:
-        os.environ["HOME"] = folder  # Keras and others write there
-        publishing = _publishing(rows, cache=Path(folder).resolve())
-        here = publishing.versions
-        if here != spec["module"]["versions"]:
-            raise ActionError(
-                f"this environment has {here}, the plan was made with {spec['module']['versions']}; {_FIX}"
-            )
-        kept = publishing.make(spec)
+    if (here := versions(root)) != (planned := spec["module"]["versions"]):
+        raise ActionError(with_fix(f"this environment has {here}, the plan was made with {planned}", _FIX))
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=made.parent) as name:
+        os.environ["HOME"] = name  # Keras and others write there
+        folder = Path(name).resolve()
+        make(spec, folder, root=root, report=lambda _stage, _done, _total: None)
         for file in [made, *archives]:
-            shutil.move(kept / file.name, file)
+            shutil.move(folder / "finished" / file.name, file)
 
 
 def check_environment(lock: Path, python: str) -> None:
@@ -78,31 +77,26 @@ def check_environment(lock: Path, python: str) -> None:
     Neither is an input of an action, so this is what makes it sound to share their results.
     """
     if (found := ".".join(platform.python_version_tuple()[:2])) != python:
-        raise ActionError(f"{sys.executable} is Python {found}, not {python}; {_FIX}")
+        raise ActionError(with_fix(f"{sys.executable} is Python {found}, not {python}", _FIX))
     wanted: dict[str, set[str]] = {}
     for match in map(_LOCKED.match, lock.read_text(encoding="utf-8").splitlines()):
         if match:  # a package may be there twice, for different platforms
             wanted.setdefault(match[1], set()).add(match[2])
-    for name, versions in wanted.items():
+    for name, allowed in wanted.items():
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        if version not in versions:
-            raise ActionError(
-                f"{sys.executable} has {name} {version}, {lock.name} says {' or '.join(sorted(versions))}; {_FIX}"
-            )
+        if version not in allowed:
+            message = f"{sys.executable} has {name} {version}, {lock.name} says {' or '.join(sorted(allowed))}"
+            raise ActionError(with_fix(message, _FIX))
 
 
 _FIX = "run `make venv`, or install requirements.lock into that environment"
 
 
-def _publishing(rows: catalog.Catalog, *, cache: Path, mirrors: str | None = None) -> Publishing:
-    """A publisher that stores nothing: it plans and builds."""
-    return Publishing(rows, storage=None, base_url="", cache=cache, mirrors=mirrors)
-
-
 def main(arguments: list[str]) -> int:
+    """Run an action; returns the exit status."""
     parser = argparse.ArgumentParser(prog="tools.publishing.action")
     actions = parser.add_subparsers(dest="action", required=True)
     for name in ("plan", "build"):
@@ -133,7 +127,7 @@ def main(arguments: list[str]) -> int:
         else:
             spec = json.loads(options.spec.read_text())
             build(root=root, spec=spec, made=options.made, archives=options.archives)
-    except (catalog.CatalogError, RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -1,6 +1,7 @@
-"""From a specification to checked archives: processes with TensorFlow, and packing beside them.
+"""Build a specification: processes with TensorFlow make and check the archives of a row, and a cache keeps them.
 
-    made = make(spec, folder, root=catalog.root, report=lambda stage, done, total: print(stage))
+    build = get_or_make(spec, cache / "builds", root=catalog.root, report=lambda stage, done, total: print(stage))
+    build.archive("classifier"), build.manifest["checked"]["classifier"]
 
 `builders.build` writes a SavedModel for each head. As soon as one is complete, `tools.publishing.check` uses it as a consumer does,
 and this process hashes and compresses it, while the next one is still being built: much of each runs on one processor. The heads
@@ -11,175 +12,183 @@ before.
 import collections
 import contextlib
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from tools.archive import packing
+from tools.archive import packing, reading
+from tools.common.files import sha256_of_file, write_atomically
+from tools.common.locks import LocksUnsupported, lock
+from tools.common.workers import Worker, WorkerError
+from tools.publishing.specification import Specification
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-PREFIX = ".making-"  # of folders where something is being built
+PREFIX = ".building-"  # of folders where something is being built
+MANIFEST = "made.json"
 # Half of a check is tracing and graph optimisation, on one processor. A second one pays for importing TensorFlow again from this
 # size of a checkpoint on, and may begin where this many times that size is free: it takes three, and others may still grow.
 LARGE_BYTES, ROOM_FACTOR = 300_000_000, 8
-Report = Callable[[str, int | None, int | None], None]
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "-1",  # the golden outputs are a CPU's
+}
+Report = Callable[[str, int | None, int | None], None]  # stage, bytes done and in all
 
 
-class MakeError(RuntimeError):
+class BuildError(RuntimeError):
     """A module cannot be made from its row and its checkpoint, or does not do what its page would say."""
+
+
+class ArchiveFacts(TypedDict):
+    """Sizes and digests of an archive, as its record states them."""
+
+    bytes: int
+    unpacked_bytes: int
+    sha256: str
+    content_sha256: str
+    md5: str
+    members: int
+
+
+class Manifest(TypedDict):
+    """What is known of a build, `made.json`: its keys, and by head what building, checking and packing found out.
+
+    `built` and `checked` hold what `builders.build` and `tools.publishing.check` write as HEAD.json and HEAD.check.json.
+    """
+
+    build_key: str
+    check_key: str
+    built: dict[str, dict[str, Any]]
+    checked: dict[str, dict[str, Any]]
+    packed: dict[str, ArchiveFacts]
+
+
+@dataclass(frozen=True)
+class Build:
+    """A finished build: a folder with an archive for each head, and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    def archive(self, head: str) -> Path:
+        """Return the file of a head's archive."""
+        return self.folder / f"{head}.tar.gz"
+
+
+def get_or_make(spec: Specification, builds: Path, *, root: Path, report: Report) -> Build:
+    """Return the build of a specification from the cache `builds`, or make it there.
+
+    An archive whose digest is not the noted one is made again. A build that was checked with other code or on other images is
+    unpacked and checked again; its archives stay as they are.
+
+    Raises:
+      BuildError: see `make`. Where a check fails, the cached build stays, and is checked again by the next run.
+    """
+    build = _cached(spec, builds, report)
+    if build is None:
+        with build_directory(builds) as folder:
+            manifest = make(spec, folder, root=root, report=report)
+            build = Build(builds / spec["build"]["key"], manifest)
+            try:
+                (folder / "finished").rename(build.folder)
+            except OSError:  # another process made the same meanwhile
+                if not (build.folder / MANIFEST).exists():
+                    raise
+    elif build.manifest["check_key"] != spec["check"]["key"]:
+        with build_directory(builds) as folder:
+            build = check_again(spec, build, folder, root=root, report=report)
+    return build
+
+
+def _cached(spec: Specification, builds: Path, report: Report) -> Build | None:
+    """Return the build that the cache holds, or None if there is none; a damaged one is deleted."""
+    folder = builds / spec["build"]["key"]
+    if not folder.exists():
+        return None
+    report("reuse the build", None, None)
+    with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+        build = Build(folder, json.loads((folder / MANIFEST).read_text()))
+        packed, _ = build.manifest["packed"], build.manifest["check_key"]
+        if all(sha256_of_file(build.archive(head)) == packed[head]["sha256"] for head in spec["heads"]):
+            return build
+    with contextlib.suppress(FileNotFoundError):  # another process does the same
+        shutil.rmtree(folder)
+    return None
 
 
 @contextlib.contextmanager
 def build_directory(builds: Path) -> Iterator[Path]:
-    """A folder below `builds` to build in, gone at the end; first, those go whose processes were killed: they hold gigabytes."""
+    """Yield a new folder below `builds` that is deleted at the end; delete those of killed processes first: they hold gigabytes."""
     builds.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with contextlib.ExitStack() as others_wait:
-            with contextlib.suppress(OSError):  # where there are no locks, nothing is deleted
-                others_wait.enter_context(_locked(builds, wait=True))
+            with contextlib.suppress(LocksUnsupported):  # nobody can know who is at work: nothing is deleted
+                others_wait.enter_context(lock(builds))
                 for left in builds.glob(f"{PREFIX}*"):
-                    with contextlib.suppress(OSError), _locked(left, wait=False):
+                    with contextlib.suppress(OSError), lock(left, wait=False):
                         shutil.rmtree(left)
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=builds))
-            with contextlib.suppress(OSError):
-                stack.enter_context(_locked(folder, wait=False))
-            stack.callback(
-                shutil.rmtree, folder, ignore_errors=True
-            )  # still locked: nobody else deletes it at the same time
+            with contextlib.suppress(LocksUnsupported):
+                stack.enter_context(lock(folder, wait=False))
+            # Called before the lock ends: nobody else deletes the folder at the same time.
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
 
 
-@contextlib.contextmanager
-def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock of a folder, which ends with its process; raises OSError where there is none, or if another has it."""
-    if fcntl is None:
-        raise OSError("this system has no flock")
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(handle)
+def make(spec: Specification, folder: Path, *, root: Path, report: Report) -> Manifest:
+    """Build, check and pack all heads of a specification in an empty `folder`.
 
+    Args:
+      spec: the specification.
+      folder: archives and manifest end up in its folder `finished`.
+      root: the repository.
+      report: called from several threads, with bytes while a head is packed.
 
-def make(spec: dict[str, Any], folder: Path, *, root: Path, report: Report) -> dict[str, Any]:
-    """Build, check and pack all heads of a specification below `folder`; the archives and `made.json` end up in `folder/kept`.
-
-    `root` is the repository; `report(stage, done, total)` is called from several threads, with bytes while a head is packed.
-    Returns what `made.json` holds. Raises MakeError with what the build or the check said.
+    Raises:
+      BuildError: the build or the check failed; the message is what it said.
+      ArchiveError: a SavedModel cannot be packed.
     """
-    out, specification, kept = folder / "out", folder / "spec.json", folder / "kept"
-    specification.write_text(json.dumps(spec))
-    kept.mkdir()
-    now = StatusLine(report)
-    stopped = threading.Event()
-    uses = collections.Counter()  # of a head's SavedModel: it is checked, and it is packed
-    lock = threading.Lock()
-    failures: list[Exception] = []
+    manifest = _Assembly(spec, folder, root, report).run()
+    (folder / "finished" / MANIFEST).write_text(json.dumps(manifest))
+    return manifest
 
-    def pack(head: str) -> packing.Archive:
-        def progress(done: int, total: int | None) -> None:
-            if stopped.is_set():
-                raise MakeError("packing was given up: the build or the check failed")
-            now.update(f"pack {head}", f"pack {head}", done, total)
 
+def check_again(spec: Specification, build: Build, folder: Path, *, root: Path, report: Report) -> Build:
+    """Check the archives of a finished build, unpacked below an empty `folder`, and write what was found into its manifest.
+
+    Raises:
+      BuildError: a check failed; the manifest is as it was.
+    """
+    processes = _Processes(spec, folder, root, StatusLine(report))
+    with processes, ThreadPoolExecutor(1) as pool:
+        check = processes.start("tools.publishing.check")
+        deleted = {"checked": lambda head: shutil.rmtree(processes.out / head)}
+        checking = pool.submit(processes.follow, check, deleted)
         try:
-            packed = packing.pack(out / head, kept / f"{head}.tar.gz", progress)
-        except Exception as error:
-            give_up(error)
-            raise
+            for head in spec["heads"]:
+                (processes.out / f"{head}.json").write_text(json.dumps(build.manifest["built"][head]))
+                reading.unpack(build.archive(head), processes.out / head)
+                check.send({"head": head})
+            check.finish()
+            checking.result()
         finally:
-            now.update(f"pack {head}", None)
-        used(head)
-        return packed
-
-    def used(head: str) -> None:
-        with lock:
-            uses[head] += 1
-            is_done = uses[head] == 2
-        if is_done:  # bytes that were deleted before they reached the disk cost nothing
-            shutil.rmtree(out / head)
-
-    build = _Process("builders.build", specification, out, root, now)
-    checks: list[_Process] = []
-
-    def give_up(error: Exception) -> None:
-        failures.append(error)  # before anything ends because of it
-        for process in (build, *checks):
-            process.kill()
-
-    def run_check(check: _Process) -> None:
-        try:
-            check.run({"checked": used})
-        except MakeError as error:
-            give_up(error)
-            raise
-
-    with ThreadPoolExecutor(2 * len(spec["heads"])) as pool:
-        packs, checking = {}, []
-
-        def built(head: str) -> None:
-            packs[head] = pool.submit(pack, head)
-            if not checks or _has_room_for_another(spec):
-                check = _Process("tools.publishing.check", specification, out, root, now, number=len(checks))
-                check.start()
-                checks.append(check)
-                checking.append(pool.submit(run_check, check))
-            checks[-1].tell(head)
-
-        try:
-            build.start()
-            build.run({"built": built})
-            for check in checks:
-                check.end()
-            for each in checking:
-                each.result()
-            archives = {head: packs[head].result() for head in spec["heads"]}
-        except MakeError:
-            raise failures[0] if failures else sys.exception() from None
-        finally:
-            stopped.set()
-            for process in (build, *checks):
-                process.kill()
-    made = {
-        "key": spec["build"]["key"],
-        "built": {head: json.loads((out / f"{head}.json").read_text()) for head in spec["heads"]},
-        "checked": {head: json.loads((out / f"{head}.check.json").read_text()) for head in spec["heads"]},
-        "packed": {head: described(packed) for head, packed in archives.items()},
+            check.kill()
+    manifest: Manifest = {
+        **build.manifest,
+        "check_key": spec["check"]["key"],
+        "checked": processes.findings(".check.json"),
     }
-    (kept / "made.json").write_text(json.dumps(made))
-    return made
+    write_atomically(build.folder / MANIFEST, json.dumps(manifest))
+    return Build(build.folder, manifest)
 
 
-def _has_room_for_another(spec: dict[str, Any]) -> bool:
-    """Whether another head may be checked beside those that are."""
-    size = spec["module"]["checkpoint"]["bytes"]
-    return size >= LARGE_BYTES and _available_bytes() >= ROOM_FACTOR * size
-
-
-def _available_bytes() -> int:
-    """Memory that can be had without swapping, as Linux estimates it; 0 elsewhere."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
-
-
-def described(packed: packing.Archive) -> dict[str, Any]:
-    """What is noted of a packed archive, as its record states it."""
+def archive_facts(packed: packing.Archive) -> ArchiveFacts:
+    """Return what the record of a module states about its archive."""
     return {
         "bytes": packed.size,
         "unpacked_bytes": packed.unpacked_size,
@@ -191,12 +200,14 @@ def described(packed: packing.Archive) -> dict[str, Any]:
 
 
 class StatusLine:
-    """What is being done at this moment, by whom: reported as one line."""
+    """The stages in which processes and threads are at this moment, reported as one line, such as "save classifier, pack ..."."""
 
     def __init__(self, report: Report):
-        self._report, self._lock, self._stages = report, threading.Lock(), {}
+        self._report, self._lock = report, threading.Lock()
+        self._stages: dict[str, str] = {}
 
     def update(self, who: str, stage: str | None, done: int | None = None, total: int | None = None) -> None:
+        """Set the stage of a process or thread, or remove it with None; `done` of `total` bytes are handled."""
         with self._lock:
             if stage is None:
                 self._stages.pop(who, None)
@@ -206,78 +217,153 @@ class StatusLine:
                 self._report(", ".join(self._stages.values()), done, total)
 
 
-class _Process:
-    """One of the processes: it is told heads by standard input, and tells stages and heads by standard output."""
+class _Processes:
+    """The processes that build and check one specification; a context manager that ends them.
 
-    def __init__(self, module: str, specification: Path, out: Path, root: Path, now: StatusLine, *, number: int = 0):
-        self._module, self._now, self._root = module, now, root
-        self._name = f"{module}.{number}"
-        self._command = [sys.executable, "-m", module, str(specification), str(out)]
-        self._log = specification.with_name(f"{self._name}.log")
-        self._process: subprocess.Popen | None = None
+    SPEC.json and the logs lie in `folder`, which is to be empty; the SavedModels in its folder `out`.
+    """
 
-    def start(self) -> None:
-        environment = os.environ | {
-            "PYTHONHASHSEED": "0",
-            "PYTHONPATH": str(self._root),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "CUDA_VISIBLE_DEVICES": "-1",  # the golden outputs are a CPU's
-        }
-        with self._log.open("w", encoding="utf-8") as errors:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._root,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
+    def __init__(self, spec: Specification, folder: Path, root: Path, status: StatusLine):
+        self.out, self.status = folder / "out", status
+        self._heads, self._folder, self._root = spec["heads"], folder, root
+        self._file = folder / "spec.json"
+        self._file.write_text(json.dumps(spec))
+        self.out.mkdir()
+        self._started: list[Worker] = []
 
-    def run(self, events: dict[str, Callable[[str], None]]) -> None:
-        """Until it ends: report its stages, and call `events[word](head)` for its other lines, `word head`."""
+    def __enter__(self) -> "_Processes":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for worker in self._started:
+            worker.close()
+
+    def start(self, module: str) -> Worker:
+        """Start a process, `python -m MODULE SPEC.json OUT`."""
+        log = self._folder / f"{module}.{len(self._started)}.log"
+        worker = Worker(module, self._file, self.out, root=self._root, environment=ENVIRONMENT, log=log)
+        self._started.append(worker)
+        return worker
+
+    def follow(self, worker: Worker, events: Mapping[str, Callable[[str], None]]) -> None:
+        """Report the stages of a process until it ends, and call `events[event](head)` for its other messages."""
+        who = f"{worker.name}.{worker.pid}"
         try:
-            for line in self._process.stdout:
-                word, _, rest = line.strip().partition(" ")
-                if word == "stage":
-                    self._now.update(self._name, rest)
-                elif word in events:
-                    events[word](rest)
-            code = self._process.wait()
+            for message in worker.messages():
+                if message["event"] == "stage":
+                    self.status.update(who, message["name"])
+                else:
+                    events[message["event"]](message["head"])
+        except WorkerError as error:
+            raise BuildError(str(error)) from None
         finally:
-            self._now.update(self._name, None)
-            self.kill()
-            self._process.stdout.close()
-        if code:
-            raise MakeError(_reason(self._module, code, self._log.read_text(encoding="utf-8", errors="replace")))
-
-    def tell(self, head: str) -> None:
-        with contextlib.suppress(BrokenPipeError, ValueError):  # it ended, or was killed: `run` says why
-            self._process.stdin.write(f"{head}\n")
-            self._process.stdin.flush()
-
-    def end(self) -> None:
-        """No head is to follow."""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self.status.update(who, None)
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self.end()
+        """End all processes now."""
+        for worker in self._started:
+            worker.kill()
+
+    def findings(self, ending: str) -> dict[str, dict[str, Any]]:
+        """Return what processes wrote about each head, `HEAD` and `ending`."""
+        return {head: json.loads((self.out / f"{head}{ending}").read_text()) for head in self._heads}
 
 
-def _reason(module: str, code: int, log: str) -> str:
-    """What a failed process said: its own message, or the end of a traceback."""
-    if code < 0:
-        killed = " (out of memory?)" if code == -9 else ""
-        return f"{module} was killed by signal {-code}{killed}; run the same command again"
-    chatter = re.compile(
-        r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following"
-    )
-    lines = [line for line in log.splitlines() if not chatter.match(line)]
-    start = max((i for i, line in enumerate(lines) if line.startswith("Traceback")), default=None)
-    if start is not None:
-        return f"{module} failed:\n" + "\n".join(lines[start:][-6:])
-    return "\n".join(lines) or f"{module} failed with exit status {code}"
+class _Assembly:
+    """One run of `make`: the building process in this thread, checks and packing in threads of a pool."""
+
+    def __init__(self, spec: Specification, folder: Path, root: Path, report: Report):
+        self._spec, self._finished = spec, folder / "finished"
+        self._finished.mkdir()
+        self._status = StatusLine(report)
+        self._processes = _Processes(spec, folder, root, self._status)
+        self._checks: list[Worker] = []
+        self._checking: list[Future[None]] = []
+        self._packing: dict[str, Future[packing.Archive]] = {}
+        self._uses: collections.Counter[str] = collections.Counter()  # of a head's SavedModel: a check, and packing
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._failures: list[Exception] = []
+
+    def run(self) -> Manifest:
+        with self._processes, ThreadPoolExecutor(2 * len(self._spec["heads"])) as pool:
+            try:
+                build = self._processes.start("builders.build")
+                self._processes.follow(build, {"built": lambda head: self._built(head, pool)})
+                for check in self._checks:
+                    check.finish()
+                for checking in self._checking:
+                    checking.result()
+                packed = {head: archive_facts(self._packing[head].result()) for head in self._spec["heads"]}
+            except BuildError as error:
+                raise (self._failures[0] if self._failures else error) from None
+            finally:
+                self._stopped.set()
+                self._processes.kill()
+        return {
+            "build_key": self._spec["build"]["key"],
+            "check_key": self._spec["check"]["key"],
+            "built": self._processes.findings(".json"),
+            "checked": self._processes.findings(".check.json"),
+            "packed": packed,
+        }
+
+    def _built(self, head: str, pool: ThreadPoolExecutor) -> None:
+        """Begin to check and to pack a head."""
+        self._packing[head] = pool.submit(self._pack, head)
+        if not self._checks or _has_room_for_another(self._spec):
+            check = self._processes.start("tools.publishing.check")
+            self._checks.append(check)
+            self._checking.append(pool.submit(self._follow_check, check))
+        self._checks[-1].send({"head": head})
+
+    def _follow_check(self, check: Worker) -> None:
+        try:
+            self._processes.follow(check, {"checked": self._used})
+        except BuildError as error:
+            self._give_up(error)
+            raise
+
+    def _pack(self, head: str) -> packing.Archive:
+        def progress(done: int, total: int | None) -> None:
+            if self._stopped.is_set():
+                raise BuildError("packing was given up: the build or the check failed")
+            self._status.update(f"pack {head}", f"pack {head}", done, total)
+
+        try:
+            packed = packing.pack(self._processes.out / head, self._finished / f"{head}.tar.gz", progress)
+        except Exception as error:
+            self._give_up(error)
+            raise
+        finally:
+            self._status.update(f"pack {head}", None)
+        self._used(head)
+        return packed
+
+    def _used(self, head: str) -> None:
+        """Delete a SavedModel that is both checked and packed: bytes that never reach the disk cost nothing."""
+        with self._lock:
+            self._uses[head] += 1
+            is_done = self._uses[head] == 2
+        if is_done:
+            shutil.rmtree(self._processes.out / head)
+
+    def _give_up(self, error: Exception) -> None:
+        """Note why the build failed, before any process ends because of it, and end all."""
+        self._failures.append(error)
+        self._processes.kill()
+
+
+def _has_room_for_another(spec: Specification) -> bool:
+    """Return whether another head may be checked beside those that are."""
+    size = spec["module"]["checkpoint"]["bytes"]
+    return size >= LARGE_BYTES and _available_bytes() >= ROOM_FACTOR * size
+
+
+def _available_bytes() -> int:
+    """Return the memory that can be had without swapping, as Linux estimates it; 0 elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)

@@ -184,9 +184,6 @@ def expected(record: Record, *, base_url: str) -> dict[str, Any]:
         ],
         "numbers": {key: tuple(None if v is None else float(v) for v in values) for key, values in numbers.items()},
         "digests": {archive["sha256"], checkpoint["sha256"]},
-        "archive": (archive["bytes"], archive["unpacked_bytes"], archive["sha256"]),
-        "versions": dict(record["versions"]),
-        "published": formatting.day(record["published"]),
         "checkpoint": {
             "file": checkpoint["url"],
             "size": checkpoint["bytes"],

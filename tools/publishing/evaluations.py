@@ -47,7 +47,7 @@ def record(
     """Add a note for each module that has none with the same, and make the pages of its hub again; sentences on what was done."""
     from tools import catalog
     from tools.hub import notes
-    from tools.publishing.transaction import write_pages
+    from tools.site.writing import write_pages
 
     if len(totals.versions) != 1:
         raise EvaluationError(

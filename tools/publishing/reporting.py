@@ -1,5 +1,6 @@
 """Show what publishing would do and what it did."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tools.catalog.catalog import Module, Variant
@@ -55,7 +56,7 @@ def show_results(results: "list[PublishResult]", pages: int, hub: str, url: str)
     console.show(f"{pages} pages written to {hub}; handles begin with {url}")
 
 
-def _top1(record: dict[str, Any]) -> str:
+def _top1(record: Mapping[str, Any]) -> str:
     top1 = record.get("measured", {}).get("top1")
     return f"{top1['value']:.2f} % of {top1['images']}" if top1 else ""
 

@@ -1,4 +1,4 @@
-"""What Bazel is told of the catalogue: a target for each row, and the upstream file that each needs.
+"""Files that tell Bazel of the catalogue: a target for each row, the upstream file and the sources that each needs.
 
     for file, text in texts(catalog.load()).items(): (ROOT / file).write_text(text)
 
@@ -9,36 +9,43 @@ import collections
 import json
 
 from tools.catalog.catalog import HEADS, Catalog, Variant
+from tools.common.problems import with_fix
+from tools.publishing import closure
+from tools.publishing.specification import BUILD_PROGRAMS, CHECK_PROGRAMS
 
-BUILD_FILE, CHECKPOINTS_FILE = "modules/BUILD.bazel", "modules/checkpoints.bzl"
+BUILD_FILE, CHECKPOINTS_FILE, SOURCES_FILE = "modules/BUILD.bazel", "modules/checkpoints.bzl", "modules/sources.bzl"
+ACTION_PROGRAMS = ("tools.publishing.action", *CHECK_PROGRAMS)
 _HEADER = "# Made by `python tools/bazel.py` from the rows of modules/*.toml: change those, and run it again.\n"
+_SOURCES_HEADER = "# Made by `python tools/bazel.py` from what the sources import: run it again when that changes.\n"
 
 
 class TargetError(ValueError):
-    """The catalogue cannot be told to Bazel; the message names the rows and the fix."""
+    """Two rows would have one target or one checkpoint; the message names the rows and the fix."""
 
 
 def name(variant: Variant, catalog: Catalog) -> str:
-    """The target of a row, as in `//modules:convnext_tiny_1k_224`; with its version where the catalogue has several."""
+    """Return the target of a row, as in `//modules:convnext_tiny_1k_224`; with its version where the catalogue has several."""
     versions = sum(other.stem == variant.stem for other in catalog.variants)
     return variant.stem if versions == 1 else f"{variant.stem}-{variant.version}"
 
 
 def texts(catalog: Catalog) -> dict[str, str]:
-    """The generated files, by path in the repository. Raises TargetError."""
-    return {BUILD_FILE: _targets(catalog), CHECKPOINTS_FILE: _checkpoints(catalog)}
+    """Return the generated files, by path in the repository. Raises TargetError and ClosureError."""
+    return {BUILD_FILE: _targets(catalog), CHECKPOINTS_FILE: _checkpoints(catalog), SOURCES_FILE: _sources(catalog)}
 
 
 def _targets(catalog: Catalog) -> str:
     names = collections.Counter(name(variant, catalog) for variant in catalog.variants)
     if twice := [each for each, count in names.items() if count > 1]:
-        raise TargetError(f"rows of different families are called {', '.join(twice)}; give one of them another `stem`")
+        message = f"rows of different families are called {', '.join(twice)}"
+        raise TargetError(with_fix(message, "give one of them another `stem`"))
     rows = []
     for variant in catalog.variants:
         remote = "://" in variant.checkpoint
         facts = {
             "name": name(variant, catalog),
             "checkpoint": f"@checkpoints//:{file_name(variant)}" if remote else _in_package(variant.checkpoint),
+            "builders": f"//builders:{variant.family}",
             "evaluation": variant.evaluation,
             "heads": [head for head in HEADS if head in variant.names],
             "row": f"{variant.stem}/{variant.version}",
@@ -57,28 +64,53 @@ def _targets(catalog: Catalog) -> str:
 
 
 def _checkpoints(catalog: Catalog) -> str:
-    found: dict[str, list[str]] = {}
+    upstream: dict[str, list[str]] = {}
     for variant in catalog.variants:
         if "://" not in variant.checkpoint:
             continue
         file, facts = file_name(variant), [variant.checkpoint, variant.sha256 or ""]
-        if found.setdefault(file, facts) != facts:
-            raise TargetError(
-                f"{variant.file}: {variant.stem}: {found[file][0]} and {variant.checkpoint} have one file name, and a folder of "
-                "checkpoints can hold only one of them; take one of the files from a copy with another name"
+        if upstream.setdefault(file, facts) != facts:
+            message = (
+                f"{variant.file}: {variant.stem}: {upstream[file][0]} and {variant.checkpoint} have one file name, and a folder of "
+                "checkpoints can hold only one of them"
             )
-    lines = [f"    {json.dumps(file)}: {json.dumps(facts)},\n" for file, facts in sorted(found.items())]
+            raise TargetError(with_fix(message, "take one of the files from a copy with another name"))
+    lines = [f"    {json.dumps(file)}: {json.dumps(facts)},\n" for file, facts in sorted(upstream.items())]
     return (
         f'"""The upstream file of each row, by name: its URL, and the SHA-256 that the row pins."""\n\n{_HEADER}'
         f"CHECKPOINTS = {{\n{''.join(lines)}}}\n"
     )
 
 
+def _sources(catalog: Catalog) -> str:
+    """Return the lists of sources: a target has those that its actions import and no others, so that other edits build nothing."""
+    families = {}
+    for family in sorted({variant.family for variant in catalog.variants}):
+        files = closure.files(catalog.root, (*BUILD_PROGRAMS, *CHECK_PROGRAMS), family=family)
+        families[family] = _below("builders", files)
+    action = _below("tools", closure.files(catalog.root, ACTION_PROGRAMS, family=catalog.variants[0].family))
+    return (
+        f'"""The sources that actions need: of `tools/`, and of `builders/` by family."""\n\n{_SOURCES_HEADER}'
+        f"ACTION = {_listed(action)}\n\nFAMILIES = {{\n"
+        + "".join(f"    {json.dumps(family)}: {_listed(files, indent=4)},\n" for family, files in families.items())
+        + "}\n"
+    )
+
+
+def _below(folder: str, files: list[str]) -> list[str]:
+    return [file.removeprefix(f"{folder}/") for file in files if file.startswith(f"{folder}/")]
+
+
+def _listed(files: list[str], indent: int = 0) -> str:
+    margin = " " * indent
+    return "[\n" + "".join(f"{margin}    {json.dumps(file)},\n" for file in files) + f"{margin}]"
+
+
 def file_name(variant: Variant) -> str:
-    """What a folder of checkpoints calls a row's file."""
+    """Return the name of a row's upstream file in a folder of checkpoints."""
     return variant.checkpoint.rsplit("/", 1)[1]
 
 
 def _in_package(checkpoint: str) -> str:
-    """The label, inside `modules/`, of a checkpoint that lies in the repository."""
+    """Return the label, inside `modules/`, of a checkpoint that lies in the repository."""
     return checkpoint.removeprefix("modules/")

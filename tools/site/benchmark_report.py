@@ -16,9 +16,10 @@ Ratios are taken turn by turn against the first contestant and say how many time
 whichever way `better` points. With one turn, or where nothing varies, low and high are the median.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from tools.common.schemas import schema_problems
 
 SCHEMA = 1
 KIND = "Benchmarks"
@@ -59,52 +60,5 @@ def absent(comparisons: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def report_problems(report: Any) -> list[str]:
-    """Return what breaks the format, in a few words each; [] if nothing does."""
-    if not isinstance(report, dict) or report.get("kind") != KIND or report.get("schema") != SCHEMA:
-        return [f'it does not say "kind": "{KIND}" and "schema": {SCHEMA}']
-    if not isinstance(report.get("sections"), dict):
-        return ["it has no sections"]
-    found = []
-    for command, section in report["sections"].items():
-        if wrong := _lacks(section, _SECTION) or _lacks(section["machine"], _MACHINE):
-            found.append(f"sections.{command} {wrong}")
-            continue
-        for index, comparison in enumerate(section["comparisons"]):
-            if wrong := _lacks(comparison, _COMPARISON) or _unequal(comparison):
-                found.append(f"sections.{command}.comparisons[{index}] {wrong}")
-    return found
-
-
-_SECTION = {"date": str, "machine": dict, "versions": dict, "settings": dict, "notes": list, "comparisons": list}
-_MACHINE = {"cpu": str, "cores": int, "threads": int, "memory_bytes": int, "system": str}
-_COMPARISON = {"subject": str, "case": str, "unit": str, "better": str, "contestants": list}
-
-
-def _lacks(value: Any, keys: Mapping[str, type]) -> str | None:
-    if not isinstance(value, dict):
-        return "is no mapping"
-    wrong = [key for key, kind in keys.items() if not isinstance(value.get(key), kind)]
-    return f"lacks {', '.join(wrong)}, or has it of another type" if wrong else None
-
-
-def _unequal(comparison: Mapping[str, Any]) -> str | None:
-    if comparison["better"] not in BETTER:
-        return f"has better = {comparison['better']!r}, not one of {', '.join(BETTER)}"
-    if not comparison["contestants"]:
-        return "has no contestants"
-    for index, each in enumerate(comparison["contestants"]):
-        if wrong := _lacks(each, {"name": str, "ours": bool, "turns": list}):
-            return f"has a contestant that {wrong}"
-        first, absent = index == 0, each.get("absent") is not None
-        if first and (not each["ours"] or absent):
-            return "does not begin with ours"
-        if not absent and not (_is_spread(each) and (first or _is_spread(each.get("ratio")))):
-            return f"has no numbers for {each['name']}"
-    return None
-
-
-def _is_spread(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(value.get(key), int | float) and math.isfinite(value[key]) and value[key] >= 0
-        for key in ("median", "low", "high")
-    )
+    """Return what breaks `templates/static/benchmarks.schema.json`, where in the report and what; [] if nothing does."""
+    return schema_problems(report, "benchmarks")

@@ -5,6 +5,7 @@ document, html, csv, json = texts(hub, collection)
 
 from typing import Any
 
+from tools.catalog import layout
 from tools.catalog.catalog import COLUMNS
 from tools.site import plots, rendering, structured_data, tables
 from tools.site.description import describe
@@ -68,7 +69,7 @@ def _page(hub: Hub, collection: PublishedCollection) -> str:
     return page(
         hub,
         "collection",
-        f"{collection.folder}/index.html",
+        layout.page_path(collection.folder),
         data=structured_data.of_collection(hub, collection),
         collection=collection,
         columns=columns,

@@ -26,7 +26,7 @@ from tools.common.problems import Problem, with_fix
 from tools.site import document_pages, rendering
 from tools.site.document_facts import DocumentFacts, describe_document, scan
 from tools.site.document_index import VOCABULARIES, DocumentIndex
-from tools.site.jobs import ATOM, HTML, JSON, STATIC, XML, Job, PageError, perform
+from tools.site.jobs import ATOM, HTML, JSON, STATIC, XML, Job, PageError, perform, rare_collections
 from tools.site.page_cache import PageCache, digest, file_stamp
 from tools.site.renderer_key import renderer_key
 
@@ -69,7 +69,7 @@ def render(
     _check_site_folder(out)
     code = renderer_key(__name__)
     report = RenderReport()
-    with PageCache(out / CACHE) as page_cache:
+    with rare_collections(), PageCache(out / CACHE) as page_cache:
         documents = _read(root, code, page_cache, report.problems)
         if not documents:
             raise PageError(
@@ -82,7 +82,10 @@ def render(
         report.problems += index.problems
         planned = plan(index, root, code)
         paths = {path for job in planned for path, _ in job.files}
-        stale = [job for job in planned if not all(_is_fresh(page_cache, out, path, job.key) for path, _ in job.files)]
+        folder = os.fspath(out)
+        stale = [
+            job for job in planned if not all(_is_fresh(page_cache, folder, path, job.key) for path, _ in job.files)
+        ]
         for batch in perform(stale, functools.partial(_write, out), processes=processes):
             for job, stamps in batch:
                 for (path, _), stamp in zip(job.files, stamps, strict=True):
@@ -194,9 +197,9 @@ def _read(root: Path, code: str, page_cache: PageCache, problems: list[Problem])
     )
 
 
-def _is_fresh(page_cache: PageCache, out: Path, path: str, key: bytes) -> bool:
+def _is_fresh(page_cache: PageCache, out: str, path: str, key: bytes) -> bool:
     try:
-        return page_cache.is_fresh(path, key, file_stamp(os.stat(out / path)))
+        return page_cache.is_fresh(path, key, file_stamp(os.stat(f"{out}/{path}")))
     except OSError:
         return False
 

@@ -8,6 +8,8 @@ A job is planned cheaply and made only when it must be: its key says whether the
 `tools.site.page_cache`).
 """
 
+import contextlib
+import gc
 import itertools
 import multiprocessing
 from collections import deque
@@ -84,6 +86,9 @@ def perform(
     """
     ordered = sorted(jobs, key=lambda job: job.wave)
     batches = _batches(ordered)
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
     if len(ordered) < WORTH_PROCESSES or processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
         for _, batch in batches:
             yield [(ordered[number], work(ordered[number])) for number in batch]
@@ -102,11 +107,36 @@ def perform(
             for wave, batch in batches:
                 while waiting and (len(waiting) > 1 or waiting[0][0] != wave):
                     yield finished()
-                waiting.append((wave, batch, pool.map_async(_perform_numbered, batch, chunksize=8)))
+                waiting.append(
+                    (
+                        wave,
+                        batch,
+                        pool.map_async(
+                            _perform_numbered, batch, chunksize=max(1, min(8, len(batch) // (2 * processes)))
+                        ),
+                    )
+                )
             while waiting:
                 yield finished()
     finally:
         _INHERITED.clear()
+
+
+@contextlib.contextmanager
+def rare_collections() -> Iterator[None]:
+    """Plan without collecting garbage: thousands of records make Python look for it again and again, where there is none.
+
+    `perform` collects again, but rarely, and not among what was planned.
+    """
+    was_enabled, before = gc.isenabled(), gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+        gc.enable() if was_enabled else gc.disable()
 
 
 def _batches(ordered: list[Job]) -> list[tuple[int, range]]:

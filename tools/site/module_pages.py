@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tools.catalog import layout
 from tools.site import rendering, structured_data
 from tools.site.description import describe
 from tools.site.gathering import Hub
@@ -75,5 +76,5 @@ def _page(hub: Hub, module: PublishedModule, context: Mapping[str, Any]) -> str:
         return rendering.highlight(context["snippets"][name], language, volatile=volatile)
 
     data = structured_data.of_module(hub, module)
-    path = f"{module.folder}/index.html"
+    path = layout.page_path(module.handle)
     return page(hub, "module", path, data=data, module=module, code=code, ways=WAYS, **context)

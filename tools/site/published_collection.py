@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tools.catalog import layout
 from tools.catalog.catalog import Collection
 from tools.site.formatting import DASH, millions, rate
 from tools.site.published_module import SPEED, PublishedModule
@@ -36,7 +37,7 @@ class PublishedCollection:
 
     @property
     def folder(self) -> str:
-        return f"{self.publisher}/collections/{self.name}/1"
+        return f"{self.publisher}/{layout.COLLECTIONS}/{self.name}/1"
 
     @property
     def url(self) -> str:

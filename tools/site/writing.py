@@ -7,11 +7,9 @@ With a `cache` folder, one change among thousands of modules costs a listing of 
 """
 
 import contextlib
-import gc
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from tools.hub import records
 from tools.hub.storage import ObjectInfo, Storage
 from tools.site import jobs, pages, rendering
 from tools.site.benchmarks import FILE as BENCHMARKS
-from tools.site.jobs import Job, Page, PageError
+from tools.site.jobs import Job, Page, PageError, rare_collections
 from tools.site.page_cache import PageCache, cache_file, file_stamp
 
 WRITERS = 16  # files that are written at the same time: each waits for the disk, or for a round trip
@@ -48,7 +46,7 @@ def write_pages(
     if cache:
         rendering.use_template_cache(cache / "templates")
     written, seen = 0, None
-    with _few_collections(), PageCache(cache and cache_file(cache / "pages", storage.url)) as page_cache:
+    with rare_collections(), PageCache(cache and cache_file(cache / "pages", storage.url)) as page_cache:
         while True:
             listing = storage.list_objects()
             contents = {path for path in listing if records.is_record_or_note(path)}
@@ -70,8 +68,6 @@ def write_pages(
                 benchmarks=_benchmarks(storage, listing),
                 digest_of=lambda handle: page_cache.digest_of(layout.record_path(handle)),
             )
-            gc.freeze()
-            gc.enable()
             stale = [
                 job
                 for job in planned
@@ -98,20 +94,6 @@ def _benchmarks(storage: Storage, listing: dict[str, ObjectInfo | None]) -> dict
             with_fix(f"{BENCHMARKS}: is no JSON: {error}", "measure again, or take the file away")
         ) from error
     return report
-
-
-@contextlib.contextmanager
-def _few_collections() -> Iterator[None]:
-    """Collect garbage rarely: thousands of records make Python look for it again and again, where there is none."""
-    was_enabled, before = gc.isenabled(), gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*before)
-        gc.enable() if was_enabled else gc.disable()
 
 
 def _stamps(storage: Storage, listing: dict[str, ObjectInfo | None]) -> dict[str, str]:

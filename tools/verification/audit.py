@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tools.archive import contents as archive_contents
 from tools.archive.members import ArchiveError
@@ -157,7 +157,8 @@ def _index(storage: Storage, hub: HubSnapshot) -> Iterator[Problem]:
             yield problem(f"it does not list {handle}", WARNING)
             continue
         sha256, yanked = listed.pop(handle)
-        if sha256 != record.get("archive", {}).get("sha256"):
+        stated: Any = record.get("archive")
+        if isinstance(stated, dict) and sha256 != stated.get("sha256"):
             yield problem(f"it has another sha256 for {handle}")
         elif (yanked is not None) != (handle in hub.yanked):
             says = "is yanked" if handle in hub.yanked else "is not yanked"
