@@ -229,6 +229,7 @@ def run(program, folder, **options) -> set[str]:
     return {file.removeprefix(f"{ROOT}/") for file in files if file.startswith((f"{ROOT}/builders/", f"{ROOT}/tools/"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", builders.FAMILIES)
 def test_all_that_real_processes_import_is_in_the_keys(tmp_path, family):
     variant = variants()[family]

@@ -841,6 +841,7 @@ def test_two_hundred_clients_of_tensorflow_hub(any_url, consumer):
     assert consumer(f"{any_url}/hubpress/convnext_digits_fe/1", clients=200) == [{"clients": 200}]
 
 
+@pytest.mark.slow
 def test_tensorflow_hub_loads_what_is_packed_and_served(tmp_path):
     """A real SavedModel, through the real client, in a process of its own: by handle, without version, as .tar.gz."""
     make = textwrap.dedent("""

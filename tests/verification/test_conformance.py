@@ -32,6 +32,7 @@ def test_convnext_passes(capsys, folder):
     assert float(logits.removeprefix("logits=")) < 1e-5 and float(features.removeprefix("features=")) < 1e-5
 
 
+@pytest.mark.slow
 def test_preprocessing_passes_as_a_program():
     done = run_script("conformance", "--format", "json", GOLDEN / "preprocessing")
     results = json.loads(done.stdout)
