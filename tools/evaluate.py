@@ -130,7 +130,6 @@ def main(argv=None) -> int:
 
     from tools.common import console
     from tools.evaluation import EvaluationError, images, modules, running
-    from tools.evaluation.counts import summary
     from tools.hub.storage import StorageError
 
     try:
@@ -169,12 +168,7 @@ def main(argv=None) -> int:
         tell(note)
     try:
         totals, seconds = evaluate(options, others, plan)
-        summaries = [
-            summary(
-                tally, totals.images, plan.classes, mapping.columns, module.labels or running.numbered(module.outputs)
-            )
-            for tally, mapping, module in zip(totals.modules, plan.mappings, plan.modules, strict=True)
-        ]
+        summaries = plan.summaries(totals)
         described = describe(options, plan, totals, summaries)
         if options.out:
             write(options.out, described, plan, summaries)
@@ -235,7 +229,7 @@ def evaluate(options, others, plan):
     hidden = not console.ERR.is_terminal
     start = time.monotonic()
     with rich.progress.Progress(*columns, console=console.ERR, transient=True, disable=hidden) as bar:
-        task = bar.add_task("evaluate", total=len(plan.shards))
+        task = bar.add_task("evaluate", total=len(plan.images.shards))
 
         def report(done, images):
             bar.update(task, completed=done, description=f"{images:,} images" if images else "evaluate")
