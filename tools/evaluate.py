@@ -229,7 +229,7 @@ def evaluate(options, others, plan):
     hidden = not console.ERR.is_terminal
     start = time.monotonic()
     with rich.progress.Progress(*columns, console=console.ERR, transient=True, disable=hidden) as bar:
-        task = bar.add_task("evaluate", total=len(plan.images.shards))
+        task = bar.add_task("evaluate", total=len(plan.shards))
 
         def report(done, images):
             bar.update(task, completed=done, description=f"{images:,} images" if images else "evaluate")

@@ -108,6 +108,11 @@ class Plan:
     key: str
 
     @property
+    def shards(self) -> list[Shard]:
+        """The pieces of the images."""
+        return self.images.shards
+
+    @property
     def skip_broken(self) -> bool:
         """Whether images that cannot be decoded are counted and left out."""
         return self.setup["skip_broken"]
@@ -321,7 +326,7 @@ def run_here(plan: Plan, state: State, *, cache: Path, report: Report = no_repor
     """
     totals = Totals()
     with contextlib.closing(EvaluationWorker(plan.setup, cache)) as worker:
-        for number, shard in enumerate(plan.images.shards):
+        for number, shard in enumerate(plan.shards):
             totals.add(state.evaluate(number, worker, shard))
             report(number + 1, totals.images)
     return complete(totals, plan)
@@ -344,7 +349,7 @@ def run_pipeline(
     pipelines in a row evaluated nothing.
     """
     fruitless = 0
-    state.store_shards(plan.images.shards)
+    state.store_shards(plan.shards)
     order: Order = {
         "setup": plan.setup,
         "state": {"url": state.url, "key": state.key, "stamps": state.stamps, "skip_broken": state.skip_broken},
@@ -418,7 +423,7 @@ def complete(totals: Totals, plan: Plan) -> Totals:
     """Return the sum itself, if every shard is in it exactly once. Raises EvaluationError."""
     if totals.problems:
         raise BadImagesError("\n".join(totals.problems))
-    count, shards = plan.images.count, len(plan.images.shards)
+    count, shards = plan.images.count, len(plan.shards)
     if totals.shards != shards or count not in (None, totals.images + totals.broken):
         raise EvaluationError(
             f"{totals.shards} of {shards} shards with {totals.images + totals.broken} of {count} images were counted, because "
