@@ -386,13 +386,14 @@ def test_inference_of_a_module_beside_one_that_is_the_same(hub, tmp_path, capsys
     assert xml.etree.ElementTree.parse(out.with_suffix(".svg")) and "written to" in capsys.readouterr().out
 
 
-def test_training_of_a_module(hub, tmp_path):
-    folder, out = tmp_path / "module", tmp_path / "b.json"
-    reading.unpack(hub / f"{HANDLE}.tar.gz", folder)
+def test_training_of_a_module(hub, tmp_path, monkeypatch):
+    out = tmp_path / "b.json"
+    reading.unpack(hub / f"{HANDLE}.tar.gz", tmp_path / "module")
+    monkeypatch.chdir(tmp_path)  # a relative path is of this folder, and engines run in another one
     arguments = [
         "convnext_digits",
         "--module",
-        f"hubpress={folder}",
+        "hubpress=module",
         "--turns",
         "2",
         "--seconds",
@@ -462,6 +463,17 @@ def test_an_engine_that_fails_says_why_and_leaves_nothing():
         with pytest.raises(engines.EngineError, match="its process ended with -9"):
             engine.request(do="run")
     assert not engine._worker.is_alive
+
+
+def test_an_engine_may_have_a_relative_python(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    with (
+        engines.EngineWorker("idle", python="bin/python", threads=1) as engine,
+        pytest.raises(engines.EngineError, match=r"idle: AttributeError"),
+    ):
+        engine.prepare(1, "float32")
 
 
 def test_peers_are_absent_for_a_reason(tmp_path):

@@ -29,14 +29,13 @@ HANDLE = "hubpress/convnext_digits/1"
 TAG = "optical-recognition-of-handwritten-digits"
 
 
-def command(*arguments, **options):
+def command(*arguments, cwd=ROOT):
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tools/evaluate.py"), *map(str, arguments)],
-        cwd=ROOT,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
@@ -344,12 +343,13 @@ def test_broken_images(hub, module, folder, cache, tmp_path):
     shutil.copytree(folder, digits)
     broken = min((digits / "two").iterdir())
     broken.write_bytes(broken.read_bytes()[:60])
-    arguments = [HANDLE, "--hub", hub, "--images", digits, "--cache", cache, "--state", tmp_path / "state"]
-    arguments += ["--shard-images", 180, "--format", "json"]
-    code, out, err = finished(command(*arguments))
+    # Relative paths are of the folder where the command runs; its processes run in another one.
+    arguments = [HANDLE, "--hub", os.path.relpath(hub, tmp_path), "--cache", os.path.relpath(cache, tmp_path)]
+    arguments += ["--images", "digits", "--state", "state", "--shard-images", 180, "--format", "json"]
+    code, out, err = finished(command(*arguments, cwd=tmp_path))
     assert (code, out) == (1, "") and f"{broken}: cannot be decoded: " in err and "--skip-broken" in err, err
     assert len(stored(tmp_path / "state")) == 1
-    code, out, err = finished(command(*arguments, "--skip-broken"))
+    code, out, err = finished(command(*arguments, "--skip-broken", cwd=tmp_path))
     assert code == 0, err
     described = json.loads(out)
     assert described["images"]["broken_names"] == [str(broken)]
@@ -368,21 +368,11 @@ def test_broken_images(hub, module, folder, cache, tmp_path):
 def test_a_pipeline_that_loses_a_worker(hub, folder, cache, tmp_path):
     """Two processes of Beam's; one is killed in the middle: the counts are those of one machine, no shard is counted twice."""
     process = command(
-        *(
-            HANDLE,
-            "--hub",
-            hub,
-            "--images",
-            folder,
-            "--cache",
-            cache,
-            "--state",
-            tmp_path / "state",
-            "--format",
-            "json",
-        ),
+        *(HANDLE, "--hub", os.path.relpath(hub, tmp_path), "--images", os.path.relpath(folder, tmp_path)),
+        *("--cache", os.path.relpath(cache, tmp_path), "--state", "state", "--format", "json"),
         *("--batch", 1, "--shard-images", 4, "--threads", 1),
         *("--runner", "DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"),
+        cwd=tmp_path,
     )
     try:
         wait_for(lambda: workers(process.pid) and stored(tmp_path / "state"), process)

@@ -38,7 +38,7 @@ RENDER_NOTES = (
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentSettings(Settings):
-    """How to measure: with how many documents, and the command line of tfhub.dev's validator, in which `{docs}` is the folder."""
+    """Settings with the number of documents, and the command line of tfhub.dev's validator, in which `{docs}` is the folder."""
 
     documents: int = DOCUMENTS
     validator: str | None = None

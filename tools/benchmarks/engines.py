@@ -40,7 +40,7 @@ class EngineWorker:
       name: of the engine, in messages.
       python: the interpreter that runs it.
       threads: how many threads and cores it has.
-      open: the request that opens it (see engine_process.py); None for a process that has no engine.
+      open: the request that opens it (see engine_process.py), with absolute paths; None for a process that has no engine.
       cache: where tensorflow_hub keeps what it downloads.
 
     Raises:
@@ -57,7 +57,11 @@ class EngineWorker:
         cache: str | os.PathLike[str] | None = None,
     ):
         self.name = name
-        environment = {"TFHUB_CACHE_DIR": os.fspath(cache)} if cache else {}
+        environment = {"TFHUB_CACHE_DIR": os.path.abspath(cache)} if cache else {}
+        if os.path.dirname(
+            python
+        ):  # a worker runs in another folder; links of virtual environments are left as they are
+            python = os.path.abspath(python)
         try:
             self._worker = Worker(SCRIPT, "--threads", str(threads), python=python, environment=environment)
         except OSError as error:

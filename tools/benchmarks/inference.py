@@ -41,7 +41,7 @@ Offer = tuple[str, dict[str, Any]]  # the Python that runs an engine, and the re
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSettings(Settings):
-    """How to measure.
+    """Settings of inference and training.
 
     Attributes:
       batches: batch sizes.
@@ -174,10 +174,10 @@ def _contestants(variant: catalog.Variant, settings: InferenceSettings) -> dict[
     if first is None:
         settings.report(f"{row}: build the module")
         first = synthesise.module_of(row, settings.cache)
-    found[OURS] = engines.HERE, ours | {"module": os.fspath(first)}
+    found[OURS] = engines.HERE, ours | {"module": os.path.abspath(first)}
     for name, folder in settings.modules.items():
         if name != OURS:
-            found[name] = engines.HERE, ours | {"module": os.fspath(folder)}
+            found[name] = engines.HERE, ours | {"module": os.path.abspath(folder)}
     torch = settings.torch_python
     answering = [each for each in ("onnxruntime", "openvino") if _wanted(each, settings)]
     onnx = _onnx(row, timm, settings) if answering else ""
@@ -193,7 +193,7 @@ def _contestants(variant: catalog.Variant, settings: InferenceSettings) -> dict[
         elif isinstance(onnx, str):
             found[name] = onnx
         else:
-            found[name] = python, {"engine": engine, "onnx": os.fspath(onnx)}
+            found[name] = python, {"engine": engine, "onnx": os.path.abspath(onnx)}
     for name, compiled in (("timm, eager", False), ("timm, torch.compile", True)):
         if not _wanted("compile" if compiled else "timm", settings):
             continue
@@ -230,7 +230,7 @@ def _onnx(row: str, timm: str | None, settings: InferenceSettings) -> pathlib.Pa
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with EngineWorker("ONNX export", python=settings.torch_python, threads=settings.threads) as exporter:
-            exporter.request(do="export", model=timm, path=os.fspath(path))
+            exporter.request(do="export", model=timm, path=os.path.abspath(path))
     except EngineError as error:
         return str(error)
     return path

@@ -48,7 +48,7 @@ class BenchmarkError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to measure.
+    """Settings of a measurement.
 
     Attributes:
       turns: of each contestant.

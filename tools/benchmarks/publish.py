@@ -36,14 +36,14 @@ NOTES = (
 
 
 class Cost(TypedDict):
-    """What a turn took, in wall time and in CPU time."""
+    """The cost of a turn: wall time and CPU time."""
 
     seconds: float
     cpu_seconds: float
 
 
 class PublishingCost(Cost):
-    """What publishing took: also the seconds of each stage, and the peak resident bytes of each process."""
+    """The cost of publishing: also the seconds of each stage, and the peak resident bytes of each process."""
 
     stages: dict[str, float]
     peak_bytes: dict[str, int]

@@ -37,7 +37,7 @@ CONNECTIONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings(Settings):
-    """How to measure: how many seconds a turn lasts, and how many megabytes the archive has."""
+    """Settings with the seconds of a turn and the megabytes of the archive."""
 
     turns: int = 5
     seconds: float = 2.0

@@ -79,7 +79,7 @@ _Pair = tuple[str, int | str]  # the path of an image, and its label: the number
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to read images.
+    """Options of reading images.
 
     Attributes:
       labels: the set of classes that labels are of: a name, or a .tsv file (`tools.evaluation.labels.load`).
@@ -479,8 +479,8 @@ def _tfds(source: str, options: Options) -> Images:
 def _tfds_folder(name: str) -> str:
     """Return the folder of a data set by name, the newest version that is prepared, or that folder itself."""
     if _exists(f"{name}/dataset_info.json"):
-        return name.rstrip("/")
-    base = os.environ.get("TFDS_DATA_DIR") or os.path.expanduser("~/tensorflow_datasets")
+        return name.rstrip("/") if "://" in name else os.path.abspath(name)
+    base = os.path.abspath(os.environ.get("TFDS_DATA_DIR") or os.path.expanduser("~/tensorflow_datasets"))
     wanted, _, version = name.partition(":")
     found = [
         folder

@@ -8,6 +8,7 @@ Unpacked modules are kept in `<cache>/modules/<sha256 of the archive>`, where ev
 
 import contextlib
 import json
+import os
 import tempfile
 import urllib.parse
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ def find(address: str, *, cache: Path, hub: str | None = None) -> EvaluatedModul
     if hub and "://" not in plain and not Path(record_path(plain)).exists() and not plain.endswith(ARCHIVE):
         plain = f"{_plain(hub)}/{plain}"
     base = plain.removesuffix(ARCHIVE)
+    if "://" not in base:
+        base = os.path.abspath(base)  # workers run in another folder
     archive = archive_path(base)
     try:
         record = _record(base)

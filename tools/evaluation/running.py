@@ -60,7 +60,7 @@ class ModuleSetup(TypedDict):
 
 
 class Setup(TypedDict):
-    """What workers need to know to evaluate shards: the arguments of `tools.evaluation.worker.Evaluator`, but for the folders."""
+    """The setup of workers that evaluate shards: the arguments of `tools.evaluation.worker.Evaluator`, but for the folders."""
 
     modules: list[ModuleSetup]
     classes: int
@@ -80,7 +80,7 @@ class StateArguments(TypedDict):
 
 
 class Order(TypedDict):
-    """What a pipeline is told in ORDER.json."""
+    """The order of a pipeline, ORDER.json."""
 
     setup: Setup
     state: StateArguments
@@ -96,7 +96,7 @@ class Plan:
       images: the labelled images.
       classes: the classes that their labels are of.
       mappings: for each module the logits that stand for these classes.
-      setup: what workers need to know.
+      setup: of the workers.
       key: the name of the counts, which covers everything that decides them.
     """
 
@@ -208,6 +208,7 @@ class State:
 
     def __post_init__(self) -> None:
         self._storage = Storage(self.url)
+        self.url = self._storage.url  # a folder's is absolute, as workers run in another one
 
     def path(self, number: int) -> str:
         """Return the path of the counts of a shard, below `url`."""
@@ -273,7 +274,7 @@ class EvaluationWorker:
     """The process with TensorFlow, `tools.evaluation.worker`: started for the first shard, it loads the modules once for all."""
 
     def __init__(self, setup: Setup, cache: Path):
-        self._setup, self._cache = setup, cache
+        self._setup, self._cache = setup, cache.absolute()  # the process runs in another folder
         self._worker: Worker | None = None
         self._lock = threading.Lock()
 
@@ -353,7 +354,7 @@ def run_pipeline(
     order: Order = {
         "setup": plan.setup,
         "state": {"url": state.url, "key": state.key, "stamps": state.stamps, "skip_broken": state.skip_broken},
-        "cache": str(cache),
+        "cache": str(cache.absolute()),
     }
     with tempfile.TemporaryDirectory(prefix="hubpress-evaluate-") as scratch:
         file = Path(scratch) / "order.json"
