@@ -1,9 +1,9 @@
-# make quickstart · make test · make test-faults · make bench      each makes .venv from requirements.lock when it is missing or stale
+# make quickstart · make test · make digests · make test-faults · make bench      each makes .venv from requirements.lock when it is missing or stale
 PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test test-faults bench lint lock clean
+.PHONY: quickstart test digests test-faults bench lint lock clean
 
 quickstart: $(STAMP)
 	$(VENV)/bin/python tools/quickstart.py --hub hub
@@ -12,6 +12,10 @@ test: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+
+# The committed digests of every output, when one is meant to change: shows what changed, and rewrites tests/digests.
+digests: $(STAMP)
+	$(VENV)/bin/python -m tests.digests
 
 # What `make test` does with a selection of kills, with all of them: publishers killed at every storage operation of a folder and of a
 # bucket, and at many random moments, also while they build. Some 1500 kills, a quarter of an hour.

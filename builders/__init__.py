@@ -1,4 +1,4 @@
-"""How a row becomes a SavedModel: Keras models of every family, strict checkpoints, preprocessing, export.
+"""Builders of modules: Keras models of every family, strict checkpoints, preprocessing, export as a SavedModel.
 
 import builders
 model = builders.create("convnext", depths=(3, 3, 9, 3), dims=(96, 192, 384, 768))
@@ -7,18 +7,30 @@ logits = model(images)                     # [batch, height, width, 3], float32,
 """
 
 import importlib
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
 
 FAMILIES = ("convnext", "convnextv2", "regnety", "vit")
 
 
-def family_module(family: str):
-    """The module of a family, `builders/FAMILY.py`; raises ValueError for an unknown one."""
+def family_module(family: str) -> ModuleType:
+    """Return the module of a family, `builders/FAMILY.py`. Raises ValueError for an unknown family."""
     if family not in FAMILIES:
-        raise ValueError(f"there is no family {family!r}; builders has {', '.join(FAMILIES)}")
+        raise ValueError(f"there is no family {family!r}. Fix: use one of {', '.join(FAMILIES)}.")
     return importlib.import_module(f"builders.{family}")
 
 
-def create(family, *, num_classes=1000, include_top=True, input_shape=None, input_tensor=None, **architecture):
+def create(
+    family: str,
+    *,
+    num_classes: int | None = 1000,
+    include_top: bool = True,
+    input_shape: tuple[int | None, ...] | None = None,
+    input_tensor: Any = None,
+    **architecture: Any,
+) -> Any:
     """Build a functional Keras model of `family` on normalised images `[batch, height, width, 3]` (any size by default).
 
     The output is float32 logits `[batch, num_classes]`, and the layer named "features" gives `[batch, features]`; with
@@ -32,55 +44,58 @@ def create(family, *, num_classes=1000, include_top=True, input_shape=None, inpu
         input_tensor=input_tensor,
         **architecture,
     )
-    model.family = family  # restore and write ask for it
+    model.family = family  # for restore and write
     return model
 
 
-def maps(model):
-    """The maps between the layers of `model`, `{name: Keras tensor [batch, rows, columns, channels]}`, for dense tasks.
+def maps(model: Any) -> dict[str, Any]:
+    """Return the maps between the layers of `model`, `{name: Keras tensor [batch, rows, columns, channels]}`, for dense tasks.
 
-    `keras.Model(model.input, builders.maps(model))` computes them. Named by their
-    stride, or by their block (see the family; it may have none).
+    `keras.Model(model.input, builders.maps(model))` computes them. They are named by stride or by block; a family may have none.
     """
     found = getattr(family_module(_family_of(model)), "maps", None)
     return found(model) if found else {}
 
 
-def arguments(row):
-    """The arguments of `create` for a row of the catalogue: its own, and what its family derives from the row.
+def arguments(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `create` for a row of the catalogue: its own, and those that its family derives from the row.
 
     A row without classes has a checkpoint without a head, and gets the model that gives the feature vector.
     """
     derive = getattr(family_module(row["family"]), "arguments", None)
-    own = derive(row) if derive else dict(row["architecture"])
+    own: dict[str, Any] = derive(row) if derive else dict(row["architecture"])
     return own if row["classes"] else own | {"include_top": False, "pooling": "avg"}
 
 
-def restore(model, path, *, key=None, resize=True):
-    """Load an upstream checkpoint into `model`, strictly; returns the recognised format (see builders/weights.py:restore)."""
+def restore(model: Any, path: str | os.PathLike[str], *, key: str | None = None, resize: bool = True) -> str:
+    """Load an upstream checkpoint into `model`, strictly; return the recognised format (see builders/weights.py:restore)."""
     from builders import weights
 
     return weights.restore(model, family_module(_family_of(model)), path, key=key, resize=resize)
 
 
-def write(model, path, format):
+def write(model: Any, path: str | os.PathLike[str], format: str) -> None:
     """Write the weights of `model` in an upstream `format`, to `.safetensors` or `.npz` (see builders/weights.py:write)."""
     from builders import weights
 
-    return weights.write(model, family_module(_family_of(model)), path, format)
+    weights.write(model, family_module(_family_of(model)), path, format)
 
 
-def _family_of(model) -> str:
-    """The family that built `model`; of a model that was loaded or cut, its layers say so, since their names are the family's."""
+def _family_of(model: Any) -> str:
+    """Return the family that built `model`: what `create` noted, or the one to whose names all layers belong.
+
+    Models that were loaded from a file or cut to a part have lost the note.
+    """
     from builders import weights
 
-    if getattr(model, "family", None) in FAMILIES:
-        return model.family
+    noted = getattr(model, "family", None)
+    if noted in FAMILIES:
+        return str(noted)
     names = [layer.name for layer in model.layers if layer.weights]
     for family in FAMILIES:
         rows = family_module(family).WEIGHTS
         if names and all(any(row.ours.fullmatch(name) for row in rows) for name in names):
             return family
     raise weights.RestoreError(
-        f"the model {model.name} was not made by builders.create, or has layers of its own; restore the backbone alone"
+        f"the model {model.name} was not made by builders.create, or has layers of its own. Fix: restore the backbone alone."
     )

@@ -87,15 +87,15 @@ def network(
     isotropic=False,
     final_norm=True,
 ):
-    """What all ConvNeXts have around their blocks: stem, downsampling, head (arguments as in `create`).
+    """Build what all ConvNeXts have around their blocks: stem, downsampling, head (arguments as in `create`).
 
     `block(x, width, share, name)` makes one block; `share` is its part of the drop path rate, from 0 at the first to 1 at the last.
     `final_norm=False` makes the plain global average the feature vector.
     """
     if pooling not in (None, "avg"):
-        raise ValueError(f"pooling={pooling!r}; use 'avg' for the feature vector or None for the map")
+        raise ValueError(f"pooling={pooling!r} is unknown. Fix: use 'avg' for the feature vector or None for the map.")
     if isotropic and len(dims) != 1:
-        raise ValueError(f"an isotropic ConvNeXt has one stage, not {len(dims)}; write depths=(18,), dims=(384,)")
+        raise ValueError(f"an isotropic ConvNeXt has one stage, not {len(dims)}. Fix: write depths=(18,), dims=(384,).")
     images = keras.Input(input_shape or (None, None, 3), name="images") if input_tensor is None else input_tensor
     if isotropic:
         x = Convolution(dims[0], 16, strides=16, name="stem")(images)
@@ -123,7 +123,7 @@ def network(
 
 
 def _block(x, width, rate, share, layer_scale, name):
-    """7x7 depthwise convolution, normalisation, expansion by 4 with exact GELU, layer scale, shortcut (figure 4 of the paper)."""
+    """Build a block (figure 4 of the paper): 7x7 depthwise convolution, normalisation, MLP with exact GELU, layer scale."""
     shortcut = x
     x = DepthwiseConvolution(7, name=f"{name}.conv_dw")(x)
     x = LayerNormalization(epsilon=EPSILON, name=f"{name}.norm")(x)
@@ -136,7 +136,7 @@ def _block(x, width, rate, share, layer_scale, name):
 
 
 def maps(model):
-    """The map of each stage by its stride, `stride_4` to `stride_32`; isotropic: of each block, `block_0` and on."""
+    """Return the map of each stage by its stride, `stride_4` to `stride_32`; isotropic: of each block, from `block_0`."""
     strides = last_outputs(model, r"stages\.(\d+)\.blocks\.\d+\.add", lambda stage: f"stride_{4 * 2**stage}")
     return strides or last_outputs(model, r"blocks\.(\d+)\.add", "block_{}".format)
 

@@ -47,7 +47,7 @@ def create(
       A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
     """
     if include_top and not final_norm:
-        raise ValueError("a ConvNeXt V2 without its last normalisation has no classifier; add include_top=False")
+        raise ValueError("a ConvNeXt V2 without its last normalisation has no classifier. Fix: add include_top=False.")
 
     def block(x, width, share, name):
         return _block(x, width, drop_path_rate, share, name)
@@ -67,12 +67,12 @@ def create(
 
 
 def arguments(row):
-    """The arguments of `create` for a row: one without classes is a checkpoint of the autoencoder's encoder alone."""
+    """Return the arguments of `create` for a row: one without classes is a checkpoint of the autoencoder's encoder alone."""
     return {**row["architecture"], "final_norm": row["classes"] is not None}
 
 
 def _block(x, width, rate, share, name):
-    """The block of ConvNeXt with the response normalisation between GELU and the second linear layer (figure 5 of the paper)."""
+    """Build a block (figure 5 of the paper): that of ConvNeXt with response normalisation before the second linear layer."""
     shortcut = x
     x = DepthwiseConvolution(7, name=f"{name}.conv_dw")(x)
     x = LayerNormalization(epsilon=EPSILON, name=f"{name}.norm")(x)

@@ -9,18 +9,20 @@ import contextlib
 import contextvars
 import math
 import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-_DEFERRED = contextvars.ContextVar("deferred_weights", default=None)
-_DROP_PATH_RATE = contextvars.ContextVar("drop_path_rate", default=None)
+_DEFERRED: contextvars.ContextVar[Any] = contextvars.ContextVar("deferred_weights", default=None)
+_DROP_PATH_RATE: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path_rate", default=None)
 register = keras.saving.register_keras_serializable("hubpress")
 
 
 @contextlib.contextmanager
-def deferred_weights(initializer=None):
-    """Build layers without drawing initial values: a variable that no checkpoint sets stays NaN, and shows.
+def deferred_weights(initializer: Any = None) -> Iterator[None]:
+    """Build layers without drawing initial values: a variable that no checkpoint sets stays NaN, so that outputs show it.
 
     `initializer`: a Keras initialiser to use instead of NaN.
     """
@@ -32,8 +34,8 @@ def deferred_weights(initializer=None):
 
 
 @contextlib.contextmanager
-def override_drop_path(rate):
-    """Let `rate` (a scalar float32 tensor) be the stochastic depth rate of every model that is called inside."""
+def override_drop_path(rate: Any) -> Iterator[None]:
+    """Use `rate` (a scalar float32 tensor) as the stochastic depth rate of every model that is called inside."""
     token = _DROP_PATH_RATE.set(rate)
     try:
         yield
@@ -41,9 +43,11 @@ def override_drop_path(rate):
         _DROP_PATH_RATE.reset(token)
 
 
-def initializer(value):
-    """The initial value of a weight: a standard deviation (truncated normal), "zeros", "ones", a constant's `(value,)`, or a
-    Keras initialiser's configuration (a dict)."""
+def initializer(value: Any) -> Any:
+    """Return the Keras initialiser of a weight, or the one of `deferred_weights` inside it.
+
+    `value`: a standard deviation (truncated normal), "zeros", "ones", a constant's `(value,)`, or an initialiser's configuration.
+    """
     if _DEFERRED.get():
         return _DEFERRED.get()
     if isinstance(value, tuple):
@@ -233,8 +237,8 @@ class GlobalAverage(keras.layers.Layer):
         return (input_shape[0], input_shape[-1])
 
 
-def last_outputs(model, pattern, name):
-    """`{name(number): output}` of the layers that `pattern` matches, its group being the number; the last of a name counts."""
+def last_outputs(model: Any, pattern: str, name: Callable[[int], str]) -> dict[str, Any]:
+    """Return `{name(number): output}` of the layers that `pattern` matches, its group being the number; the last one counts."""
     found = {}
     for layer in model.layers:
         match = re.fullmatch(pattern, layer.name)
@@ -243,13 +247,13 @@ def last_outputs(model, pattern, name):
     return found
 
 
-def flatten_rows(inputs):
-    """`[..., channels] -> [rows, channels]`."""
+def flatten_rows(inputs: Any) -> Any:
+    """Reshape `[..., channels] -> [rows, channels]`."""
     return inputs if inputs.shape.rank == 2 else tf.reshape(inputs, [-1, inputs.shape[-1]])
 
 
-def unflatten_rows(rows, like):
-    """`[rows, channels] -> [..., channels]` with the leading axes of `like`."""
+def unflatten_rows(rows: Any, like: Any) -> Any:
+    """Reshape `[rows, channels] -> [..., channels]` with the leading axes of `like`."""
     if like.shape.rank == 2:
         return rows
     if like.shape[1:-1].is_fully_defined():  # a static shape keeps the graph small
@@ -257,7 +261,7 @@ def unflatten_rows(rows, like):
     return tf.reshape(rows, tf.concat([tf.shape(like)[:-1], [rows.shape[-1]]], 0))
 
 
-def activate(inputs, activation):
+def activate(inputs: Any, activation: str | None) -> Any:
     """Apply an activation by name (see `Linear`)."""
     match activation:
         case None:
@@ -270,18 +274,18 @@ def activate(inputs, activation):
             return (0.5 * inputs) * (1.0 + tf.tanh(math.sqrt(2 / math.pi) * (inputs + cubic)))
         case "relu":
             return tf.nn.relu(inputs)
-    raise ValueError(f"unknown activation {activation!r}; use None, gelu, gelu_tanh or relu")
+    raise ValueError(f"unknown activation {activation!r}. Fix: use None, gelu, gelu_tanh or relu.")
 
 
-def tf_padding(padding):
-    """TensorFlow's spelling of `padding` (see `Convolution`)."""
+def tf_padding(padding: str | int) -> Any:
+    """Return `padding` (see `Convolution`) as TensorFlow's operations take it."""
     return padding.upper() if isinstance(padding, str) else [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
 
 
-def spatial(length, size, strides, padding):
-    """How long an axis is after a convolution; None stays None."""
+def spatial(length: int | None, size: int, strides: int, padding: str | int) -> int | None:
+    """Return the length of an axis after a convolution; None stays None."""
     if length is None:
         return None
     if padding == "same":
         return -(-length // strides)
-    return (length + 2 * (0 if padding == "valid" else padding) - size) // strides + 1
+    return (length + 2 * (padding if isinstance(padding, int) else 0) - size) // strides + 1

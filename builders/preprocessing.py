@@ -25,6 +25,8 @@ from the CPU by a fraction of a level; `tf.config.experimental.enable_tensor_flo
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import tensorflow as tf
 
@@ -35,7 +37,7 @@ TENSORFLOW_TABLE_SIZE = 1024.0  # image_resizer: kTableSize of the bicubic weigh
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Transform:
-    """How an image of any size becomes square: the fields of a row of modules/preprocessing.toml.
+    """Resize and crop that make an image of any size square: the fields of a row of modules/preprocessing.toml.
 
     Attributes:
         resize: "short_side" (the shorter side to `size`, then a centre crop) or "warp" (both sides to `size`).
@@ -55,7 +57,7 @@ class Transform:
     crop: int | None = None
     crop_offset: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, choices in (
             ("resize", ("short_side", "warp")),
             ("interpolation", ("bicubic", "bilinear")),
@@ -64,35 +66,46 @@ class Transform:
             ("crop_offset", ("round", "ceil") if self.resize == "short_side" else (None,)),
         ):
             if getattr(self, field) not in choices:
-                raise ValueError(f"Transform: {field} = {getattr(self, field)!r}: use one of {choices}")
+                raise ValueError(
+                    f"Transform: {field} = {getattr(self, field)!r} is unknown. Fix: use one of {choices}."
+                )
         if self.antialias != {"pil": True, "opencv": False}.get(self.library, self.antialias):
             raise ValueError(
-                f"Transform: antialias = {self.antialias} is not what library {self.library!r} does: negate it"
+                f"Transform: antialias = {self.antialias} is not what library {self.library!r} does. Fix: negate it."
             )
         if self.resize == "warp" and self.crop is not None:
-            raise ValueError(f"Transform: crop = {self.crop} with a warp, which crops nothing: leave it out")
+            raise ValueError(f"Transform: crop = {self.crop} with a warp, which crops nothing. Fix: leave it out.")
         if self.resize == "short_side" and (self.crop is None or self.crop > self.size):
-            raise ValueError(f"Transform: crop = {self.crop}: use a number of pixels up to size = {self.size}")
+            raise ValueError(
+                f"Transform: crop = {self.crop} is no part of the image. Fix: use a number of pixels up to size = {self.size}."
+            )
         if self.resolution < 1:
-            raise ValueError(f"Transform: resolution {self.resolution}: use at least 1 pixel")
+            raise ValueError(f"Transform: resolution {self.resolution} is too small. Fix: use at least 1 pixel.")
 
     @property
-    def resolution(self):
+    def resolution(self) -> int:
         """Height and width of the result, in pixels."""
         return self.size if self.crop is None else self.crop
 
     @classmethod
-    def from_dict(cls, row):
-        """The transform of a row of modules/preprocessing.toml; the words for the pages (`text`) are dropped."""
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Return the transform of a row of modules/preprocessing.toml; the words for the pages (`text`) are dropped."""
         row = {key: value for key, value in row.items() if key != "text"}
         unknown = sorted(set(row) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
-            raise ValueError(f"Transform: unknown keys {unknown}: use the keys of modules/preprocessing.toml")
+            raise ValueError(f"Transform: unknown keys {unknown}. Fix: use the keys of modules/preprocessing.toml.")
         return cls(**row)
 
 
-def preprocess(images, transform, *, mean, std, pixel_range=(0, 1)):
-    """Makes images of any size what the network takes.
+def preprocess(
+    images: Any,
+    transform: Transform,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    pixel_range: tuple[float, float] = (0, 1),
+) -> Any:
+    """Resize, crop and normalise images of any size for the network.
 
     Args:
         images: `[batch, height, width, 3]`, RGB; float32 in `pixel_range`, or uint8 (always 0 to 255). Any of the first
@@ -112,7 +125,7 @@ def preprocess(images, transform, *, mean, std, pixel_range=(0, 1)):
     resolution = transform.resolution
     black, white = (0.0, 255.0) if images.dtype == tf.uint8 else (float(bound) for bound in pixel_range)
     if not white > black:
-        raise ValueError(f"pixel_range = {pixel_range}: write (black, white) with black < white")
+        raise ValueError(f"pixel_range = {pixel_range} is empty. Fix: write (black, white) with black < white.")
 
     def normalize(pixels, black, white):
         scale = [1.0 / ((white - black) * deviation) for deviation in std]
@@ -138,8 +151,8 @@ def preprocess(images, transform, *, mean, std, pixel_range=(0, 1)):
     )
 
 
-def resize_and_crop(images, transform):
-    """Resizes and crops as `transform` says.
+def resize_and_crop(images: Any, transform: Transform) -> Any:
+    """Resize and crop as `transform` says.
 
     Args:
         images: `[batch, height, width, 3]`, RGB, float32 in levels from 0 to 255, or uint8.
@@ -167,13 +180,13 @@ def _checked(images):
     shape = images.shape
     if images.dtype not in (tf.float32, tf.uint8) or not shape.is_compatible_with([None, None, None, 3]):
         raise ValueError(
-            f"images are {images.dtype.name} {shape}: give RGB images, float32 or uint8, [batch, height, width, 3]"
+            f"images are {images.dtype.name} {shape}. Fix: give RGB images, float32 or uint8, [batch, height, width, 3]."
         )
     return tf.ensure_shape(images, [None, None, None, 3])
 
 
 def _unless_right_size(images, transform, *, same, other):
-    """`same()` for images that have the module's resolution already, else `other()`; decided early where possible."""
+    """Return `same()` for images that have the module's resolution already, else `other()`; decided while tracing if possible."""
     resolution = transform.resolution
     height, width = images.shape[1], images.shape[2]
     if (height, width) == (resolution, resolution):
@@ -186,9 +199,9 @@ def _unless_right_size(images, transform, *, same, other):
 
 
 def _resample(images, transform, to_levels):
-    """Resizes and crops; `to_levels` makes the part of the images that is needed float32 levels."""
+    """Resize and crop; `to_levels` converts the part of the images that is needed to float32 levels."""
     resolution = transform.resolution
-    shape = tf.shape(images)  # asked where the images are: on the CPU it would first fetch them from a GPU
+    shape = tf.shape(images)  # taken on the images' own device: on the CPU it would first fetch them from a GPU
     # Sizes, positions and weights are a few thousand numbers: cheaper on the CPU, and no positions to be fetched back.
     with tf.device("/device:CPU:0"):
         batch, height, width = shape[0], shape[1], shape[2]
@@ -245,7 +258,7 @@ def _resample(images, transform, to_levels):
 
 
 def _crop_offset(side, transform):
-    """Where the centre crop begins, for a side (a scalar int32 tensor) of at least the crop."""
+    """Return where the centre crop begins, for a side (a scalar int32 tensor) of at least the crop."""
     margin = side - transform.crop
     if transform.crop_offset == "ceil":
         return (margin + 1) // 2
@@ -255,7 +268,7 @@ def _crop_offset(side, transform):
 
 
 def _to_8_bits(levels):
-    """Rounds half up and clips to 0..255 in one pass; the gradient is 1 inside the range and 0 outside."""
+    """Round half up and clip to 0..255 in one pass; the gradient is 1 inside the range and 0 outside."""
     return tf.quantization.fake_quant_with_min_max_args(levels, min=0.0, max=255.0, num_bits=8)
 
 
@@ -276,12 +289,12 @@ class _Windows:
     block: int
 
     def used(self):
-        """First pixel and number of pixels that any block reads."""
+        """Return the first pixel, and the number of pixels, that any block reads."""
         return self.starts[0], self.starts[-1] + self.window - self.starts[0]
 
 
 def _windows(length, new_length, offset, transform):
-    """The weights of an axis of `length` pixels resized to `new_length`, of which the crop from `offset` on is wanted.
+    """Return the weights of an axis of `length` pixels resized to `new_length`, of which the crop from `offset` on is wanted.
 
     Positions are float64 throughout: the virtual axis of a 1 x 4000 image is a million pixels long.
     """
@@ -330,7 +343,7 @@ def _windows(length, new_length, offset, transform):
 
 
 def _centers(outputs, source, target, transform):
-    """Where output pixels lie on the source axis, in pixels; pixel i reaches from i to i + 1."""
+    """Return where output pixels lie on the source axis, in pixels; pixel i reaches from i to i + 1."""
     if transform.library == "pil":
         return (outputs + 0.5) * (source / target)
     if transform.library == "opencv":
@@ -352,7 +365,7 @@ def _triangle(x):
 
 
 def _bicubic(x, a):
-    """Keys' cubic convolution kernel (IEEE ASSP 29(6), 1981, equation 15 for a = -0.5)."""
+    """Return Keys' cubic convolution kernel at `x` (IEEE ASSP 29(6), 1981, equation 15 for a = -0.5)."""
     x = tf.abs(x)
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     far = a * (((x - 5.0) * x + 8.0) * x - 4.0)

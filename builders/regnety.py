@@ -27,7 +27,7 @@ from builders.layers import (
 from builders.weights import Format, Kind, table
 
 STEM_WIDTH = 32
-QUANTUM = 8  # what every width of a block is a multiple of, before the groups have their say
+QUANTUM = 8  # every width of a block is a multiple of it, before it becomes one of the group width
 SQUEEZE_RATIO = 0.25  # of a block's input width
 EPSILON, MOMENTUM = 1e-5, 0.9  # of every batch normalisation; PyTorch calls this momentum 0.1
 # N(0, 2 / (rows * columns * filters)), whatever the number of groups; N(0, 0.01^2) for the classifier.
@@ -72,7 +72,7 @@ def create(
       A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
     """
     if pooling not in (None, "avg"):
-        raise ValueError(f"pooling={pooling!r}; use 'avg' for the feature vector or None for the map")
+        raise ValueError(f"pooling={pooling!r} is unknown. Fix: use 'avg' for the feature vector or None for the map.")
     images = keras.Input(input_shape or (None, None, 3), name="images") if input_tensor is None else input_tensor
     x = NormalisedConvolution(STEM_WIDTH, 3, strides=2, activation="relu", name="stem")(images)
     position = 0
@@ -89,8 +89,12 @@ def create(
     return keras.Model(inputs, x, name=name)
 
 
-def stages(w0, wa, wm, depth, group_size, rounding="pycls"):
-    """The stages of the network as `[(width, blocks, group width)]` (section 3.3 of the paper; pycls, regnet.py:generate_regnet).
+def stages(
+    w0: int, wa: float, wm: float, depth: int, group_size: int, rounding: str = "pycls"
+) -> list[tuple[int, int, int]]:
+    """Return the stages of the network as `[(width, blocks, group width)]`.
+
+    Source: section 3.3 of the paper; pycls, regnet.py:generate_regnet.
 
     Both rules make widths the nearest multiple of the group width. Of a tie, "pycls" takes the even multiple, "torchvision" the
     larger one, which is also never below 90 % of the wanted width. They differ at 800MF, 4GF and 8GF.
@@ -103,7 +107,7 @@ def stages(w0, wa, wm, depth, group_size, rounding="pycls"):
     Raises ValueError for an unknown rule, and for a line that does not give four stages.
     """
     if rounding not in ("pycls", "torchvision"):
-        raise ValueError(f"unknown rounding {rounding!r}; use pycls or torchvision")
+        raise ValueError(f"unknown rounding {rounding!r}. Fix: use pycls or torchvision.")
     powers = [round(math.log((w0 + wa * i) / w0) / math.log(wm)) for i in range(depth)]
     wanted = [round(w0 * wm**power / QUANTUM) * QUANTUM for power in powers]
     found = []
@@ -117,13 +121,13 @@ def stages(w0, wa, wm, depth, group_size, rounding="pycls"):
         found.append((adjusted, wanted.count(width), group))
     if len(found) != 4:
         raise ValueError(
-            f"w0={w0}, wa={wa}, wm={wm}, depth={depth} make {len(found)} stages, RegNetY has 4; correct the architecture"
+            f"w0={w0}, wa={wa}, wm={wm}, depth={depth} make {len(found)} stages, RegNetY has 4. Fix: correct the architecture."
         )
     return found
 
 
 def _block(x, width, group, strides, drop, name):
-    """1x1, grouped 3x3 with squeeze-and-excitation, 1x1, each normalised; a projected shortcut where the shape changes."""
+    """Build a block: normalised convolutions 1x1, grouped 3x3 with squeeze-and-excitation, 1x1; a projection if shapes change."""
     inputs = x.shape[-1]
     shortcut = x
     if strides > 1 or inputs != width:
@@ -240,7 +244,7 @@ def grouped_convolution(inputs, kernel, strides):
 
 @tf.function(autograph=False)  # a function, so that a SavedModel has it once for each shape
 def _grouped_gradients(inputs, kernel, upstream, strides):
-    """The gradients of `grouped_convolution` for `inputs` and `kernel`."""
+    """Return the gradients of `grouped_convolution` for `inputs` and `kernel`."""
     size, _, channels, filters = kernel.shape
     groups = inputs.shape[-1] // channels
     # For the inputs: a grouped convolution again, of the upstream gradient (with zeros between its rows and columns where the
@@ -288,7 +292,7 @@ class Excite(keras.layers.Layer):
 
 @register
 class Rectify(keras.layers.Layer):
-    """Negative values to 0."""
+    """Rectified linear unit: negative values become 0."""
 
     def call(self, inputs):
         return tf.nn.relu(inputs)
@@ -298,7 +302,7 @@ class Rectify(keras.layers.Layer):
 
 
 def _normalised(convolution, norm, planes=slice(None)):
-    """The kind of a `NormalisedConvolution`, whose two upstream layers are called thus; `planes` reorders the input channels."""
+    """Return the kind of a `NormalisedConvolution` whose two upstream layers have these names; `planes` reorders input channels."""
     return {
         "kernel": Kind(
             (f"{convolution}.weight",),
@@ -326,7 +330,7 @@ KINDS = weights.KINDS | {
 
 
 def maps(model):
-    """The map of each stage by its stride, `stride_4` to `stride_32`, after the last block's ReLU."""
+    """Return the map of each stage by its stride, `stride_4` to `stride_32`, after the last block's ReLU."""
     return last_outputs(model, r"s(\d)\.b\d+\.relu", lambda stage: f"stride_{2 ** (stage + 1)}")
 
 

@@ -81,14 +81,20 @@ def create(
       A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
     """
     if definition not in DEFINITIONS:
-        raise ValueError(f"definition={definition!r}; use 'jax' for .npz checkpoints or 'timm' for timm's")
+        raise ValueError(
+            f"definition={definition!r} is unknown. Fix: use 'jax' for .npz checkpoints or 'timm' for timm's."
+        )
     if pooling not in (None, "token", "avg"):
-        raise ValueError(f"pooling={pooling!r}; use 'token' for the feature vector or None for the map")
+        raise ValueError(
+            f"pooling={pooling!r} is unknown. Fix: use 'token' for the feature vector or None for the map."
+        )
     if hidden % heads:
-        raise ValueError(f"{heads} heads do not divide a width of {hidden}; choose heads that do")
+        raise ValueError(f"{heads} heads do not divide a width of {hidden}. Fix: choose heads that do.")
     images = keras.Input(input_shape or (224, 224, 3), name="images") if input_tensor is None else input_tensor
     if None in images.shape[1:3]:
-        raise ValueError(f"a ViT is made for one image size, not {images.shape[1:3]}; pass input_shape=(224, 224, 3)")
+        raise ValueError(
+            f"a ViT is made for one image size, not {images.shape[1:3]}. Fix: pass input_shape=(224, 224, 3)."
+        )
     x = images
     if resnet is not None:
         width = int(64 * resnet_width_factor)
@@ -96,7 +102,7 @@ def create(
     x = Convolution(hidden, patch, strides=patch, name="embedding")(x)
     grid = tuple(x.shape[1:3])
     if 0 in grid:
-        raise ValueError(f"images of {images.shape[1:3]} hold no whole patch; pass a larger input_shape")
+        raise ValueError(f"images of {images.shape[1:3]} hold no whole patch. Fix: pass a larger input_shape.")
     x = keras.layers.Reshape((-1, hidden), name="tokens")(x)
     x = ClassToken(name="cls")(x)
     x = PositionEmbedding(grid, name="position")(x)
@@ -121,15 +127,17 @@ def create(
 
 
 def arguments(row):
-    """What `create` needs beyond a row's architecture: the size of its images, and the definition that its format stands for."""
+    """Return the arguments of `create` for a row: its architecture, the size of its images, the definition of its format."""
     definition = "timm" if row["format"] == "timm" else "jax"
     return row["architecture"] | {"input_shape": (row["resolution"],) * 2 + (3,), "definition": definition}
 
 
 def _block(x, layer, hidden, mlp, heads, gelu, drop, token_only):
-    """Attention and MLP, each normalised before and added after (figure 1 of the paper); of the class token alone if so asked.
+    """Build a block (figure 1 of the paper): attention and MLP, each normalised before and added after.
 
-    `layer(type, name, **configuration)` makes a layer of the block, or finds it.
+    With `token_only`, its output is the class token alone.
+
+    `layer(type, name, **configuration)` makes the layer of the block with that name, or returns the one that exists.
     """
     y = layer(LayerNormalization, "norm1", epsilon=EPSILON)(x)
     y = layer(Attention, "attention", heads=heads)(y, token_only=token_only)
@@ -143,7 +151,7 @@ def _block(x, layer, hidden, mlp, heads, gelu, drop, token_only):
 
 
 def _resnet(x, stages, width, stem_width, definition):
-    """A ResNet V1 with group normalisation and standardised kernels, XLA's "same" padding, and nothing after its last ReLU."""
+    """Build a ResNet V1 with group normalisation, standardised kernels and XLA's "same" padding; its last layer is a ReLU."""
 
     def conv(x, filters, size, strides, name):
         return StandardizedConvolution(filters, size, strides=strides, definition=definition, name=name)(x)
@@ -207,7 +215,9 @@ class GroupNormalization(keras.layers.Layer):
     def build(self, input_shape):
         channels = input_shape[-1]
         if channels % GROUPS:
-            raise ValueError(f"{self.name}: {channels} channels make no {GROUPS} groups; correct resnet_width_factor")
+            raise ValueError(
+                f"{self.name}: {channels} channels make no {GROUPS} groups. Fix: correct resnet_width_factor."
+            )
         self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer=initializer(self.initial))
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer=initializer("zeros"))
 
@@ -295,7 +305,7 @@ class ClassToken(keras.layers.Layer):
 
 @register
 class PositionEmbedding(keras.layers.Layer):
-    """Add what is learnt of each position: row 0 for the class token, then the `grid` (rows, columns) row by row."""
+    """Add a learnt vector to each position: row 0 for the class token, then the `grid` (rows, columns) row by row."""
 
     def __init__(self, grid, **kwargs):
         super().__init__(**kwargs)
@@ -315,12 +325,12 @@ class PositionEmbedding(keras.layers.Layer):
 
 
 def _linear(old, new):
-    """The weights `[new, old]` of scipy.ndimage.zoom(order=1), which vit_jax resizes with: the ends stay."""
+    """Return the weights `[new, old]` of scipy.ndimage.zoom(order=1), which vit_jax resizes with: the ends stay."""
     return np.maximum(0, 1 - np.abs(np.linspace(0, old - 1, new)[:, None] - np.arange(old)))
 
 
 def _bicubic(old, new):
-    """The weights `[new, old]` of torch's antialiased bicubic resize, which timm uses: half-pixel centres, Keys' a = -0.5."""
+    """Return the weights `[new, old]` of torch's antialiased bicubic resize, timm's: half-pixel centres, Keys' a = -0.5."""
     scale = old / new
     x = np.abs((np.arange(old) + 0.5 - (np.arange(new)[:, None] + 0.5) * scale) / max(scale, 1))
     kernel = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0))
@@ -328,7 +338,10 @@ def _bicubic(old, new):
 
 
 def _resizing(axis_weights):
-    """Fit a checkpoint's position embedding `[1, 1 + n * n, hidden]` to the layer's grid; what is no such thing stays as it is."""
+    """Return the `adapt` of a kind that resizes a position embedding `[1, 1 + n * n, hidden]` to the layer's grid.
+
+    Arrays of another shape stay as they are, and are found to be misshaped.
+    """
 
     def adapt(arrays, layer):
         (embedding,) = arrays
@@ -348,13 +361,13 @@ def _kind(*suffixes, read=lambda arrays, shape: arrays[0].reshape(shape), write=
 
 
 def _stacked(name, axis):
-    """Three arrays of a checkpoint, the queries', keys' and values', as one along `axis`."""
+    """Return the kind of three arrays of a checkpoint, the queries', keys' and values', that are one of ours along `axis`."""
     keys = [f"/{part}/{name}" for part in ("query", "key", "value")]
     return _kind(*keys, read=lambda a, shape: np.stack(a, axis), write=lambda a: list(np.moveaxis(a, axis, 0)))
 
 
 def _matrix(suffix, outputs):
-    """A kernel of many axes, the last `outputs` of them outputs, as PyTorch's `[outputs, inputs]`."""
+    """Return the kind of a kernel of many axes, the last `outputs` of them outputs, that is PyTorch's `[outputs, inputs]`."""
 
     def write(array):
         return [array.reshape(math.prod(array.shape[:-outputs]), -1).T]
@@ -389,8 +402,8 @@ KINDS = weights.KINDS | {
 
 
 def maps(model):
-    """The map of each Transformer block, `block_0` and on, `[batch, rows, columns, hidden]`, without the class token and not
-    normalised; of a hybrid, first that of each stage of its ResNet by its stride, `stride_4` and on."""
+    """Return the map of each Transformer block, `block_0` and on: `[batch, rows, columns, hidden]`, without the class token, not
+    normalised. Of a hybrid, the maps of its ResNet's stages come first, by stride, `stride_4` and on."""
     tokens = last_outputs(model, r"blocks\.(\d+)\.add2", "block_{}".format)
     grid = model.get_layer("position").grid
     last = max(tokens, key=lambda name: int(name.rsplit("_")[1]))
@@ -450,19 +463,19 @@ TOP = ("features", "head")  # what a model without the top leaves in the checkpo
 
 
 def check_format(model, format):
-    """Why the weights of a `format` are not for `model`, or None: each definition has formats of its own."""
+    """Return why the weights of a `format` are not for `model`, or None: each definition has formats of its own."""
     gelu = next((layer.activation for layer in model.layers if layer.name.endswith(".mlp.fc1")), None)
     wanted = "timm" if format == "timm" else "jax"
     if gelu in (None, DEFINITIONS[wanted]["gelu"]):
         return None
     return (
-        f"the {format} format is for the {wanted} definition of a ViT, the model {model.name} has the other; "
-        f"create it with definition={wanted!r}"
+        f"the {format} format is for the {wanted} definition of a ViT, the model {model.name} has the other. "
+        f"Fix: create it with definition={wanted!r}."
     )
 
 
 def canonical(tensors):
-    """The tensors of a Flax checkpoint under AugReg's names: without what training programs put around and before them.
+    """Return the tensors of a Flax checkpoint under AugReg's names, without what training programs put around and before them.
 
     Takes off the roots "opt/target/", "params/" and "params/img/" (and leaves the optimizer's state), takes blocks apart that a
     scan stacked, gives group normalisations AugReg's shape, and a position embedding without a class token's row one of zeros.
@@ -472,7 +485,7 @@ def canonical(tensors):
         return tensors
     root, found = roots[0], {}
 
-    def put(name, array):  # a name that is taken twice stays to be found unused
+    def put(name, array):  # the second tensor of a name is kept under another one, where `restore` finds it unused
         found[f"{name} (a second time)" if name in found else name] = array
 
     for key, array in tensors.items():

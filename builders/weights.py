@@ -1,48 +1,59 @@
-"""Checkpoints into models and back: one table of names for a family, run in both directions, every tensor accounted for.
+"""Weights of models from checkpoints and back: one table of names for a family, used in both directions, strictly.
 
 restore(model, path)                        # the format is recognised
 write(model, "mine.safetensors", "timm")    # a model trained here, in an upstream format
 """
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from builders import checkpoints
 
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+Read = Callable[[Sequence[Array], Shape], Array]
+Write = Callable[[Array], list[Array]]
+
 
 class RestoreError(ValueError):
-    """A checkpoint and a model do not belong together; the message has the four lists."""
+    """A checkpoint does not fit a model. The message lists the missing, unused, misshaped and non-finite tensors."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How one of our variables lies in a checkpoint: the end of its key(s), and the change of layout in both directions.
+    """Layout of a variable in a checkpoint: the end of its key or keys, and the change of axes in both directions.
 
-    `read(arrays, shape)` makes our array of `shape` from the checkpoint's, `write(array)` the checkpoint's list from ours.
+    `read(arrays, shape)` makes our array of `shape` from the checkpoint's; `write(array)` makes the checkpoint's arrays from ours.
     `adapt(arrays, layer)`, where a kind has it, first fits the checkpoint's arrays to a layer made for another image size.
     """
 
     suffixes: tuple[str, ...]
-    read: Callable
-    write: Callable
-    adapt: Callable | None = None
+    read: Read
+    write: Write
+    adapt: Callable[[Sequence[Array], Any], Sequence[Array]] | None = None
 
 
-def _transposed(axes, inverse):
+def _transposed(axes: Shape, inverse: Shape) -> tuple[Read, Write]:
     return lambda arrays, shape: arrays[0].transpose(axes), lambda array: [array.transpose(inverse)]
 
 
-_SAME = (lambda arrays, shape: arrays[0], lambda array: [array])
+_SAME: tuple[Read, Write] = (lambda arrays, shape: arrays[0], lambda array: [array])
 _CONV = _transposed((2, 3, 1, 0), (3, 2, 0, 1))  # [outputs, inputs, rows, columns] <-> [rows, columns, inputs, outputs]
 _DEPTHWISE = _transposed((2, 3, 0, 1), (2, 3, 0, 1))  # [channels, 1, rows, columns] <-> [rows, columns, channels, 1]
 _LINEAR = _transposed((1, 0), (1, 0))
-_POINTWISE = (lambda arrays, shape: arrays[0][:, :, 0, 0].T, lambda array: [array.T[:, :, None, None]])
-_COLUMN = (lambda arrays, shape: arrays[0][:, 0, 0], lambda array: [array[:, None, None]])
+_POINTWISE: tuple[Read, Write] = (
+    lambda arrays, shape: arrays[0][:, :, 0, 0].T,
+    lambda array: [array.T[:, :, None, None]],
+)
+_COLUMN: tuple[Read, Write] = (lambda arrays, shape: arrays[0][:, 0, 0], lambda array: [array[:, None, None]])
 
-# PyTorch's spellings. A layer's kind gives the kind of each of its variables.
+# PyTorch's names. The kind of a layer gives the kind of each of its variables.
 KINDS: dict[str, dict[str, Kind]] = {
     "conv": {"kernel": Kind((".weight",), *_CONV), "bias": Kind((".bias",), *_SAME)},
     "depthwise": {"kernel": Kind((".weight",), *_DEPTHWISE), "bias": Kind((".bias",), *_SAME)},
@@ -56,8 +67,12 @@ KINDS: dict[str, dict[str, Kind]] = {
 
 @dataclass(frozen=True)
 class Format:
-    """One upstream format of a family: its column in the table, kinds that it stores differently (for all layers of a kind, or
-    for one named layer), and keys that carry no weights."""
+    """Upstream format of a family.
+
+    column: its column in the table of names.
+    kinds: kinds that it stores differently, for all layers of a kind or for one named layer.
+    ignored: patterns of keys that carry no weights.
+    """
 
     column: str
     kinds: dict[str, str] = field(default_factory=dict)
@@ -66,9 +81,9 @@ class Format:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a family's table."""
+    """Line of a family's table: pattern and template of our layers' names, their kind, the name in each column."""
 
-    ours: re.Pattern
+    ours: re.Pattern[str]
     template: str
     kind: str
     columns: dict[str, str]
@@ -87,38 +102,45 @@ def table(text: str) -> tuple[Row, ...]:
 
 @dataclass(frozen=True)
 class Weight:
-    """One variable of a model and where it lies in a checkpoint."""
+    """Variable of a model, and where it lies in a checkpoint."""
 
-    variable: object
+    variable: Any
     keys: tuple[str, ...]
     kind: Kind
-    layer: object = None
+    layer: Any = None
 
-    def arrays(self, tensors, resize: bool = True) -> list[np.ndarray]:
-        """What the checkpoint has for the variable, with `resize` fitted to the layer's image size."""
+    def arrays(self, tensors: Mapping[str, Array], resize: bool = True) -> Sequence[Array]:
+        """Return the checkpoint's arrays for the variable, with `resize` fitted to the layer's image size."""
         arrays = [tensors[key] for key in self.keys]
         return self.kind.adapt(arrays, self.layer) if resize and self.kind.adapt else arrays
 
-    def shape_error(self, arrays) -> str | None:
-        """What is wrong with the checkpoint's shapes, or None."""
-        expected = [a.shape for a in self.kind.write(np.broadcast_to(np.float32(0), self.variable.shape))]
-        for key, array, shape in zip(self.keys, arrays, expected, strict=True):
+    def shapes(self) -> dict[str, Shape]:
+        """Return `{key: shape}` of the arrays that the variable needs."""
+        arrays = self.kind.write(np.broadcast_to(np.float32(0), self.variable.shape))
+        return {key: array.shape for key, array in zip(self.keys, arrays, strict=True)}
+
+    def shape_error(self, arrays: Sequence[Array]) -> str | None:
+        """Return what is wrong with the shapes of the checkpoint's arrays, or None."""
+        for array, (key, shape) in zip(arrays, self.shapes().items(), strict=True):
             if tuple(array.shape) != tuple(shape):
                 return f"{key} is {list(array.shape)}, the model needs {list(shape)}"
         return None
 
 
-def weights(model, family, format: str) -> list[Weight]:
-    """Every variable of `model` with its key(s) in `format`; raises RestoreError for a layer that the table does not know."""
+def weights(model: Any, family: Any, format: str) -> list[Weight]:
+    """Return every variable of `model` with its key or keys in `format`.
+
+    Raises RestoreError for a layer that the family's table does not know, KeyError for a format that has nothing for a layer.
+    """
     found = []
-    style = family.FORMATS[format]
+    style: Format = family.FORMATS[format]
     for layer in model.layers:
         if not layer.variables:
             continue
         row, numbers = _row(family.WEIGHTS, layer.name)
         kind = style.kinds.get(row.template, style.kinds.get(row.kind, row.kind))
         if style.column not in row.columns:
-            raise KeyError(layer.name)  # a format that cannot hold this model
+            raise KeyError(layer.name)
         prefix = row.columns[style.column].format_map(_numbers(numbers))
         for variable in layer.variables:
             spec = getattr(family, "KINDS", KINDS)[kind][variable.name]
@@ -126,15 +148,17 @@ def weights(model, family, format: str) -> list[Weight]:
     return found
 
 
-def restore(model, family, path, *, key: str | None = None, resize: bool = True) -> str:
-    """Set every variable of `model` from the checkpoint at `path`; returns the name of the recognised format.
+def restore(
+    model: Any, family: Any, path: str | os.PathLike[str], *, key: str | None = None, resize: bool = True
+) -> str:
+    """Set every variable of `model` from the checkpoint at `path`; return the name of the recognised format.
 
     Every tensor must be used exactly once, every variable set exactly once, shapes must agree and values be finite. Of a
     checkpoint with a head, a model without one leaves the head's tensors aside; nothing else. Nothing is assigned on failure.
     With `resize`, what belongs to another image size (a position embedding) is resized the upstream way; without, it is misshaped.
 
-    A family may have `canonical(tensors)`, which undoes spellings that say the same (wrappers, stacked layers), and
-    `check_format(model, format)`, which says why a model computes another function than a format's weights are for.
+    A family may have `canonical(tensors)`, which brings equivalent layouts (wrappers, stacked layers) to one, and
+    `check_format(model, format)`, which tells why a model computes another function than a format's weights are for.
 
     Raises:
       RestoreError: with the lists of missing, unused, misshaped and non-finite tensors.
@@ -146,7 +170,10 @@ def restore(model, family, path, *, key: str | None = None, resize: bool = True)
     format = recognise(model, family, tensors)
     if format is None:
         some = ", ".join(list(tensors)[:5])
-        raise RestoreError(f"{path}: no known format of this family ({', '.join(family.FORMATS)}) has keys like {some}")
+        raise RestoreError(
+            f"{path}: no known format of this family ({', '.join(family.FORMATS)}) has keys like {some}. "
+            "Fix: use a checkpoint of this family."
+        )
     _require_format(model, family, format, path)
     plan = weights(model, family, format)
     used = {key for weight in plan for key in weight.keys}
@@ -166,7 +193,7 @@ def restore(model, family, path, *, key: str | None = None, resize: bool = True)
         lists = {"missing": missing, "unused": unused, "misshaped": misshaped, "not finite": infinite}
         lines = [f"{path} ({format} format) does not fit the model {model.name}:"]
         lines += [f"  {name} ({len(items)}): {_some(items)}" for name, items in lists.items()]
-        lines.append("  Is it the checkpoint of this variant? Check the row's architecture, classes and checkpoint.")
+        lines.append("  Fix: take the checkpoint of this variant, or correct the row's architecture or classes.")
         raise RestoreError("\n".join(lines))
     for weight in plan:
         value = weight.kind.read(weight.arrays(tensors, resize), tuple(weight.variable.shape))
@@ -175,15 +202,16 @@ def restore(model, family, path, *, key: str | None = None, resize: bool = True)
     return format
 
 
-def write(model, family, path, format: str) -> None:
+def write(model: Any, family: Any, path: str | os.PathLike[str], format: str) -> None:
     """Write every variable of `model` to `path` (`.safetensors` or `.npz`) under the names and layouts of `format`."""
     _require_format(model, family, format, path)
     try:
         plan = weights(model, family, format)
     except KeyError as error:
-        fits = ", ".join(family.FORMATS)
+        formats = ", ".join(family.FORMATS)
         raise RestoreError(
-            f"{path}: the format {format!r} has nothing for {error} of {model.name}; formats: {fits}"
+            f"{path}: the format {format!r} has nothing for {error} of the model {model.name}. "
+            f"Fix: choose another one of {formats}."
         ) from None
     tensors = {}
     for weight in plan:
@@ -192,10 +220,10 @@ def write(model, family, path, format: str) -> None:
     checkpoints.write(path, tensors)
 
 
-def recognise(model, family, tensors) -> str | None:
-    """The format whose keys, and then shapes, agree with most of `tensors`; None if none has a key in common."""
+def recognise(model: Any, family: Any, tensors: Mapping[str, Array]) -> str | None:
+    """Return the format whose keys, and then shapes, agree with most of `tensors`; None if none has a key in common."""
 
-    def score(format):
+    def score(format: str) -> tuple[int, int]:
         try:
             plan = weights(model, family, format)
         except KeyError:
@@ -203,35 +231,36 @@ def recognise(model, family, tensors) -> str | None:
         present = [w for w in plan if all(key in tensors for key in w.keys)]
         return len(present), sum(w.shape_error(w.arrays(tensors)) is None for w in present)
 
-    best = max(family.FORMATS, key=score)
+    best: str = max(family.FORMATS, key=score)
     return best if score(best)[0] else None
 
 
-def _require_format(model, family, format, path):
-    """Raise RestoreError where weights in `format` would mean another function than `model` computes, as its family knows."""
+def _require_format(model: Any, family: Any, format: str, path: str | os.PathLike[str]) -> None:
+    """Raise RestoreError if the family tells that weights in `format` are for another function than `model` computes."""
     reason = getattr(family, "check_format", lambda model, format: None)(model, format)
     if reason:
         raise RestoreError(f"{path}: {reason}")
 
 
-def _top_patterns(model, family, format) -> list[str]:
-    """Patterns of the keys of layers that a model without the top does not have."""
+def _top_patterns(model: Any, family: Any, format: str) -> list[str]:
+    """Return patterns of the keys of layers that a model without the top does not have."""
     names = {layer.name for layer in model.layers}
     column = family.FORMATS[format].column
     absent = [row for row in family.WEIGHTS if row.template in family.TOP and row.template not in names]
     return [re.escape(row.columns[column]) + r"[./].*" for row in absent if column in row.columns]
 
 
-def _row(rows, layer_name):
+def _row(rows: Sequence[Row], layer_name: str) -> tuple[Row, dict[str, int]]:
+    """Return the line of a family's table for a layer, and the counters in the layer's name."""
     for row in rows:
         match = row.ours.fullmatch(layer_name)
         if match:
             return row, {name: int(value) for name, value in match.groupdict().items()}
-    raise RestoreError(f"the layer {layer_name} has weights, but no line in the family's table of names; add one")
+    raise RestoreError(f"the layer {layer_name} has weights, but no line in the family's table of names. Fix: add one.")
 
 
 def _numbers(numbers: dict[str, int]) -> dict[str, int]:
-    """The counters of a layer's name, and what formats make of them: {s}, {s+1}, {s-1}, {2s}, {2s+1}."""
+    """Return the counters of a layer's name, and the numbers that formats derive from them: {s}, {s+1}, {s-1}, {2s}, {2s+1}."""
     derived = dict(numbers)
     for name, n in numbers.items():
         derived.update({f"{name}+1": n + 1, f"{name}-1": n - 1, f"2{name}": 2 * n, f"2{name}+1": 2 * n + 1})
@@ -239,4 +268,5 @@ def _numbers(numbers: dict[str, int]) -> dict[str, int]:
 
 
 def _some(items: list[str]) -> str:
+    """Return the first of `items`, and how many more there are."""
     return ", ".join(items[:8]) + (f", ... ({len(items) - 8} more)" if len(items) > 8 else "") if items else "none"

@@ -30,6 +30,7 @@ LONGEST = (
     "builders/test_regnety.py",
     "builders/test_vit.py",
     "catalog/test_new.py",
+    "test_digests.py",
     "site/test_browser.py",
 )
 

@@ -127,13 +127,13 @@ def main(argv=None) -> int:
         arguments.error("--threads and --turns must be at least 1")
 
     from tools.benchmarks.measuring import BenchmarkError
-    from tools.catalog import CatalogError, Unknown
+    from tools.catalog import CatalogError, UnknownNameError
     from tools.common import console
     from tools.hub.storage import StorageError
 
     try:
         return COMMANDS[options.command](arguments, options)
-    except (BenchmarkError, CatalogError, Unknown, StorageError) as error:
+    except (BenchmarkError, CatalogError, UnknownNameError, StorageError) as error:
         console.problems(error)
         return 1
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Replays golden cases against the builders and prints the differences; exit 1 when one is above its limit.
+"""Compare the builders with golden cases and print the differences; exit 1 if one is above its limit.
 
 python tools/conformance.py tests/golden
 """
@@ -7,9 +7,10 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools/conformance.py", description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+", metavar="DIR", help="a case, a preprocessing folder, or a folder of such")
     parser.add_argument(
@@ -18,12 +19,12 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tools.catalog import preprocessing
+    from tools.catalog import CatalogError, preprocessing
     from tools.verification import conformance
 
     try:
         transforms = preprocessing.load()["transforms"]
-    except preprocessing.PreprocessingError as error:
+    except CatalogError as error:
         print(error, file=sys.stderr)
         return 1
     results = []

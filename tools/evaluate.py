@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     results.add_argument(
         "--hub", help="the hub to record in, and that handles alone are of: a folder or gs://bucket/path"
     )
+    results.add_argument("--url", help="for --record: the hub's public address (default: that of its pages)")
     results.add_argument("--dataset", metavar="TAG", help="for --record: an id of modules/tags/dataset.yaml")
     results.add_argument("--split", default="test", help="for --record and tfds: (default: %(default)s)")
 
@@ -158,7 +159,7 @@ def main(argv=None) -> int:
         if options.record:
             from tools.publishing import evaluations as recording
 
-            recording.require_recordable(plan, options.hub, options.dataset)
+            recording.require_recordable(plan, options.hub, options.dataset, options.url)
         if options.runner:
             require_pipeline(options, plan)
     except (EvaluationError, StorageError) as error:
@@ -177,7 +178,14 @@ def main(argv=None) -> int:
             from tools.publishing.transaction import now
 
             for sentence in recording.record(
-                plan, totals, summaries, hub=options.hub, dataset=options.dataset, split=options.split, date=now()
+                plan,
+                totals,
+                summaries,
+                hub=options.hub,
+                dataset=options.dataset,
+                split=options.split,
+                date=now(),
+                url=options.url,
             ):
                 tell(sentence)
     except (EvaluationError, StorageError, OSError) as error:

@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     variant = kinds.add_parser("variant", help="a row in modules/FAMILY.toml")
     variant.add_argument("name", metavar="FAMILY")
     variant.add_argument("values", nargs="*", metavar="KEY=VALUE", help="what is known already, as in resolution=224")
-    family = kinds.add_parser("family", help="builders/NAME.py and modules/NAME.toml")
+    family = kinds.add_parser("family", help="builders/NAME.py, modules/NAME.toml and tests/builders/test_NAME.py")
     family.add_argument("name", metavar="NAME")
     collection = kinds.add_parser("collection", help="collections/NAME.toml")
     collection.add_argument("name", metavar="NAME")

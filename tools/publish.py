@@ -110,14 +110,14 @@ def main(argv=None) -> int:
         rows = catalog.load()
         names = options.names or ["all"]
         modules = rows.modules if names == ["all"] else rows.expand(names)
-    except (catalog.CatalogError, catalog.Unknown) as error:
+    except (catalog.CatalogError, catalog.UnknownNameError) as error:
         console.problems(error)
         return 2
     if options.dry_run:
         console.plan(modules, options.hub)
         return 0
 
-    from tools.hub import unpacked
+    from tools.hub import address, unpacked
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import Publishing
     from tools.site.pages import PageError
@@ -128,7 +128,7 @@ def main(argv=None) -> int:
             publishing = Publishing(
                 rows,
                 storage,
-                base_url=(options.url or rows.publisher.url).rstrip("/"),
+                base_url=address.for_writing(storage, options.url, rows.publisher.url),
                 cache=options.cache,
                 mirrors=options.checkpoints,
                 prebuilt=options.prebuilt,
@@ -164,38 +164,25 @@ def yank(options: argparse.Namespace) -> int:
     """Yank a version or take that back, by a note beside its record, and make the pages again; the exit status."""
     from tools import catalog
     from tools.common import console
-    from tools.hub import records
+    from tools.hub import address, notes
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import now, write_pages
     from tools.site.pages import PageError
 
-    action = records.YANK if options.yank else records.UNYANK
+    action = notes.YANK if options.yank else notes.UNYANK
     handle, why = (options.yank or options.unyank).strip("/"), " ".join((options.why or "").split())
     try:
         rows = catalog.load()
         storage = Storage(options.hub)
-        note = records.add_note(storage, handle, action, why, date=now())
-        url = (options.url or index_url(storage) or rows.publisher.url).rstrip("/")
+        url = address.for_writing(storage, options.url, rows.publisher.url)
+        note = notes.add_note(storage, handle, action, why, date=now())
         pages = write_pages(rows, storage, url, cache=options.cache)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
         return 1
-    done = "yanked" if action == records.YANK else "no longer yanked"
+    done = "yanked" if action == notes.YANK else "no longer yanked"
     console.show(f"{handle} is {done}" + ("" if note else " already") + f"; {pages} pages written to {storage.url}")
     return 0
-
-
-def index_url(storage) -> str | None:
-    """The address that the hub's pages were made for."""
-    import json
-
-    from tools.hub.storage import NotThere
-
-    try:
-        index = json.loads(storage.read("index.json"))
-    except (NotThere, ValueError):
-        return None
-    return index.get("url") if isinstance(index, dict) else None
 
 
 def audit(options: argparse.Namespace) -> int:

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import warnings
 
+from tools.common.files import ROOT
+
 PORT = 8000
 
 
@@ -73,7 +75,7 @@ def use(url: str) -> list[tuple]:
     with tempfile.TemporaryDirectory(prefix="hubpress-cache-") as cache:
         os.environ["TFHUB_CACHE_DIR"] = cache
         for module in modules:
-            data = np.load(catalog.ROOT / "modules" / module.variant.evaluation)
+            data = np.load(ROOT / "modules" / module.variant.evaluation)
             images, labels = data["images"], data["labels"]
             loaded = hub.load(f"{url}/{module.handle}")
             outputs = loaded(images[:5]).numpy()
@@ -90,7 +92,7 @@ def use(url: str) -> list[tuple]:
 
 def measure(modules, url: str) -> int:
     """Evaluate the served classifiers on their labelled images, several in one pass, anew; the exit status."""
-    from tools import catalog, evaluate
+    from tools import evaluate
     from tools.common import console
 
     images: dict[str, list[str]] = {}
@@ -100,7 +102,7 @@ def measure(modules, url: str) -> int:
     for file, addresses in images.items():
         console.show(f"Measuring the classifiers: tools/evaluate.py URL... --images modules/{file}")
         with tempfile.TemporaryDirectory(prefix="hubpress-state-") as state:
-            arguments = ["--images", str(catalog.ROOT / "modules" / file), "--state", state]
+            arguments = ["--images", str(ROOT / "modules" / file), "--state", state]
             if status := evaluate.main([*addresses, *arguments]):
                 return status
     return 0

@@ -50,6 +50,7 @@ def main(argv=None) -> int:
 
     from tools import catalog
     from tools.common import console
+    from tools.hub import address
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import write_pages
     from tools.site.pages import PageError
@@ -61,7 +62,7 @@ def main(argv=None) -> int:
             raise StorageError(
                 f"There is no hub at {storage.url}. Publish into it first: python tools/publish.py NAME --hub ..."
             )
-        url = (options.url or rows.publisher.url).rstrip("/")
+        url = address.for_writing(storage, options.url, rows.publisher.url)
         count = write_pages(rows, storage, url, cache=options.cache)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
@@ -72,11 +73,13 @@ def main(argv=None) -> int:
 
 def documents(options) -> int:
     """Render a tree of documents; 1 if a document has no page."""
-    from tools.site import document_archive as library
+    from tools.common.problems import with_fix
+    from tools.site import document_archive
+    from tools.site.jobs import PageError
 
-    url = options.url or library.OFFICIAL
+    url = options.url or document_archive.OFFICIAL
     try:
-        report = library.render(
+        report = document_archive.render(
             options.docs,
             options.out,
             url=url,
@@ -84,11 +87,11 @@ def documents(options) -> int:
             title=options.title,
             processes=max(1, options.processes),
         )
-    except (library.LibraryError, OSError) as error:
+    except (PageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for file, problem in report.problems:
-        print(f"{file}:1: error: {problem}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"{problem.file}:{problem.line}: error: {with_fix(problem.message, problem.fix)}", file=sys.stderr)
     print(
         f"{report.documents:,} documents: {report.written:,} pages written, {report.kept:,} kept, "
         f"{report.removed:,} removed in {options.out}"

@@ -5,8 +5,8 @@
     python tools/validate.py hub --archives --format json
     python tools/validate.py --rules
 
-Prints `file:line: what is wrong, what was expected; fix` for every problem of every file. Exit status 1 if there are errors, 0 if
-there are none (warnings do not count), 2 if nothing could be validated.
+Prints `file:line: severity: what is wrong, what was expected. Fix: what to do.` for every problem of every file. Exit status 1 if
+there are errors, 0 if there are none (warnings do not count), 2 if nothing could be validated.
 """
 
 import argparse
@@ -38,7 +38,12 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--off", metavar="RULE", action="append", default=[], help="leave a rule out; may be repeated"
     )
-    arguments.add_argument("--format", choices=("text", "json", "github"), default="text", help="default: text")
+    arguments.add_argument(
+        "--format",
+        choices=("text", "json", "github", "markdown"),
+        default="text",
+        help="default: text; markdown is for --rules",
+    )
     arguments.add_argument("--quiet", action="store_true", help="show errors only")
     arguments.add_argument("--rules", action="store_true", help="list the rules")
     return arguments
@@ -53,6 +58,8 @@ def main(argv=None) -> int:
     if options.rules:
         print(reporting.rules(options.format))
         return 0
+    if options.format == "markdown":
+        arguments.error("--format markdown is for --rules; choose text, json or github")
     if not options.paths:
         arguments.error("name the documents to validate: files, folders, or a hub")
     try:
@@ -67,7 +74,7 @@ def main(argv=None) -> int:
     except validation.UsageError as error:
         arguments.error(str(error))
     if options.quiet:
-        report.problems = [each for each in report.problems if each.severity == validation.ERROR]
+        report.problems = [each for each in report.problems if each.is_error]
     sys.stdout.write(reporting.write(report, options.format))
     return 1 if report.errors else 0
 

@@ -36,14 +36,14 @@ def main(argv=None) -> int:
     import json
 
     from tools.common import console
-    from tools.verification.verify import NothingThere, Verification
+    from tools.verification.verify import NothingThereError, Verification
 
     results, missing = [], False
     with Verification(replay=not options.no_replay) as verification:
         for address in options.addresses:
             try:
                 targets = verification.find(address, every=options.all)
-            except NothingThere as error:
+            except NothingThereError as error:
                 console.problems(error)
                 missing = True
                 continue

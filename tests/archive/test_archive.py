@@ -20,9 +20,9 @@ import pytest
 from tools.archive import packing as packing_module
 from tools.archive.members import ArchiveError, Member
 from tools.archive.packing import pack
-from tools.archive.reading import Limits, inspect, unpack
+from tools.archive.reading import Limits, checked_members, inspect, unpack
+from tools.common.files import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = {
     "assets.extra/module.json": b"{}",
     "assets/labels.txt": b"zero\none\n",
@@ -147,19 +147,25 @@ def test_memory_stays_flat(saved_model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda model: (model / "README.md").write_text("x"), r"README\.md is no file of a SavedModel; remove it"),
-        (lambda model: (model / ".DS_Store").write_text("x"), r"\.DS_Store has a path with .* begins with a dot"),
-        (lambda model: (model / "assets/.keep").write_text("x"), r"assets/\.keep .* begins with a dot"),
-        (lambda model: (model / "extra").mkdir(), r"extra is no folder of a SavedModel"),
-        (lambda model: (model / "variables/more").mkdir(), r"variables/more is no folder"),
+        (
+            lambda model: (model / "README.md").write_text("x"),
+            r"README\.md: is no file of a SavedModel\. Fix: remove it \(a module holds",
+        ),
+        (lambda model: (model / ".DS_Store").write_text("x"), r"\.DS_Store: has a path with .* begins with a dot"),
+        (lambda model: (model / "assets/.keep").write_text("x"), r"assets/\.keep: .* begins with a dot"),
+        (lambda model: (model / "extra").mkdir(), r"extra: is no folder of a SavedModel"),
+        (lambda model: (model / "variables/more").mkdir(), r"variables/more: is no folder"),
         (
             lambda model: (model / "variables/checkpoint").write_text("x"),
-            r"variables/checkpoint is no file of variables/",
+            r"variables/checkpoint: is no file of variables/",
         ),
-        (lambda model: (model / "assets/none.txt").write_text(""), r"assets/none\.txt is empty.* put a byte in it"),
-        (lambda model: (model / "assets/link").symlink_to("labels.txt"), r"assets/link is a link; put the file itself"),
-        (lambda model: os.mkfifo(model / "assets/pipe"), r"assets/pipe is neither a file nor a folder"),
-        (lambda model: (model / "saved_model.pb").unlink(), r"saved_model\.pb is missing; export"),
+        (lambda model: (model / "assets/none.txt").write_text(""), r"assets/none\.txt: is empty.* put a byte in it"),
+        (
+            lambda model: (model / "assets/link").symlink_to("labels.txt"),
+            r"assets/link: is a link\. Fix: put the file itself",
+        ),
+        (lambda model: os.mkfifo(model / "assets/pipe"), r"assets/pipe: is neither a file nor a folder"),
+        (lambda model: (model / "saved_model.pb").unlink(), r"saved_model\.pb: is missing\. Fix: export"),
         (lambda model: (model / "assets/a\nb").write_text("x"), r"control character"),
     ],
 )
@@ -172,7 +178,7 @@ def test_what_is_not_packed(saved_model, tmp_path, change, reason):
 
 def test_all_problems_are_named_at_once(saved_model, tmp_path):
     write_model(saved_model, {"one.txt": b"x", "two.txt": b"x"})
-    with pytest.raises(ArchiveError, match=r"one\.txt .*two\.txt "):
+    with pytest.raises(ArchiveError, match=r"one\.txt: .*\.\n.*two\.txt: "):
         pack(saved_model, tmp_path / "1.tar.gz")
 
 
@@ -209,7 +215,7 @@ def test_a_full_disk_is_said(saved_model, tmp_path):
     """)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "cannot be packed into" in result.stdout
-    assert "File too large. Free some space" in result.stdout
+    assert "File too large. Fix: free some space" in result.stdout
     assert not (tmp_path / "1.tar.gz").exists()
 
 
@@ -261,7 +267,7 @@ def test_archives_of_others(format):
 @pytest.mark.parametrize(
     ("entries", "reason"),
     [
-        ([entry("../saved_model.pb")], r"'\.\./saved_model\.pb' has a path .* begins with a dot"),
+        ([entry("../saved_model.pb")], r"'\.\./saved_model\.pb': has a path .* begins with a dot"),
         ([entry("/saved_model.pb")], "absolute"),
         ([folder("assets"), entry("assets/../../x"), GRAPH], "begins with a dot"),
         ([folder("assets"), entry("assets\\x"), GRAPH], "is no file|backslash"),
@@ -271,11 +277,11 @@ def test_archives_of_others(format):
         ([GRAPH, entry("fingerprint.pb", b"", type=tarfile.CHRTYPE)], "is a link, a device"),
         ([GRAPH, entry("fingerprint.pb", b"", type=tarfile.FIFOTYPE)], "is a link, a device"),
         ([GRAPH, entry("fingerprint.pb", b"", type=tarfile.GNUTYPE_SPARSE)], "is a link, a device|damaged"),
-        ([GRAPH, GRAPH], "'saved_model.pb' is there twice"),
+        ([GRAPH, GRAPH], "'saved_model.pb': is there twice"),
         ([entry("assets/a.txt"), folder("assets"), GRAPH], "comes before its folder 'assets'"),
         ([GRAPH, entry("fingerprint.pb", b"")], "is empty, and tensorflow_hub drops"),
-        ([GRAPH, entry("setup.py")], r"'setup\.py' is no file of a SavedModel"),
-        ([folder("model"), entry("model/saved_model.pb")], "'model' is no folder of a SavedModel"),
+        ([GRAPH, entry("setup.py")], r"'setup\.py': is no file of a SavedModel"),
+        ([folder("model"), entry("model/saved_model.pb")], "'model': is no folder of a SavedModel"),
         ([GRAPH, entry(".git")], "begins with a dot"),
         ([folder("variables"), entry("variables/checkpoint"), GRAPH], "is no file of variables/"),
         ([entry("fingerprint.pb")], "has no saved_model.pb at its root"),
@@ -422,6 +428,18 @@ def test_unpack(saved_model, tmp_path):
     with pytest.raises(ArchiveError, match="is not empty"):
         unpack(tmp_path / "1.tar.gz", tmp_path / "unpacked")
     assert pack(tmp_path / "unpacked", tmp_path / "2.tar.gz").sha256 == pack(saved_model, tmp_path / "3.tar.gz").sha256
+
+
+def test_members_come_with_their_contents(saved_model, tmp_path):
+    """Read, read in part, or not read: the next member begins where it should."""
+    pack(saved_model, tmp_path / "1.tar.gz")
+    for size in (-1, 1, 0):
+        found = {member.name: content.read(size) for member, content in checked_members(tmp_path / "1.tar.gz")}
+        assert list(found) == ORDER
+        assert {name: data for name, data in found.items() if name in FILES} == {
+            name: data[: None if size < 0 else size] for name, data in FILES.items()
+        }
+        assert not any(data for name, data in found.items() if name not in FILES)
 
 
 def test_packing_twice_in_two_processes(saved_model, tmp_path):

@@ -14,11 +14,11 @@ from tools import benchmark, catalog
 from tools.archive import reading
 from tools.benchmarks import documents, engines, inference, measuring, publish, reporting, rows, serve, startup
 from tools.benchmarks.measuring import BenchmarkError, Contestant
-from tools.hub import records
+from tools.hub import notes, records
 from tools.hub.storage import Storage
 from tools.server import server as hub_server
-from tools.site import benchmarks, rendering
-from tools.site.facts import PageError
+from tools.site import benchmark_report, benchmarks, rendering
+from tools.site.jobs import PageError
 
 HANDLE = "hubpress/convnext_digits/1"
 
@@ -110,9 +110,9 @@ def test_ratios_are_taken_turn_by_turn_and_above_one_is_ahead():
 
 def test_the_best_peer():
     peers = {"low": (1.0,), "high": (9.0,), "none": "absent"}
-    assert measuring.best_peer(comparison(ours=(5.0,), peers=peers))["name"] == "high"
-    assert measuring.best_peer(comparison(ours=(5.0,), peers=peers, better="less"))["name"] == "low"
-    assert measuring.best_peer(comparison(peers={"none": "absent"})) is None
+    assert benchmark_report.best_peer(comparison(ours=(5.0,), peers=peers))["name"] == "high"
+    assert benchmark_report.best_peer(comparison(ours=(5.0,), peers=peers, better="less"))["name"] == "low"
+    assert benchmark_report.best_peer(comparison(peers={"none": "absent"})) is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_who_is_absent_is_said_once():
         comparison(peers={"gone": "why", "half": "no graph"}, case="one"),
         comparison(peers={"gone": "why", "half": (1.0,)}, case="two"),
     ]
-    assert measuring.absent(comparisons) == {"gone": "why", "half (one)": "no graph"}
+    assert benchmark_report.absent(comparisons) == {"gone": "why", "half (one)": "no graph"}
 
 
 # The report
@@ -177,7 +177,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("change", "said"), BROKEN)
 def test_a_report_that_breaks_the_schema_is_not_shown_and_not_added_to(tmp_path, report, change, said):
-    assert measuring.problem(report) is None
+    assert benchmark_report.report_problems(report) == []
     path, wrong = tmp_path / "wrong.json", broken(report, change)
     path.write_text(json.dumps(wrong))
     with pytest.raises(BenchmarkError, match=said):
@@ -365,7 +365,7 @@ def test_inference_of_a_module_beside_one_that_is_the_same(hub, tmp_path, capsys
     ]
     assert benchmark.main(["inference", *arguments, "--out", str(out), "--cache", str(tmp_path), "--cpu-seconds"]) == 0
     found = json.loads(out.read_text())["sections"]["inference"]
-    assert measuring.problem({"schema": 1, "kind": "Benchmarks", "sections": {"inference": found}}) is None
+    assert benchmark_report.report_problems({"schema": 1, "kind": "Benchmarks", "sections": {"inference": found}}) == []
     cases = [(each["case"], each["unit"]) for each in found["comparisons"]]
     assert cases == [
         (f"batch {batch}, {pixels}", unit)
@@ -426,7 +426,7 @@ def test_a_step_of_training_trains(hub, tmp_path):
 
 def test_record_puts_speeds_beside_the_records_and_on_the_pages(hub, tmp_path, capsys):
     folder = shutil.copytree(hub, tmp_path / "hub")
-    records.add_note(Storage(folder), "hubpress/vit_digits_fe/1", "yank", "no more", date="2026-01-31T12:00:00Z")
+    notes.add_note(Storage(folder), "hubpress/vit_digits_fe/1", "yank", "no more", date="2026-01-31T12:00:00Z")
     arguments = [
         "convnext_digits",
         "--record",
@@ -440,9 +440,9 @@ def test_record_puts_speeds_beside_the_records_and_on_the_pages(hub, tmp_path, c
         "1,2",
     ]
     assert benchmark.main(["inference", *arguments, "--cache", str(tmp_path)]) == 0
-    notes = records.snapshot(Storage(folder)).measurements
-    assert list(notes) == [HANDLE]
-    (note,) = notes[HANDLE]
+    found = records.snapshot(Storage(folder)).measurements
+    assert list(found) == [HANDLE]
+    (note,) = found[HANDLE]
     assert note["action"] == "speed" and note["date"].endswith("Z")
     measured = note["measurement"]
     assert measured["cpu"] == measuring.cpu() and measured["threads"] == 2 and measured["resolution"] == 32

@@ -1,8 +1,6 @@
-"""ConvNeXt V2: its response normalisation, its four checkpoint formats, and the encoders without a head."""
+"""ConvNeXt V2: the battery, its response normalisation, its sparse checkpoints, and the encoders without a head."""
 
-import json
 import shutil
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,32 +8,55 @@ import pytest
 import tensorflow as tf
 
 import builders
-from builders import checkpoints, layers, weights
+from builders import checkpoints, weights
 from builders.convnextv2 import GlobalResponseNormalization
+from tests.builders.battery import (
+    CATALOG,
+    Battery,
+    Family,
+    ReferenceBattery,
+    References,
+    assert_refused,
+    assert_same_weights,
+    images,
+    rewrite,
+    row_arguments,
+)
 from tools import catalog
-from tools.verification import conformance
+from tools.common.files import ROOT
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-SMALL = {"depths": (1, 2, 1, 1), "dims": (8, 16, 24, 32)}
+SMALL = Family(
+    "convnextv2",
+    architecture={"depths": (1, 2, 1, 1), "dims": (8, 16, 24, 32)},
+    formats={"timm": {}, "timm_conv_mlp": {}, "facebook": {}},
+    others={"shallower": ({"depths": (1, 1, 1, 1)}, r"unused \(10\): stages\.1\.blocks\.1")},
+    sizes={(32, 32): (1, 1), (75, 90): (2, 2), (96, 160): (3, 5)},
+    maps={"stride_4": 16, "stride_8": 8, "stride_16": 4, "stride_32": 2},
+    blocks=5,
+    inner="stages.0.blocks.0.mlp.fc1",
+    refused_arguments={"a classifier without its norm": ({"final_norm": False}, "Fix: add include_top=False")},
+)
 ENCODER = {"include_top": False, "pooling": "avg", "final_norm": False}
-FORMATS = ("timm", "timm_conv_mlp", "facebook")
+ROWS = [v for v in CATALOG.variants if v.family == "convnextv2"]
 
 
-def images(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+class TestSmall(Battery):
+    family = SMALL
 
 
-def create(**arguments):
-    keras.utils.set_random_seed(1)
-    made = builders.create("convnextv2", **{"num_classes": 5} | SMALL | arguments)
-    for variable in made.variables:  # so that no term of the network is zero or one
-        variable.assign(variable + 0.1 * images(*variable.shape))
-    return made
+class TestReferences(ReferenceBattery):
+    references = References(
+        "convnextv2",
+        limits={"logits": 1e-5, "features": 1e-5},
+        listings={
+            "convnextv2_atto.fb": row_arguments("convnextv2_atto_1k_224"),
+            "convnextv2_atto.timm_conv_mlp": row_arguments("convnextv2_atto_1k_224"),
+            "convnextv2_tiny.timm": row_arguments("convnextv2_tiny_1k_224"),
+        },
+    )
 
 
-@pytest.fixture
-def model():
-    return create()
+# Response normalisation
 
 
 def response_normalised(x, gamma, beta, epsilon=1e-6):
@@ -43,9 +64,6 @@ def response_normalised(x, gamma, beta, epsilon=1e-6):
     x = x.astype(np.float64)
     norms = np.sqrt((x**2).sum((1, 2), keepdims=True))
     return gamma * (x * (norms / (norms.mean(-1, keepdims=True) + epsilon))) + beta + x
-
-
-# The layer
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 7, 12), (1, 1, 1, 4), (3, 5, 9, 8)])
@@ -94,131 +112,29 @@ def test_a_dead_channel_has_a_finite_gradient():
     assert np.isfinite(answer) and answer > 0
 
 
-# The model
-
-
-def test_logits_and_features(model):
-    x = images(2, 64, 64, 3)
-    features = keras.Model(model.input, model.get_layer("features").output)(x)
-    head = model.get_layer("head")
-    assert model(x).shape == (2, 5) and features.shape == (2, 32)
-    np.testing.assert_allclose(model(x), features @ head.kernel + head.bias, atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [(32, 32), (75, 90), (96, 160)])
-def test_any_size_as_upstream_floors_it(size):
-    backbone = create(include_top=False)
-    assert backbone(images(1, *size, 3)).shape == (1, size[0] // 32, size[1] // 32, 32)
-
-
-def test_custom_input_tensor_and_shape():
-    pixels = keras.Input((64, 96, 3))
-    built = create(input_tensor=keras.layers.Rescaling(1 / 255)(pixels))
-    assert keras.Model(pixels, built.output).input_shape == (None, 64, 96, 3)
-    assert create(input_shape=(64, 96, 3)).input_shape == (None, 64, 96, 3)
-    x = images(1, 64, 96, 3)
-    np.testing.assert_allclose(built(255 * x), create()(x), atol=1e-4)
+# Encoders without a head
 
 
 def test_the_encoders_features_are_the_plain_average():
-    encoder, backbone = create(**ENCODER), create(include_top=False)
+    encoder, backbone = SMALL.model("encoder", **ENCODER), SMALL.model("backbone", include_top=False)
     x = images(2, 64, 64, 3)
     assert [w.path for w in encoder.variables] == [w.path for w in backbone.variables]
     np.testing.assert_allclose(encoder(x), np.asarray(backbone(x)).mean((1, 2)), atol=1e-6)
     assert encoder.output is encoder.get_layer("features").output
-    normalised = create(include_top=False, pooling="avg")
+    normalised = SMALL.model(include_top=False, pooling="avg")
     assert len(normalised.variables) == len(encoder.variables) + 2
-
-
-def test_an_encoder_has_no_classifier_and_pooling_is_average():
-    with pytest.raises(ValueError, match="add include_top=False"):
-        builders.create("convnextv2", final_norm=False, **SMALL)
-    with pytest.raises(ValueError, match="pooling='max'"):
-        builders.create("convnextv2", include_top=False, pooling="max", **SMALL)
-
-
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision(policy, model):
-    keras.config.set_dtype_policy(policy)
-    try:
-        half = create()
-    finally:
-        keras.config.set_dtype_policy("float32")
-    x = images(2, 64, 64, 3)
-    assert half.output.dtype == "float32" and {v.dtype for v in half.variables} == {"float32"}
-    np.testing.assert_allclose(half(x), model(x), atol=0.05)
-
-
-def test_fits_and_summarises(model, capsys):
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    before = model.get_weights()
-    model.fit(images(4, 32, 32, 3), np.arange(4), batch_size=2, epochs=1, verbose=0)
-    assert all((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
-    model.summary(line_length=120)
-    assert f"{model.count_params():,}" in capsys.readouterr().out
-
-
-def test_drop_path_is_active_in_training_only():
-    model = create(drop_path_rate=0.9)
-    x = np.repeat(images(1, 32, 32, 3), 16, axis=0)
-    np.testing.assert_allclose(model(x, training=False)[0], model(x, training=False)[1], atol=1e-6)
-    assert np.ptp(np.asarray(model(x, training=True)), axis=0).max() > 0.01
-
-
-def test_a_saved_model_of_keras_comes_back(model, tmp_path):
-    model.save(tmp_path / "model.keras")
-    x = images(1, 32, 32, 3)
-    np.testing.assert_allclose(keras.models.load_model(tmp_path / "model.keras")(x), model(x), atol=1e-6)
-
-
-# Weights
-
-
-@pytest.mark.parametrize("case", sorted(p.name for p in GOLDEN.glob("convnextv2_*")))
-def test_the_golden_answers_are_reproduced(case):
-    result = conformance.replay_case(GOLDEN / case)
-    assert result.error is None and max(result.values.values()) < 1e-5
-
-
-@pytest.mark.parametrize("listing", sorted(p.name for p in (GOLDEN / "checkpoint-keys").glob("convnextv2_*.txt")))
-def test_names_and_shapes_are_the_upstream_ones(listing):
-    variant, source = listing.removesuffix(".txt").split(".")
-    sizes = next(v for v in catalog.load().variants if v.stem == f"{variant}_1k_224").architecture
-    with layers.deferred_weights():
-        model = builders.create("convnextv2", **sizes)
-    format = {"fb": "facebook"}.get(source, source)
-    upstream = dict(line.split(" ", 1) for line in (GOLDEN / "checkpoint-keys" / listing).read_text().splitlines())
-    assert shapes(model, format) == {
-        key: tuple(json.loads(f"[{shape.strip('(),')}]")) for key, shape in upstream.items()
-    }
-
-
-def shapes(model, format):
-    return {
-        key: array.shape
-        for w in weights.weights(model, builders.family_module("convnextv2"), format)
-        for key, array in zip(w.keys, w.kind.write(np.broadcast_to(np.float32(0), w.variable.shape)), strict=True)
-    }
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_round_trip_in_every_format(model, tmp_path, format):
-    path = tmp_path / "weights.safetensors"
-    builders.write(model, path, format)
-    assert_restores(path, format, model, builders.create("convnextv2", num_classes=5, **SMALL))
-
-
-@pytest.mark.parametrize("format", [*FORMATS, "facebook_sparse"])
-def test_round_trip_of_an_encoder(tmp_path, format):
-    encoder, path = create(**ENCODER), tmp_path / "weights.safetensors"
-    builders.write(encoder, path, format)
-    assert_restores(path, format, encoder, builders.create("convnextv2", **ENCODER, **SMALL))
 
 
 def assert_restores(path, format, source, target):
     assert builders.restore(target, path) == format
-    for a, b in zip(source.get_weights(), target.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_weights(source, target)
+
+
+@pytest.mark.parametrize("format", [*SMALL.formats, "facebook_sparse"])
+def test_round_trip_of_an_encoder(tmp_path, format):
+    encoder, path = SMALL.model("encoder", **ENCODER), tmp_path / "weights.safetensors"
+    builders.write(encoder, path, format)
+    assert_restores(path, format, encoder, SMALL.create(**ENCODER))
 
 
 def densified(tensors):
@@ -244,7 +160,7 @@ def densified(tensors):
 
 def test_the_sparse_format_is_what_upstream_makes_dense(tmp_path):
     """Both ways lead to the same model: reading the sparse file, and converting it first as upstream does."""
-    encoder = create(**ENCODER)
+    encoder = SMALL.model("encoder", **ENCODER)
     builders.write(encoder, tmp_path / "sparse.safetensors", "facebook_sparse")
     tensors = {key: np.array(value) for key, value in checkpoints.read(tmp_path / "sparse.safetensors").tensors.items()}
     assert tensors["encoder.stages.1.0.dwconv.kernel"].shape == (49, 16)
@@ -256,75 +172,50 @@ def test_the_sparse_format_is_what_upstream_makes_dense(tmp_path):
     assert tensors["encoder.stages.0.0.pwconv1.linear.weight"].shape == (32, 8)
     assert tensors["encoder.stages.0.0.grn.gamma"].shape == (1, 32)
     checkpoints.write(tmp_path / "dense.safetensors", densified(tensors))
-    assert_restores(
-        tmp_path / "dense.safetensors", "facebook", encoder, builders.create("convnextv2", **ENCODER, **SMALL)
-    )
+    assert_restores(tmp_path / "dense.safetensors", "facebook", encoder, SMALL.create(**ENCODER))
     zeros = np.zeros((1,), np.float32)
     surplus = dict.fromkeys(("mask_token", "proj.weight", "pred.bias", "decoder.0.grn.gamma"), zeros)
     checkpoints.write(tmp_path / "whole.safetensors", tensors | surplus)  # what training left beside the encoder
-    whole = builders.create("convnextv2", **ENCODER, **SMALL)
-    assert_restores(tmp_path / "whole.safetensors", "facebook_sparse", encoder, whole)
+    assert_restores(tmp_path / "whole.safetensors", "facebook_sparse", encoder, SMALL.create(**ENCODER))
 
 
-def test_a_format_that_cannot_hold_the_model_is_refused(model, tmp_path):
+def test_the_sparse_format_holds_no_classifier(tmp_path):
     with pytest.raises(weights.RestoreError, match="'facebook_sparse' has nothing for 'features'"):
-        builders.write(model, tmp_path / "weights.safetensors", "facebook_sparse")
-    with pytest.raises(weights.RestoreError, match="formats: timm, timm_conv_mlp, facebook, facebook_sparse"):
-        builders.write(model, tmp_path / "weights.safetensors", "torchvision")
-    assert not (tmp_path / "weights.safetensors").exists()
+        builders.write(SMALL.model(), tmp_path / "weights.safetensors", "facebook_sparse")
 
 
 GAMMA = "stages.1.1.grn.gamma"
 BAD = {
-    "missing": (lambda t: t.pop(GAMMA), rf"missing \(1\): {GAMMA}"),
     "flattened": (lambda t: t.update({GAMMA: t[GAMMA].ravel()}), rf"misshaped \(1\): {GAMMA} is \[64\], the model needs \[1, 1, 1, 64\]"),
     "layer scale": (lambda t: t.update({"stages.0.0.gamma": t["norm.bias"][:8]}), r"unused \(1\): stages\.0\.0\.gamma"),
-    "NaN": (lambda t: t.update({GAMMA: t[GAMMA] * np.float32("nan")}), rf"not finite \(1\): {GAMMA}"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_checkpoint_that_does_not_fit_is_refused_whole(model, tmp_path, case):
+def test_a_checkpoint_without_response_normalisation_is_refused(tmp_path, case):
     change, said = BAD[case]
     path = tmp_path / "weights.safetensors"
-    builders.write(model, path, "facebook")
-    tensors = {key: np.array(value) for key, value in checkpoints.read(path).tensors.items()}
-    change(tensors)
-    checkpoints.write(path, tensors)
-    other = builders.create("convnextv2", num_classes=5, **SMALL)
-    before = other.get_weights()
-    with pytest.raises(weights.RestoreError, match=said):
-        builders.restore(other, path)
-    for a, b in zip(before, other.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    builders.write(SMALL.model(), path, "facebook")
+    rewrite(path, change)
+    assert_refused(SMALL.model("other"), path, said)
 
 
-def test_checkpoints_of_other_variants_are_refused(model, tmp_path):
+def test_a_checkpoint_of_the_first_convnext_is_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
-    builders.write(create(depths=(1, 1, 1, 1)), path, "facebook")
-    with pytest.raises(weights.RestoreError, match=r"missing \(10\): stages\.1\.1"):
-        builders.restore(model, path)
-    builders.write(builders.create("convnext", num_classes=5, **SMALL), path, "facebook")  # no response normalisation
-    with pytest.raises(weights.RestoreError, match=r"missing \(10\): stages\.0\.0\.grn\.beta"):
-        builders.restore(model, path)
+    builders.write(builders.create("convnext", num_classes=5, **SMALL.architecture), path, "facebook")
+    assert_refused(SMALL.model(), path, r"missing \(10\): stages\.0\.0\.grn\.beta")
 
 
-def test_encoders_and_classifiers_do_not_take_each_others_checkpoints(model, tmp_path):
-    path = tmp_path / "weights.safetensors"
-    builders.write(create(**ENCODER), path, "facebook")
-    with pytest.raises(
-        weights.RestoreError, match=r"missing \(4\): head\.bias, head\.weight, norm\.bias, norm\.weight"
-    ):
-        builders.restore(model, path)
-    builders.restore(create(include_top=False), path)  # to put a head of one's own on: its map needs neither
+def test_encoders_and_classifiers_do_not_take_each_others_checkpoints(tmp_path):
+    path, model, encoder = tmp_path / "weights.safetensors", SMALL.model(), SMALL.model("encoder", **ENCODER)
+    builders.write(encoder, path, "facebook")
+    assert_refused(model, path, r"missing \(4\): head\.bias, head\.weight, norm\.bias, norm\.weight")
+    builders.restore(SMALL.model("backbone", include_top=False), path)  # for a head of one's own: its map needs neither
     builders.write(model, path, "facebook")
-    with pytest.raises(weights.RestoreError, match=r"unused \(2\): norm\.bias, norm\.weight"):
-        builders.restore(create(**ENCODER), path)
+    assert_refused(encoder, path, r"unused \(2\): norm\.bias, norm\.weight")
 
 
 # Rows
-
-ROWS = [v for v in catalog.load().variants if v.family == "convnextv2"]
 
 
 def test_all_rows_are_there():
@@ -346,7 +237,7 @@ def test_encoder_rows_have_a_feature_extractor_only(row):
 
 def test_a_row_without_classes_must_say_that_it_has_no_classifier(tmp_path):
     for folder in ("collections", "modules"):
-        shutil.copytree(catalog.ROOT / folder, tmp_path / folder)
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     path = tmp_path / "modules/convnextv2.toml"
     said = 'heads = ["feature_extractor"], checkpoint = "pt_only/convnextv2_atto'
     assert said in path.read_text()

@@ -11,15 +11,15 @@ import tarfile
 
 import numpy as np
 import pytest
-from tests.support.commands import run
 
 import builders
 from builders import precision
-from tools import catalog
-from tools.catalog.catalog import PRECISIONS, ROOT
+from tests.builders.battery import CATALOG, described
+from tests.support.commands import run
+from tools.catalog.catalog import PRECISIONS
+from tools.common.files import ROOT
 from tools.verification.verify import Verification
 
-CATALOG = catalog.load()
 ROWS = {variant.stem: variant for variant in CATALOG.variants}
 NAME, SIBLING = "convnext_digits_bf16", "convnext_digits"
 FAMILIES = ("convnext_digits", "regnety_digits", "vit_digits")
@@ -39,16 +39,6 @@ def test_the_policy_ends_with_the_block():
     with precision.using("bfloat16"):
         assert keras.config.dtype_policy().compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"
-
-
-def described(name):
-    """What defines a row's module, as far as its network and its preprocessing go."""
-    row, shared = ROWS[name], CATALOG.preprocessing
-    chosen = {
-        "transform": shared["transforms"][row.transform],
-        "normalization": shared["normalizations"][row.normalization],
-    }
-    return {"row": row.facts(), "preprocessing": chosen}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

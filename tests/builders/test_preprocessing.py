@@ -10,6 +10,7 @@ from PIL import Image
 
 from builders import preprocessing
 from builders.preprocessing import Transform
+from tools import catalog
 from tools.catalog import preprocessing as rows
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "preprocessing"
@@ -344,46 +345,46 @@ def load_text(tmp_path, text):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("size = 256", "size = 0", "size = 0: write a whole number of pixels"),
-        ("size = 256", "size = 256.0", "size = 256.0: write a whole number of pixels"),
-        ("size = 256", "size = true", "size = True: write a whole number of pixels"),
-        ("size = 256", "", "size is missing: add it"),
-        ("crop = 224", "crop = 257", "crop = 257 is larger than size = 256: write a crop of at most 256"),
-        ('resize = "short_side"', 'resize = "warp"', "crop = 224 with resize"),
-        ('resize = "short_side"', 'resize = "long_side"', "write one of short_side, warp"),
-        ('"bicubic"', '"lanczos"', "write one of bicubic, bilinear"),
-        ('"bicubic"', "3", "write one of bicubic, bilinear"),
+        ("size = 256", "size = 0", "`size = 0` is no size of an image. Fix: write a whole number of pixels from 1 to 4096."),
+        ("size = 256", "size = 256.0", "`size = 256.0` is not a whole number. Fix: write a whole number."),
+        ("size = 256", "size = true", "`size = True` is not a whole number. Fix: write a whole number."),
+        ("size = 256", "", "`size` is missing. Fix: add `size = ...` (a whole number)."),
+        ("crop = 224", "crop = 257", "`crop = 257` is larger than `size = 256`. Fix: write a crop of at most 256."),
+        ('resize = "short_side"', 'resize = "warp"', "`crop = 224` with `resize = \"warp\"`, which crops nothing. Fix: delete it"),
+        ('resize = "short_side"', 'resize = "long_side"', "'long_side'. Fix: did you mean `short_side`?"),
+        ('"bicubic"', '"lanczos"', "'lanczos'. Fix: write one of bicubic, bilinear."),
+        ('"bicubic"', "3", "`interpolation = 3` is not a string"),
         ("antialias = true", "antialias = false", "write true (PIL always antialiases)"),
         ("antialias = true", "antialias = 1", "write true or false"),
         ('"pil"', '"opencv"', "write false (INTER_LINEAR"),
-        ('crop_offset = "round"', 'crop_offset = "floor"', "write one of round, ceil"),
-        ("crop = 224", "crop = 224\ncolour = 1", "unknown key 'colour'"),
+        ('crop_offset = "round"', 'crop_offset = "floor"', "write one of ceil, round"),
+        ("crop = 224", "crop = 224\ncolour = 1", "unknown key `colour`. Fix: "),
         ("to 224", "to 225", "does not name 224"),
-        ('text = "short side to 256, centre crop to 224"', "", "text is missing"),
+        ('text = "short side to 256, centre crop to 224"', "", "`text` is missing"),
         ("mean = [0.5, 0.5, 0.5]", "mean = [127.5, 127.5, 127.5]", "divide by 255"),
-        ("mean = [0.5, 0.5, 0.5]", "mean = [0.5, 0.5]", "write three numbers"),
+        ("mean = [0.5, 0.5, 0.5]", "mean = [0.5, 0.5]", "has not three numbers"),
         ("std = [0.5, 0.5, 0.5]", "std = [0.5, 0.5, 0]", "write positive numbers"),
         ("std = [0.5, 0.5, 0.5]", "std = [0.5, 0.5, nan]", "write finite numbers"),
-        ("[transforms.some_224]", "[transforms.Some-224]", "bad name"),
-        ("[normalizations.half]", "[normalisations.half]", "write [transforms.NAME] or [normalizations.NAME]"),
-        ("[normalizations.half]", "[normalizations.half", "correct the syntax"),
+        ("[transforms.some_224]", "[transforms.Some-224]", "transforms.Some-224: 'Some-224' is no name. Fix: begin with a lower-case letter"),
+        ("[normalizations.half]", "[normalisations.half]", "unknown key `normalisations`. Fix: did you mean `normalizations`?"),
+        ("[normalizations.half]", "[normalizations.half", "is not valid TOML"),
     ],
 )  # fmt: skip
 def test_rows_are_read_strictly(tmp_path, old, new, message):
     assert load_text(tmp_path, ROW)["transforms"]["some_224"]["size"] == 256
     assert ROW.count(old) == 1
-    with pytest.raises(rows.PreprocessingError) as caught:
+    with pytest.raises(catalog.CatalogError) as caught:
         load_text(tmp_path, ROW.replace(old, new))
-    assert any(message in problem and "preprocessing.toml" in problem for problem in caught.value.problems)
+    assert any(message in str(problem) and "preprocessing.toml" in problem.file for problem in caught.value.problems)
 
 
 def test_all_problems_of_the_rows_are_reported_together(tmp_path):
-    with pytest.raises(rows.PreprocessingError) as caught:
+    with pytest.raises(catalog.CatalogError) as caught:
         load_text(tmp_path, ROW.replace('"pil"', '"pillow"').replace("= 224", "= -1").replace("[0.5, 0.5, 0.5]", "0.5"))
-    where = [problem.split(": ")[1] for problem in caught.value.problems]
-    assert where.count("[transforms.some_224]") >= 2 and where.count("[normalizations.half]") == 2
+    where = [problem.row for problem in caught.value.problems]
+    assert where.count("transforms.some_224") >= 2 and where.count("normalizations.half") == 2
 
 
 def test_rows_that_cannot_be_read(tmp_path):
-    with pytest.raises(rows.PreprocessingError, match="restore the file"):
+    with pytest.raises(catalog.CatalogError, match="restore the file"):
         rows.load(tmp_path / "nothing.toml")

@@ -1,6 +1,5 @@
-"""RegNetY: its traps one by one, its weights in every upstream format, and its exported module with and without oneDNN."""
+"""RegNetY: the battery, its traps one by one, and its exported module with and without oneDNN."""
 
-import functools
 import json
 import os
 import platform
@@ -14,83 +13,61 @@ import pytest
 import tensorflow as tf
 
 import builders
-from builders import checkpoints, export, layers, regnety, weights
-from tools import catalog
-from tools.verification import conformance
+from builders import checkpoints, export, layers, regnety
+from tests.builders.battery import (
+    CATALOG,
+    Battery,
+    Family,
+    ReferenceBattery,
+    References,
+    assert_refused,
+    described,
+    images,
+    rewrite,
+    row_arguments,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "golden"
-SMALL = {"w0": 8, "wa": 14.0, "wm": 2.0, "depth": 5, "group_size": 8}  # widths 8, 16, 32, 64; depths 1, 1, 1, 2
+LINE = {"w0": 8, "wa": 14.0, "wm": 2.0, "depth": 5, "group_size": 8}  # widths 8, 16, 32, 64; depths 1, 1, 1, 2
 CONVOLUTIONS = 1 + 3 * 5 + 4  # stem, three a block, a projection a stage
-FORMATS = ("pycls", "timm", "torchvision")
-ROWS = {v.stem: v for v in catalog.load().variants if v.family == "regnety"}
+ROWS = {v.stem: v for v in CATALOG.variants if v.family == "regnety"}
 REPORTED = [stem for stem, row in ROWS.items() if row.parameters]
+SMALL = Family(
+    "regnety",
+    architecture=LINE,
+    formats={"pycls": {}, "timm": {}, "torchvision": {}},
+    others={"deeper": ({"depth": 6}, r"missing \((.|\n)*misshaped \(\d")},
+    sizes={(32, 32): (1, 1), (33, 40): (2, 2), (75, 91): (3, 3), (1, 1): (1, 1)},  # odd sizes round up
+    maps={"stride_4": 16, "stride_8": 8, "stride_16": 4, "stride_32": 2},
+    blocks=5,
+    inner="s2.b1.b",
+    shifts={"se.reduce/bias": 1.0},  # or squeezed channels are dead
+    refused_arguments={
+        "rounding": ({"rounding": "nearest"}, "unknown rounding 'nearest'. Fix: use pycls or torchvision"),
+        "two stages": ({"w0": 48, "wa": 10.0, "depth": 4}, "make 2 stages, RegNetY has 4. Fix: correct"),
+    },
+)
 
 
-def images(*shape):
-    return np.random.default_rng(0).normal(size=shape).astype("float32")
+class TestSmall(Battery):
+    family = SMALL
 
 
-def randomise(model):
-    """No term of the network zero or one, no running variance negative, no squeezed channel dead."""
-    for number, variable in enumerate(model.variables):
-        variable.assign(variable + 0.1 * np.random.default_rng(number).uniform(-1, 1, variable.shape))
-        if variable.path.endswith("se.reduce/bias"):
-            variable.assign(variable + 1)
-    return model
-
-
-@functools.cache
-def made(name):
-    keras.utils.set_random_seed(1)
-    model = randomise(builders.create("regnety", num_classes=5, name=name, **SMALL))
-    return model, model.get_weights()
-
-
-def fresh(name):
-    """One of a few models of the same architecture, as it was made: making one takes a second."""
-    model, values = made(name)
-    model.set_weights(values)
-    model.trainable = True
-    return model
+class TestReferences(ReferenceBattery):
+    references = References(
+        "regnety",
+        limits={"logits": 2e-6, "features": 2e-6, "train": 2e-5},
+        listings={
+            "regnety_200mf.pycls": row_arguments("regnety200mf"),
+            "regnety_200mf.timm": row_arguments("regnety200mf"),
+            "regnety_400mf.torchvision": row_arguments("regnety400mf_tv1"),
+            "regnety_800mf.torchvision": row_arguments("regnety800mf_tv2"),
+        },
+    )
 
 
 @pytest.fixture
 def model():
-    return fresh("regnety")
-
-
-# Answers
-
-
-@pytest.mark.parametrize("case", ["pycls", "pycls_legacy", "timm", "torchvision"])
-def test_golden(case):
-    """Logits, features and a training step (batch statistics, momentum, unbiased variance) are upstream's."""
-    result = conformance.replay_case(GOLDEN / f"regnety_{case}")
-    assert result.error is None
-    assert set(result.values) == {"logits", "features", "train"}
-    assert max(result.values["logits"], result.values["features"]) < 2e-6
-    assert result.values["train"] < 2e-5
-
-
-def test_digits_checkpoint():
-    """The committed quickstart weights are in pycls names, small, and right on at least 98 % of the test images."""
-    row = ROWS["regnety_digits"]
-    path = ROOT / row.checkpoint
-    assert path.stat().st_size < 1_000_000
-    model = builders.create("regnety", num_classes=10, **builders.arguments(row.facts()))
-    assert builders.restore(model, path) == row.format == "pycls"
-    shared = catalog.load().preprocessing
-    described = {
-        "row": row.facts(),
-        "preprocessing": {
-            "transform": shared["transforms"][row.transform],
-            "normalization": shared["normalizations"][row.normalization],
-        },
-    }
-    data = np.load(ROOT / "modules" / row.evaluation)
-    logits = model(export.normalised_images(tf.constant(data["images"]), described), training=False)
-    assert np.mean(np.argmax(logits, -1) == data["labels"]) >= 0.98
+    return SMALL.model()
 
 
 # Architecture
@@ -135,13 +112,6 @@ def test_rounding_matters_at_three_sizes_only():
     assert sorted(differ) == ["4_0gf", "800mf", "8_0gf"]
 
 
-def test_a_line_that_is_no_regnety_is_refused():
-    with pytest.raises(ValueError, match="make 2 stages, RegNetY has 4"):
-        regnety.stages(48, 10.0, 2.0, 4, 8)
-    with pytest.raises(ValueError, match="unknown rounding 'nearest'; use pycls or torchvision"):
-        builders.create("regnety", **SMALL, rounding="nearest")
-
-
 def test_rows():
     assert len(REPORTED) == 26
     assert {row.pixel_range for row in ROWS.values()} == {(0.0, 255.0)}
@@ -168,15 +138,6 @@ def test_squeeze_follows_the_input_width():
     assert last == [38, 92]
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 40), (75, 91), (1, 1)])
-def test_any_size_as_upstream_rounds_it(size):
-    backbone = builders.create("regnety", include_top=False, **SMALL)
-    height, width = size
-    answer = backbone(images(1, height, width, 3))
-    assert answer.shape == (1, -(-height // 32), -(-width // 32), 64)
-    assert backbone.compute_output_shape((1, height, width, 3)) == answer.shape
-
-
 def test_stride_2_starts_at_the_first_pixel():
     """One zero on every side: the kernel's centre lies on pixels 0, 2, 4; TensorFlow's "same" would put it on 1, 3, 5."""
     layer = regnety.NormalisedConvolution(1, 3, strides=2)
@@ -186,50 +147,15 @@ def test_stride_2_starts_at_the_first_pixel():
     np.testing.assert_allclose(layer(x), x[:, ::2, ::2] / np.sqrt(1 + 1e-5), rtol=1e-6)
 
 
-def test_custom_input_shape_and_tensor():
-    assert builders.create("regnety", input_shape=(96, 64, 3), **SMALL).input_shape == (None, 96, 64, 3)
-    pixels = keras.Input((64, 64, 3))
-    scaled = keras.layers.Rescaling(1 / 255)(pixels)
-    built = builders.create("regnety", input_tensor=scaled, include_top=False, pooling="avg", **SMALL)
-    plain = builders.create("regnety", include_top=False, pooling="avg", **SMALL)
-    plain.set_weights(built.get_weights())
-    x = images(1, 64, 64, 3) * 255
-    np.testing.assert_allclose(built(x), plain(x / 255), atol=1e-4)
-    with pytest.raises(ValueError, match="pooling='max'; use 'avg'"):
-        builders.create("regnety", include_top=False, pooling="max", **SMALL)
-
-
-def test_logits_are_a_linear_map_of_the_features(model):
-    x = images(2, 64, 64, 3)
-    features = keras.Model(model.input, model.get_layer("features").output)(x)
-    head = model.get_layer("head")
-    np.testing.assert_allclose(model(x), features @ head.kernel + head.bias, atol=1e-5)
-
-
 def test_initial_values_are_upstreams():
     """N(0, 2 / (rows * columns * filters)) whatever the groups; the classifier N(0, 0.01^2)."""
     keras.utils.set_random_seed(0)
-    model = builders.create("regnety", **SMALL)
+    model = builders.create("regnety", **LINE)
     for name, area in (("s4.b2.b", 9), ("s4.b2.c", 1)):
         assert np.std(model.get_layer(name).kernel) == pytest.approx(np.sqrt(2 / (area * 64)), rel=0.05)
     assert np.std(model.get_layer("head").kernel) == pytest.approx(0.01, rel=0.02)
     assert not np.any(model.get_layer("head").bias) and not np.any(model.get_layer("s1.b1.se.expand").bias)
     assert np.all(np.asarray(model.get_layer("s4.b2.c").gamma) == 1)
-
-
-def test_drop_path_grows_linearly_to_the_last_block_and_costs_nothing_at_0():
-    model = builders.create("regnety", drop_path_rate=0.4, **SMALL)
-    shares = [layer.share * layer.rate for layer in model.layers if isinstance(layer, layers.DropPath)]
-    np.testing.assert_allclose(shares, np.linspace(0, 0.4, 5))
-    plain = fresh("regnety")
-    traced = tf.function(lambda x: plain(x, training=True)).get_concrete_function(tf.TensorSpec([2, 64, 64, 3]))
-    assert not [op for op in traced.graph.get_operations() if "Random" in op.type]
-
-
-def test_saves_and_loads_as_a_keras_model(model, tmp_path):
-    model.save(tmp_path / "model.keras")
-    x = images(1, 64, 64, 3)
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(x), model(x))
 
 
 # Training
@@ -286,80 +212,7 @@ def test_grouped_convolution_and_its_gradients(height, width, groups, channels, 
         np.testing.assert_allclose(a, b, atol=2e-5 * float(tf.reduce_max(tf.abs(b))))
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_every_trainable_variable_gets_a_gradient(model, training):
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(tf.square(model(images(4, 64, 64, 3), training=training) - 1))
-    for variable, gradient in zip(
-        model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
-    ):
-        assert np.isfinite(gradient).all() and np.any(gradient), variable.path
-
-
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision(policy):
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = randomise(builders.create("regnety", num_classes=5, **SMALL))
-    finally:
-        keras.config.set_dtype_policy(previous)
-    assert {v.dtype for v in model.variables} == {"float32"}
-    assert model.get_layer("s2.b1.b").compute_dtype == policy.removeprefix("mixed_")
-    x = images(2, 64, 64, 3)
-    assert model(x).dtype == model.get_layer("features").output.dtype == "float32"
-    full = fresh("regnety")
-    full.set_weights(model.get_weights())
-    np.testing.assert_allclose(model(x), full(x), atol=0.03)
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    before = model.get_weights()
-    model.fit(x, np.array([0, 1]), epochs=6, verbose=0)  # the loss scale of float16 has to come down first
-    assert all(np.isfinite(w).all() for w in model.get_weights())
-    assert sum(not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)) > 90
-
-
 # Weights
-
-
-def upstream_listing(name):
-    shapes = {}
-    for line in (GOLDEN / "checkpoint-keys" / f"{name}.txt").read_text().splitlines():
-        key, shape = line.split(" ", 1)
-        shapes[key] = tuple(int(n) for n in shape.strip("()").split(",") if n.strip())
-    return shapes
-
-
-@pytest.mark.parametrize(
-    ("listing", "stem"),
-    [
-        ("regnety_200mf.pycls", "regnety200mf"),
-        ("regnety_200mf.timm", "regnety200mf"),
-        ("regnety_400mf.torchvision", "regnety400mf_tv1"),
-        ("regnety_800mf.torchvision", "regnety800mf_tv2"),
-    ],
-)
-def test_names_and_shapes_are_the_upstream_ones(listing, stem):
-    family = builders.family_module("regnety")
-    with layers.deferred_weights():
-        model = builders.create("regnety", **ROWS[stem].architecture)
-    ours = {
-        key: array.shape
-        for w in weights.weights(model, family, listing.rpartition(".")[2])
-        for key, array in zip(w.keys, w.kind.write(np.broadcast_to(np.float32(0), w.variable.shape)), strict=True)
-    }
-    upstream = upstream_listing(listing)
-    assert ours == {key: shape for key, shape in upstream.items() if not key.endswith(".num_batches_tracked")}
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_round_trip_in_every_format(model, tmp_path, format):
-    path = tmp_path / "weights.safetensors"
-    builders.write(model, path, format)
-    other = fresh("other")
-    other.set_weights([w + 1 for w in other.get_weights()])
-    assert builders.restore(other, path) == format
-    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_pycls_sees_blue_first(model, tmp_path):
@@ -373,62 +226,29 @@ def test_pycls_sees_blue_first(model, tmp_path):
     assert not np.array_equal(tensors["pycls"], tensors["timm"])
 
 
-NAN = np.full((5,), np.nan, np.float32)
 PROJECTION = {"pycls": "s1.b1.bn", "timm": "s1.b1.downsample.bn", "torchvision": "trunk_output.block1.block1-0.proj.1"}
-BIAS = {"pycls": "head.fc.bias", "timm": "head.fc.bias", "torchvision": "fc.bias"}
-BAD = {
-    "missing": (lambda t, f: t.pop(f"{PROJECTION[f]}.running_var"), lambda f: rf"missing \(1\): {PROJECTION[f]}\.running_var"),
-    "extra": (lambda t, f: t.update({"s5.extra": NAN[:1] * 0 + 1}), lambda f: r"unused \(1\): s5\.extra"),
-    "misshaped": (lambda t, f: t.update({BIAS[f]: np.zeros(6, np.float32)}), lambda f: rf"misshaped \(1\): {BIAS[f]} is \[6\], the model needs \[5\]"),
-    "NaN": (lambda t, f: t.update({BIAS[f]: NAN}), lambda f: rf"not finite \(1\): {BIAS[f]}"),
-}  # fmt: skip
 
 
-def refused(model, path, said):
-    before = model.get_weights()
-    with pytest.raises(weights.RestoreError, match=said):
-        builders.restore(model, path)
-    for a, b in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("case", BAD)
-def test_checkpoint_that_does_not_fit_is_refused_whole(model, tmp_path, case, format):
-    change, said = BAD[case]
-    path = tmp_path / "weights.safetensors"
+@pytest.mark.parametrize("format", SMALL.formats)
+def test_a_missing_statistic_is_refused(model, tmp_path, format):
+    path, key = tmp_path / "weights.safetensors", f"{PROJECTION[format]}.running_var"
     builders.write(model, path, format)
-    tensors = {key: np.array(value) for key, value in checkpoints.read(path).tensors.items()}
-    change(tensors, format)
-    checkpoints.write(path, tensors)
-    refused(fresh("other"), path, said(format))
+    rewrite(path, lambda tensors: tensors.pop(key))
+    assert_refused(SMALL.model("other"), path, rf"missing \(1\): {key}")
 
 
 def test_counters_are_left_aside(model, tmp_path):
     path = tmp_path / "weights.safetensors"
     builders.write(model, path, "timm")
-    tensors = {key: np.array(value) for key, value in checkpoints.read(path).tensors.items()}
-    checkpoints.write(path, tensors | {"stem.bn.num_batches_tracked": np.array(7, np.int64)})
+    rewrite(path, lambda tensors: tensors.update({"stem.bn.num_batches_tracked": np.array(7, np.int64)}))
     assert builders.restore(model, path) == "timm"
 
 
-def test_checkpoint_of_another_variant_is_refused(model, tmp_path):
-    builders.write(model, tmp_path / "small.safetensors", "pycls")
-    deeper = builders.create("regnety", num_classes=5, **(SMALL | {"depth": 6}))
-    refused(deeper, tmp_path / "small.safetensors", r"missing \((.|\n)*misshaped \(\d")
+def test_the_two_roundings_do_not_take_each_others_checkpoints(tmp_path):
     torchvision = builders.create("regnety", num_classes=5, **ROWS["regnety800mf_tv1"].architecture)
     builders.write(torchvision, tmp_path / "torchvision.safetensors", "torchvision")
     narrower = builders.create("regnety", num_classes=5, **ROWS["regnety800mf"].architecture)
-    refused(narrower, tmp_path / "torchvision.safetensors", r"misshaped \(\d+\): trunk_output.block2")
-
-
-def test_backbone_takes_a_classifiers_checkpoint_and_leaves_only_the_head(model, tmp_path):
-    builders.write(model, tmp_path / "weights.safetensors", "pycls")
-    backbone = builders.create("regnety", include_top=False, **SMALL)
-    builders.restore(backbone, tmp_path / "weights.safetensors")
-    for variable in backbone.variables:
-        same = next(v for v in model.variables if v.path.split("/")[-2:] == variable.path.split("/")[-2:])
-        np.testing.assert_array_equal(variable, same)
+    assert_refused(narrower, tmp_path / "torchvision.safetensors", r"misshaped \(\d+\): trunk_output.block2")
 
 
 # The exported module, in a process of its own
@@ -475,20 +295,14 @@ print("FOUND" + json.dumps(found))
 def exported(tmp_path_factory):
     """(folder of the SavedModel, file of images, the Keras model's logits)."""
     folder = tmp_path_factory.mktemp("regnety")
-    row = ROWS["regnety_digits"]
-    shared = catalog.load().preprocessing
-    described = {
-        "row": {**row.facts(), "resolution": 64},
-        "preprocessing": {
-            "transform": {**shared["transforms"][row.transform], "size": 64},
-            "normalization": shared["normalizations"][row.normalization],
-        },
-    }
-    model = fresh("regnety")
+    module = described("regnety_digits")
+    module["row"] |= {"resolution": 64}
+    module["preprocessing"]["transform"] = module["preprocessing"]["transform"] | {"size": 64}
+    model = SMALL.model()
     pixels = np.random.default_rng(3).integers(0, 256, (4, 64, 64, 3)).astype(np.float32)
     np.save(folder / "images.npy", pixels)
-    logits = model(export.normalised_images(tf.constant(pixels), described), training=False)
-    return export.save(model, "classifier", described, folder / "module"), folder / "images.npy", np.asarray(logits)
+    logits = model(export.normalised_images(tf.constant(pixels), module), training=False)
+    return export.save(model, "classifier", module, folder / "module"), folder / "images.npy", np.asarray(logits)
 
 
 @pytest.mark.parametrize("onednn", ["1", "0"])

@@ -6,7 +6,8 @@ import pytest
 
 from tools import catalog
 from tools.catalog import scaffolding
-from tools.catalog.catalog import ROOT, compose
+from tools.catalog.catalog import compose
+from tools.common.files import ROOT
 
 CATALOG = catalog.load()
 CONVNEXT = [v for v in CATALOG.variants if v.family == "convnext" and v.data in ("1k", "21k", "21k_1k")]
@@ -105,7 +106,7 @@ def test_names_are_found_and_completed(asked, expected):
     [("convnxt_tiny_1k_224", "convnext_tiny_1k_224"), ("convnxt", "convnext"), ("xyz", "--dry-run")],
 )
 def test_mistyped_names_are_suggested(asked, suggestion):
-    with pytest.raises(catalog.Unknown, match=suggestion):
+    with pytest.raises(catalog.UnknownNameError, match=suggestion):
         CATALOG.expand([asked])
 
 
@@ -126,11 +127,17 @@ BAD = [
     ("modules/convnext.toml", 'checkpoint = "convnext_digits.safetensors"', 'checkpoint = "gone.safetensors"', ["modules/quickstart/gone.safetensors does not exist"]),
     ("modules/convnext.toml", 'labels = "digits"', 'labels = "imagenet_1k"', ["has 1000 labels, not 10"]),
     ("modules/convnext.toml", 'precision = "bfloat16"', 'precision = "bf16"', ["modules/convnext.toml: variant 30 (digits digits 32)", "`precision` has the unknown value 'bf16'", "did you mean `bfloat16`?"]),
-    ("modules/convnext.toml", 'precision = "bfloat16"', 'precision = "int8"', ["'int8'", "known: bfloat16, float32"]),
+    ("modules/convnext.toml", 'precision = "bfloat16"', 'precision = "int8"', ["'int8'", "write one of bfloat16, float32"]),
     ("modules/convnext.toml", ', precision = "bfloat16"', "", ["convnext_digits/1 is published by", "digits digits 32, too"]),
     ("modules/convnext.toml", 'family = "convnext"', 'family = "convnext', ["modules/convnext.toml: is not valid TOML"]),
     ("modules/convnext.toml", "classes = 21841", "classes = true", ["is not a whole number"]),
     ("modules/preprocessing.toml", "size = 235", "size = 100", ["modules/preprocessing.toml", "timm_nano_224"]),
+    ("modules/convnext.toml", 'stem = "convnext_{size}_{data}_{resolution}"', 'stem = "collections/{size}_{data}_{resolution}"', ["'collections/tiny_1k_224' is no module name"]),
+    ("modules/convnext.toml", "resolution = 384, parameters = 88_591_464,", 'resolution = "TODO", parameters = 88_591_464,', ["`resolution` is still to be written. Fix: write a whole number."]),
+    ("modules/convnext.toml", 'licence = "mit"', 'licence = "TODO: of the weights"', ["sources.facebook: `licence` is still to be written. Fix: write of the weights (one of "]),
+    ("modules/convnext.toml", 'transforms = {', 'transforms = "x" #', ["`transforms = 'x'` is not a table"]),
+    ("modules/publisher.toml", 'name = "hubpress"', 'name = "static"', ["`name = 'static'` is no publisher's name"]),
+    ("modules/publisher.toml", 'name = "hubpress"', 'name = hubpress', ["modules/publisher.toml: is not valid TOML"]),
     ("modules/publisher.toml", 'name = "hubpress"', 'name = "Hub Press"', ["lower-case letters, digits and hyphens"]),
     ("modules/publisher.toml", 'name = "hubpress"', 'name = "hubpress"\nnotebooks = "https://github.com/a/b"', ["is no address on Colab", "colab.research.google.com/github/OWNER"]),
     ("collections/convnext.toml", 'columns = ["reported_top1"', 'columns = ["reported_top_1"', ["did you mean `reported_top1`?"]),
@@ -159,6 +166,7 @@ def test_bad_row_is_refused(copied, file, old, new, said):
         catalog.load(copied)
     text = str(refused.value)
     assert file in text
+    assert all(problem.file and problem.fix and ". Fix: " in str(problem) for problem in refused.value.problems)
     for part in said:
         assert part in text
 
@@ -171,6 +179,14 @@ def test_all_problems_of_all_files_in_one_go(copied):
     text = str(refused.value)
     assert "`sise`" in text and "'mitt'" in text and "reported_top1" in text
     assert len(refused.value.problems) >= 3
+
+
+@pytest.mark.parametrize("file", ["modules/publisher.toml", "modules/preprocessing.toml"])
+def test_a_missing_file_is_named(copied, file):
+    (copied / file).unlink()
+    with pytest.raises(catalog.CatalogError) as refused:
+        catalog.load(copied)
+    assert f"{file}: cannot be read (No such file or directory). Fix: restore the file." in str(refused.value)
 
 
 def test_imagenet_labels_are_wordnets():

@@ -1,11 +1,10 @@
 """tools/new.py: its stubs are refused with what belongs in them, and following that leads to a published module."""
 
+import os
 import re
 import shutil
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,7 @@ import builders
 from builders import checkpoints
 from tools import catalog
 from tools.catalog import scaffolding
-
-ROOT = Path(__file__).resolve().parents[2]
+from tools.common.files import ROOT
 
 
 @pytest.fixture
@@ -30,7 +28,9 @@ def repository(tmp_path):
 def run(repository, script, *arguments):
     command = [sys.executable, f"tools/{script}.py", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(repository)}
-    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(
+        command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
 
 
 def problems(repository):
@@ -73,9 +73,10 @@ def test_a_new_variant_is_led_to_a_row_that_restores(repository):
     )
     row = r"modules/convnext\.toml: variant \d+ \(TODO TODO TODO\): "
     assert re.search(
-        row + r"`size` is still to be written; a key of \[architectures\] \(known: .*\bdigits\b", result.stdout
+        row + r"`size` is still to be written\. Fix: write a key of \[architectures\] \(one of .*\bdigits\b.*\)\.\n",
+        result.stdout,
     )
-    assert re.search(row + r"`resolution` is still to be written; a whole number", result.stdout)
+    assert re.search(row + r"`resolution` is still to be written\. Fix: write a whole number", result.stdout)
     answers = {
         "size": ['"digits"'],
         "data": ['"digits"'],
@@ -98,7 +99,8 @@ def test_a_new_family_is_led_to_a_published_module(repository):
     result = run(repository, "new", "family", "stubnet")
     assert result.returncode == 0, result.stderr
     assert (
-        "wrote builders/stubnet.py, modules/stubnet.toml, builders/__init__.py\nstill to be written:" in result.stdout
+        "wrote builders/stubnet.py, modules/stubnet.toml, tests/builders/test_stubnet.py, builders/__init__.py\nstill to be written:"
+        in result.stdout
     )
     answers = {
         "title": ['"Stub"', '"On Stubs"'],
@@ -128,12 +130,44 @@ def test_a_new_family_is_led_to_a_published_module(repository):
     tensors = {key: random.normal(size=shape).astype(np.float32) for key, shape in shapes.items()}
     checkpoints.write(repository / "modules/quickstart/stub.safetensors", tensors)
     seen = follow(repository, "modules/stubnet.toml", answers)
-    assert len(seen) == 16 and all("; " in problem for problem in seen)
+    assert len(seen) == 16 and all(". Fix: " in problem for problem in seen)
     result = run(repository, "publish", "stubnet", "--hub", repository / "hub", "--cache", repository / "cache")
     assert result.returncode == 0, result.stdout + result.stderr
     for name in ("stubnet_small_1k_224", "stubnet_small_1k_224_fe"):
         assert (repository / f"hub/hubpress/{name}/1.tar.gz").is_file()
         assert (repository / f"hub/hubpress/{name}/1.json").is_file()
+    # The stub's test: the battery passes, and what is missing of upstream is named.
+    assert "TODO" in (repository / "tests/builders/test_stubnet.py").read_text()
+    for file in (
+        "__init__.py",
+        "support/__init__.py",
+        "support/commands.py",
+        "builders/battery.py",
+        "builders/conftest.py",
+    ):
+        (repository / "tests" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / "tests" / file, repository / "tests" / file)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/builders/test_stubnet.py",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    result = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600)
+    failed = re.findall(r"(?m)^FAILED .*?::(\w+)::(\w+)", result.stdout)
+    assert failed == [
+        ("TestReferences", "test_golden_answers_are_reproduced"),
+        ("TestReferences", "test_names_and_shapes_are_the_upstream_ones"),
+    ], result.stdout
+    assert "no golden case of stubnet. Fix: add one as tests/golden/README.md says" in result.stdout
+    assert (
+        "no names and shapes of stubnet's checkpoints. Fix: add a file to tests/golden/checkpoint-keys" in result.stdout
+    )
 
 
 @pytest.mark.parametrize("family", ["convnext", None])
@@ -152,10 +186,13 @@ def test_a_new_collection_is_led_to_a_collection(repository, family):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("variant", "convnxt"), "there is no family 'convnxt'; did you mean `convnext`?"),
-        (("variant", "convnext", "resolution"), "is no KEY=VALUE; write, for example, resolution=224"),
-        (("family", "convnext"), "builders/convnext.py exists already; choose another name, or edit it"),
-        (("family", "ConvNeXt"), "is no family's name; use lower-case letters"),
+        (
+            ("variant", "convnxt"),
+            "there is no family 'convnxt'. Fix: start it: `tools/new.py family convnxt`; or did you mean `convnext`?",
+        ),
+        (("variant", "convnext", "resolution"), "is no KEY=VALUE. Fix: write, for example, resolution=224"),
+        (("family", "convnext"), "builders/convnext.py exists already. Fix: choose another name, or edit it."),
+        (("family", "ConvNeXt"), "is no family's name. Fix: use lower-case letters"),
         (("collection", "convnext"), "collections/convnext.toml exists already"),
         (("collection", "a/b"), "is no collection's name"),
     ],

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import fsspec
 import pytest
 
-from tools.common import download
+from tools.common import download, locks
 from tools.common.download import DownloadError, fetch
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -196,7 +196,7 @@ def test_another_process_goes_on(server, tmp_path, pauses):
     refused("503", "goes on where it stopped", url=server.url, cache=tmp_path)
     assert cached(tmp_path) == [f"{NAME}.part", f"{NAME}.part.json"]
     server.behaviour.script = ["serve"]
-    program = f"from tools.hub import download; download.fetch({server.url!r}, cache={str(tmp_path)!r})"
+    program = f"from tools.common import download; download.fetch({server.url!r}, cache={str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=pathlib.Path(__file__).parents[2])
     assert server.behaviour.requests[-1]["Range"] == "bytes=100000-"
     requests = len(server.behaviour.requests)
@@ -210,7 +210,7 @@ def test_killed_between_the_last_byte_and_the_cache(server, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(download, "_keep", killed)
+        patched.setattr(download, "_move_into_place", killed)
         with pytest.raises(KeyboardInterrupt):
             fetch(server.url, cache=tmp_path)
     assert fetch(server.url, cache=tmp_path).read_bytes() == CONTENT
@@ -472,7 +472,7 @@ def test_processes_that_want_the_same_file_share_one_download(server, tmp_path):
 
 
 def test_without_locks(server, tmp_path, monkeypatch, pauses):
-    monkeypatch.setattr(download, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     server.behaviour.script = [("cut", 100_000), "serve"]
     assert fetch(server.url, cache=tmp_path).read_bytes() == CONTENT
     assert cached(tmp_path) == [NAME, f"{NAME}.sha256"]

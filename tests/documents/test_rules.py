@@ -1,15 +1,21 @@
 """Each rule on documents that break it and on nothing else; real documents, mutated in every way, never crash a rule."""
 
+import ast
+import graphlib
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.commands import ROOT
 from tests.support.made import tags
-from tools.documents import rules
-from tools.documents.rules import Page, check
-from tools.documents.validation import Tree
+from tools.documents import archives, document_rules, metadata, reporting, rules, tagfiles, tree_rules
+from tools.documents.document import Entry
+from tools.documents.rule import DocumentFile, Rule
+from tools.documents.rules import check
+from tools.documents.tree import Tree
 
 CORPUS = Path(__file__).parent / "corpus/assets/docs"
 SAMPLE = {path.relative_to(CORPUS).as_posix(): path.read_bytes().decode() for path in sorted(CORPUS.rglob("*.md"))}
@@ -100,7 +106,7 @@ HUB = Tree(Path("."), tags=tags(), paths={*PATHS.values(), "a/b-large/1.md"})
 
 def found(text, path, hub=HUB):
     """{(rule, line)} of a document, and every message and fix not empty."""
-    problems = list(check(Page(path, path, text), hub))
+    problems = list(check(DocumentFile(path, path, text), hub))
     assert all(message and fix and "\n" not in message for _, _, message, fix in problems)
     assert all(1 <= line <= text.count("\n") + 1 for _, line, _, _ in problems)
     return {(rule.name, line) for rule, line, _, _ in problems}
@@ -201,7 +207,7 @@ def test_every_rule_over_one_document_is_broken_here():
 @pytest.mark.parametrize("rule", sorted(each.name for each in rules.RULES.values() if each.check))
 def test_rule_that_is_off_says_nothing(rule):
     name, old, new, _, _ = next(each for each in BREAKS if each[3] == rule)
-    page = Page("x", PATHS[name], TEXTS[name].replace(old, new, 1))
+    page = DocumentFile("x", PATHS[name], TEXTS[name].replace(old, new, 1))
     assert rule not in {each.name for each, *_ in check(page, HUB, rules.active(off=(rule,)))}
 
 
@@ -245,7 +251,9 @@ def test_code_of_a_lite_page_may_name_its_own_addresses():
 
 def test_fixes_suggest_what_was_meant():
     def fix(text, rule):
-        return next(fix for each, _, _, fix in check(Page("x", PATHS["module"], text), HUB) if each.name == rule)
+        return next(
+            fix for each, _, _, fix in check(DocumentFile("x", PATHS["module"], text), HUB) if each.name == rule
+        )
 
     assert "`license`" in fix(MODULE.replace("license", "licence"), "unknown-metadata")
     assert "`image-classification`" in fix(MODULE.replace("image-classification", "image-classificaton"), "vocabulary")
@@ -300,15 +308,15 @@ def test_every_mutation_that_breaks_a_rule_of_the_format_is_reported(path):
     """Line by line through the head of a real document: taken out, misspelt, moved, with a blank or a carriage return."""
     text = SAMPLE[path]
     before = {rule for rule, _ in found(text, path, REAL)}
-    errors = {each.name for each in rules.RULES.values() if each.severity == rules.ERROR}
+    errors = {each.name for each in rules.RULES.values() if each.severity == "error"}
     assert not before & errors
     lines = text.split("\n")
-    page = Page(path, path, text)
-    required = rules.FIELDS[page.document.kind].required
+    page = DocumentFile(path, path, text)
+    required = metadata.FIELDS[page.document.kind].required
     entries = {
         number: each
         for number, each in enumerate(page.document.metadata, page.document.metadata_line)
-        if isinstance(each, rules.Entry)
+        if isinstance(each, Entry)
     }
 
     def broken(changed, rule, line=None):
@@ -330,9 +338,9 @@ def test_every_mutation_that_breaks_a_rule_of_the_format_is_reported(path):
         if number > page.document.metadata_line:  # else it becomes a line of the description
             broken([*above, line[5:], *below], "metadata-line", number)
         broken([*above, line.replace("<!-- ", "<!--", 1), *below], "metadata-line", number)
-        if each.key in rules.VOCABULARIES:
+        if each.key in metadata.VOCABULARIES:
             broken([*above, f"<!-- {each.key}: no-such-value -->", *below], "vocabulary", number)
-        if each.key not in rules.REPEATABLE:
+        if each.key not in metadata.REPEATABLE:
             broken([*above, line, f"<!-- {each.key}: other -->", *below], "repeated-metadata", number + 1)
         if each.key == "asset-path":
             broken([*above, "<!-- asset-path: https://example.org/x.zip -->", *below], "asset-path", number)
@@ -357,3 +365,40 @@ def test_every_mutation_that_breaks_a_rule_of_the_format_is_reported(path):
 def test_long_nonsense_takes_no_time(text, kind):
     found(TEXTS[kind] + text, PATHS[kind])
     found(TEXTS[kind] + "\n```\n" + text, PATHS[kind])
+
+
+# The list of rules
+
+
+def test_every_rule_that_a_module_defines_is_in_the_list_once():
+    modules = (archives, document_rules, tagfiles, tree_rules)
+    defined = [each for module in modules for each in vars(module).values() if isinstance(each, Rule)]
+    listed = [each for group in rules.GROUPS.values() for each in group]
+    assert sorted(each.name for each in defined) == sorted(each.name for each in listed)
+    assert len({each.name for each in listed}) == len(listed) == len(rules.RULES)
+    for each in listed:
+        assert each.severity in ("error", "warning") and each.summary and each.fix
+        assert bool(each.check) == bool(each.kinds), each.name
+
+
+def test_the_documented_rules_are_those_of_the_validator():
+    written = (ROOT / "docs/rules.md").read_text(encoding="utf-8")
+    assert written == reporting.rules("markdown") + "\n", (
+        "run `python tools/validate.py --rules --format markdown > docs/rules.md`"
+    )
+    assert re.findall(r"^### `([\w-]+)` \((error|warning)\)$", written, re.M) == [
+        (each.name, each.severity) for group in rules.GROUPS.values() for each in group
+    ]
+
+
+@pytest.mark.parametrize("room", ["documents", "site"])
+def test_modules_of_a_room_import_each_other_in_no_circle_and_at_the_top(room):
+    graph = {}
+    for path in (ROOT / "tools" / room).glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        inner = [n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)]
+        own = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module.startswith(f"tools.{room}")]
+        assert not [n for n in inner if isinstance(n, ast.ImportFrom) and n.module.startswith("tools.")], path
+        graph[path.stem] = {n.module.rpartition(".")[2] for n in own if n.module != f"tools.{room}"}
+        graph[path.stem] |= {each.name for n in own if n.module == f"tools.{room}" for each in n.names}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph)  # raises CycleError

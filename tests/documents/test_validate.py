@@ -74,7 +74,9 @@ def test_whole_corpus_has_no_errors_when_its_path_is_given(capsys):
 )
 def test_known_defects_of_real_documents_are_found(file, line, rule):
     report = validation.validate([CORPUS])
-    assert (str(DOCS / file), line, rule, "warning") in {each[:4] for each in report.problems}
+    assert (str(DOCS / file), line, rule, "warning") in {
+        (each.file, each.line, each.rule, each.severity) for each in report.problems
+    }
 
 
 def test_one_file_is_checked_against_its_whole_tree(capsys):
@@ -122,7 +124,7 @@ def test_files_that_are_hardly_documents(tmp_path, content, rule, line):
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
     report = validation.validate([tmp_path])
-    assert (str(file), line, rule) in {each[:3] for each in report.problems}
+    assert (str(file), line, rule) in {(each.file, each.line, each.rule) for each in report.problems}
 
 
 def test_unreadable_file(tmp_path):
@@ -177,7 +179,7 @@ def test_tag_files_are_validated_and_fail_the_run(docs, file, content, line, sai
 def test_tags_beside_the_documents_are_the_ones_that_count(docs, capsys):
     spoil(docs.parent.parent / "tags/license.yaml", "id: apache-2.0", "id: apache-3.0")
     status, text = run(capsys, docs)
-    assert status == 1 and "'apache-2.0' is no license of tags/license.yaml; write `apache-3.0`" in text
+    assert status == 1 and "'apache-2.0' is no license of tags/license.yaml. Fix: write `apache-3.0`" in text
 
 
 def test_tag_files_of_this_repository():
@@ -194,18 +196,18 @@ def test_output_for_people_programs_and_annotations(docs, capsys):
     assert status == 1
     number = file.read_text().splitlines().index("<!-- format: 100%, hub -->") + 1
     assert text.splitlines() == [
-        f"{file}:{number}: error: '100%, hub' is no format; write one of hub, saved_model, saved_model_2 [metadata-value]",
+        f"{file}:{number}: error: '100%, hub' is no format. Fix: write one of hub, saved_model, saved_model_2. [metadata-value]",
         "1 document: 1 error, 0 warnings (metadata-value 1)",
     ]
     _, annotated = run(capsys, file, "--quiet", "--format", "github")
     assert annotated.splitlines()[0] == (
-        f"::error file={file},line={number},title=metadata-value::'100%25, hub' is no format; "
-        "write one of hub, saved_model, saved_model_2"
+        f"::error file={file},line={number},title=metadata-value::'100%25, hub' is no format. "
+        "Fix: write one of hub, saved_model, saved_model_2."
     )
     _, plain = run(capsys, file, "--format", "json")
     report = json.loads(plain)
     assert report["errors"] == 1 and report["warnings"] == len(report["problems"]) - 1
-    assert {"file", "line", "rule", "severity", "message", "fix"} == report["problems"][0].keys()
+    assert list(report["problems"][0]) == ["file", "line", "rule", "severity", "message", "fix"]
 
 
 def test_rules_can_be_turned_off(docs, capsys):
@@ -224,7 +226,7 @@ def test_rules_are_listed(capsys):
     listed = {line.split()[0]: line.split()[1] for line in text.splitlines()}
     assert listed == {each.name: each.severity for each in rules.RULES.values()}
     assert {"snippet-handle": "warning", "vocabulary": "error", "archive-record": "error"}.items() <= listed.items()
-    assert json.loads(reporting.rules("json"))[0].keys() == {"name", "severity", "summary"}
+    assert json.loads(reporting.rules("json"))[0].keys() == {"name", "severity", "summary", "fix", "group", "kinds"}
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,7 @@ def test_rules_are_listed(capsys):
         (["nowhere"], "nowhere does not exist"),
         ([], "name the documents"),
         ([str(CORPUS), "--off", "licence"], "no rule is called 'licence'"),
-        ([str(Path(__file__).parent / "__pycache__")], "holds no document"),
+        ([str(made.ROOT / "templates/static")], "holds no document"),
     ],
 )
 def test_nothing_to_validate(arguments, said, capsys):
@@ -363,6 +365,13 @@ def spoil_record(small_hub):
     spoil(small_hub / "hubpress/convnext_digits/1.json", '"sha256": "', '"sha256": "0')
 
 
+def spoil_record_width(small_hub):
+    file = small_hub / "hubpress/convnext_digits/1.json"
+    record = json.loads(file.read_text())
+    record["signature"]["outputs"][0]["shape"] = [None, 11]
+    file.write_text(json.dumps(record))
+
+
 def spoil_record_json(small_hub):
     (small_hub / "hubpress/convnext_digits/1.json").write_text("{")
 
@@ -379,8 +388,9 @@ def spoil_record_json(small_hub):
         (spoil_no_serving, "archive-model", "serving_default"),
         (spoil_signature, "archive-signature", "'logits' is float32 [any, 10]"),
         (spoil_signature, "archive-signature", "'images' is uint8"),
-        (spoil_bytes, "archive-record", "its record says"),
-        (spoil_record, "archive-record", "its record says"),
+        (spoil_bytes, "archive-record", "`archive.sha256`: the record says"),
+        (spoil_record, "archive-record", "is malformed: archive.sha256"),
+        (spoil_record_width, "archive-record", "the outputs of `serving_default`: the record says"),
         (spoil_record_json, "archive-record", "cannot be read"),
     ],
 )

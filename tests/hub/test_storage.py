@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from tools.common import locks
 from tools.hub import storage as storage_module
 from tools.hub.storage import IMMUTABLE, TEMPORARY_PREFIX, AlreadyThere, NotThere, Storage, StorageError
 
@@ -32,7 +33,7 @@ def digests(data: bytes) -> dict:
 
 def test_create_is_create_only(storage):
     storage.create("p/n/1.json", b"first")
-    with pytest.raises(AlreadyThere, match=r"1\.json exists already.*Publish a new version"):
+    with pytest.raises(AlreadyThere, match=r"1\.json exists already.*Fix: publish a new version"):
         storage.create("p/n/1.json", b"second")
     assert storage.read("p/n/1.json") == b"first"
 
@@ -61,7 +62,7 @@ def test_create_from_a_file(storage, tmp_path, size):
 )
 def test_verify_finds_what_differs(storage, stored, reason):
     storage.create("p/n/1.tar.gz", stored)
-    with pytest.raises(StorageError, match=reason + r".*publish again"):
+    with pytest.raises(StorageError, match=reason + r".*Fix: delete .*publish again"):
         storage.verify("p/n/1.tar.gz", **digests(b"abc"))
 
 
@@ -188,7 +189,7 @@ def test_no_path_leads_outside(storage, path):
 
 
 def test_a_missing_source_is_said(storage, tmp_path):
-    with pytest.raises(StorageError, match=r"there is no such file\. Build it first"):
+    with pytest.raises(StorageError, match=r"there is no such file\. Fix: build it first"):
         storage.create("p/n/1.tar.gz", tmp_path / "nothing")
 
 
@@ -212,7 +213,7 @@ def test_addresses(tmp_path):
     ("url", "reason"),
     [
         ("", "empty"),
-        ("nonsense://bucket/hub", "(?i)protocol not known.*Give a folder"),
+        ("nonsense://bucket/hub", "(?i)protocol not known.*Fix: give a folder"),
         ("s3://bucket/hub", "(?i)package that is not installed.*s3"),
     ],
 )
@@ -275,7 +276,7 @@ def test_a_file_where_a_folder_must_be(tmp_path):
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (errno.ENOSPC, "the disk is full. Free some space"),
+        (errno.ENOSPC, "the disk is full. Fix: free some space"),
         (errno.EDQUOT, "quota"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission is denied"),
@@ -413,7 +414,7 @@ def test_what_a_bucket_is_told(bucket, bucket_service, tmp_path):
 
 def test_what_is_damaged_on_the_way_does_not_stay(bucket, bucket_service, monkeypatch):
     monkeypatch.setattr(bucket_service, "damage", (b"precious", b"precioux"))
-    with pytest.raises(StorageError, match=r"damaged on the way .*Run the same command again"):
+    with pytest.raises(StorageError, match=r"damaged on the way .*Fix: run the same command again"):
         bucket.create("p/n/1.json", b"precious")
     monkeypatch.undo()
     assert not bucket.exists("p/n/1.json")
@@ -438,9 +439,9 @@ class _GcsError(Exception):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (OSError("Forbidden: https://storage\nno access"), "permission is denied.*Give this account the right"),
+        (OSError("Forbidden: https://storage\nno access"), "permission is denied.*Fix: give this account the right"),
         (_GcsError("Anonymous caller does not have storage.objects.create"), "gcloud auth application-default login"),
-        (ConnectionRefusedError(111, "Connection refused"), "cannot be reached.*Check the network"),
+        (ConnectionRefusedError(111, "Connection refused"), "cannot be reached.*Fix: check the network"),
         (TimeoutError("timed out"), "cannot be reached"),
         (RuntimeError("something else"), "something else"),
     ],
@@ -469,3 +470,27 @@ def test_the_folder_itself_refuses_a_second_create(tmp_path, monkeypatch):
         storage.create("p/n/1.json", b"second")
     assert storage.read("p/n/1.json") == b"first"
     assert os.listdir(tmp_path / "p/n") == ["1.json"]
+
+
+def test_without_locks_nothing_is_taken_for_a_leftover(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", None)
+    storage = Storage(tmp_path)
+    storage.create("p/n/1.json", b"x")  # hard links suffice
+    leftover = tmp_path / f"{TEMPORARY_PREFIX}1"
+    leftover.write_bytes(b"x")
+    assert storage.delete_leftovers(older_than=0) == [] and leftover.exists()
+
+
+def test_with_neither_hard_links_nor_locks_nothing_is_created(tmp_path, monkeypatch):
+    """Two publishers could overwrite each other there: looking first and renaming later is no promise."""
+
+    def refuse(*arguments):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(locks, "fcntl", None)
+    storage = Storage(tmp_path)
+    with pytest.raises(StorageError, match=r"neither hard links nor locks.*Fix: choose a hub on another file system"):
+        storage.create("p/n/1.json", b"x")
+    assert storage.list() == [] and not storage.exists("p/n/1.json")
+    assert storage.replace("index.json", b"{}")  # what is derived may be overwritten

@@ -35,7 +35,7 @@ def finishes(publisher, hub, storage=None, **order):
     assert done.returncode == 0, done.stderr
     storage = storage or Storage(hub)
     assert [record["handle"] for record in records.load_all(storage)] == HANDLES
-    assert not audit.audit(storage, thorough=True).findings
+    assert not audit.audit(storage, thorough=True).problems
 
 
 # Folders
@@ -160,7 +160,7 @@ def test_the_command_when_answers_are_lost(publisher, emulator, bucket_service, 
     bucket_service.faults[:] = [None] * at + ["lost answer"]
     done = publisher(NAME, "--hub", url, environment=emulator, hasty=True)
     assert done.returncode == 0 and done.stdout.count(" published ") == 2, done.stdout + done.stderr
-    assert not audit.audit(bucket_storage(bucket_service, url), thorough=True).findings
+    assert not audit.audit(bucket_storage(bucket_service, url), thorough=True).problems
 
 
 @pytest.mark.parametrize("fault", [503, "reset"])
@@ -247,7 +247,7 @@ def test_eight_publishers_of_the_same_and_of_others(publisher, published, tmp_pa
     whole = {record["handle"]: record["archive"] for record in records.load_all(Storage(published[0]))}
     assert {record["handle"]: record["archive"] for record in records.load_all(storage)} == whole
     assert {m["handle"] for m in json.loads(storage.read("index.json"))["modules"]} == set(whole)
-    assert not audit.audit(storage, thorough=True).findings
+    assert not audit.audit(storage, thorough=True).problems
     # Each by one of them; a rival whose record of the same second is the same to the byte says so, too.
     assert sum(run.stdout.count(" published ") for run in done) >= len(whole)
 

@@ -140,7 +140,7 @@ def kill_at_every_operation(publisher, places, consumer, first, steps):
     address = places.new()
     undisturbed = publish(address)
     whole = places.held(address)
-    assert check(whole, whole) == set(HANDLES) and not audit.audit(places.opened(address), thorough=True).findings
+    assert check(whole, whole) == set(HANDLES) and not audit.audit(places.opened(address), thorough=True).problems
     kills, states, moments, listed = 0, set(), set(), {}
     places.drop(address)
     for n, first_at in enumerate(chosen(undisturbed.operations, first, steps)):

@@ -13,7 +13,8 @@ import requests
 
 from tests.support.hubs import HANDLES, NAME, ROOT, bucket_storage
 from tools import catalog
-from tools.hub import records
+from tools.catalog import layout
+from tools.hub import notes, records
 from tools.hub.storage import IMMUTABLE, Storage, StorageError
 from tools.publishing.transaction import write_pages
 from tools.server.server import serve
@@ -35,10 +36,10 @@ def add_version(storage, number):
     record = records.load(storage, HANDLE)
     name = f"hubpress/{NAME}/{number}"
     record |= {"handle": name, "version": number, "sibling": None, "published": f"2030-01-0{number}T00:00:00Z"}
-    record["archive"]["path"] = records.paths(name)["archive"]
+    record["archive"]["path"] = layout.archive_path(name)
     record["row"]["version"] = number
-    storage.create(records.paths(name)["archive"], storage.read(records.paths(HANDLE)["archive"]))
-    storage.create(records.paths(name)["record"], records.encode(record))
+    storage.create(layout.archive_path(name), storage.read(layout.archive_path(HANDLE)))
+    storage.create(layout.record_path(name), records.encode(record))
     return name
 
 
@@ -82,7 +83,7 @@ def test_yank_and_back(publisher, hub, published):
     assert f"/{HANDLE}" in collection and f"/{second}" not in collection
     for path in (f"{second}.json", f"{second}.tar.gz"):
         assert hub.read(path) == whole[path]
-    assert not audit.audit(hub).findings
+    assert not audit.audit(hub).problems
     with serve(hub) as url:
         newest = requests.get(f"{url}/hubpress/{NAME}?tf-hub-format=compressed", allow_redirects=False, timeout=20)
         assert newest.status_code == 302 and newest.headers["Location"].startswith(f"./{NAME}/1?")
@@ -95,13 +96,13 @@ def test_yank_and_back(publisher, hub, published):
         assert back.returncode == 0 and "no longer yanked;" in back.stdout, back.stderr
         newest = requests.get(f"{url}/hubpress/{NAME}", allow_redirects=False, timeout=20)
         assert newest.headers["Location"] == f"./{NAME}/2/"
-    notes = [f"{second}.note-1.json", f"{second}.note-2.json"]
-    assert {path: hub.read(path) for path in hub.list() if path not in notes} == whole
-    assert [json.loads(hub.read(note))["action"] for note in notes] == ["yank", "unyank"]
+    added = [f"{second}.note-1.json", f"{second}.note-2.json"]
+    assert {path: hub.read(path) for path in hub.list() if path not in added} == whole
+    assert [json.loads(hub.read(note))["action"] for note in added] == ["yank", "unyank"]
 
 
 def test_a_name_whose_versions_are_all_yanked_still_leads_somewhere(hub):
-    records.add_note(hub, HANDLE, "yank", WHY, date="2030-01-01T00:00:00Z")
+    notes.add_note(hub, HANDLE, "yank", WHY, date="2030-01-01T00:00:00Z")
     with serve(hub) as url:
         newest = requests.get(f"{url}/hubpress/{NAME}", allow_redirects=False, timeout=20)
         assert newest.headers["Location"] == f"./{NAME}/1/"
@@ -118,16 +119,16 @@ def test_notes_are_added_and_numbered_by_whoever_comes(storage):
         return create(path, data, **options)
 
     storage.create = rival_first
-    note = records.add_note(storage, HANDLE, "yank", WHY, date=date)
-    assert note["number"] == 2 and records.yanked(storage, storage.list()) == {HANDLE: WHY}
-    assert records.add_note(storage, HANDLE, "yank", WHY, date=date) is None
-    assert records.add_note(storage, HANDLE, "unyank", "", date=date)["number"] == 3
-    assert records.add_note(storage, HANDLE, "unyank", "", date=date) is None
+    note = notes.add_note(storage, HANDLE, "yank", WHY, date=date)
+    assert note["number"] == 2 and notes.yanked(storage, storage.list()) == {HANDLE: WHY}
+    assert notes.add_note(storage, HANDLE, "yank", WHY, date=date) is None
+    assert notes.add_note(storage, HANDLE, "unyank", "", date=date)["number"] == 3
+    assert notes.add_note(storage, HANDLE, "unyank", "", date=date) is None
     for number in range(4, 13):  # ten comes after nine
-        assert records.add_note(storage, HANDLE, "yank", f"reason {number}", date=date)["number"] == number
-    assert records.yanked(storage, storage.list()) == {HANDLE: "reason 12"}
+        assert notes.add_note(storage, HANDLE, "yank", f"reason {number}", date=date)["number"] == number
+    assert notes.yanked(storage, storage.list()) == {HANDLE: "reason 12"}
     with pytest.raises(StorageError, match="is not published"):
-        records.add_note(storage, "hubpress/nothing/1", "yank", WHY, date=date)
+        notes.add_note(storage, "hubpress/nothing/1", "yank", WHY, date=date)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def spoil(storage, path, data):
 
 
 AUDITED = {
-    "other size": (lambda s: spoil(s, f"{HANDLE}.tar.gz", lambda d: d[:-1]), False, "bytes, its record says"),
+    "other size": (lambda s: spoil(s, f"{HANDLE}.tar.gz", lambda d: d[:-1]), False, "`archive.bytes`: the record says"),
     "same size": (lambda s: spoil(s, f"{HANDLE}.tar.gz", lambda d: d[:-9] + b"?" + d[-8:]), True, "is damaged"),
     "gone": (lambda s: s.local_path(f"{HANDLE}.tar.gz").unlink(), False, "is missing although"),
     "record gone": (lambda s: s.local_path(f"{HANDLE}.json").unlink(), False, "which has no record"),
@@ -181,10 +182,10 @@ AUDITED = {
 @pytest.mark.parametrize("case", AUDITED)
 def test_an_audit_finds(hub, case):
     change, thorough, said = AUDITED[case]
-    assert not audit.audit(hub, thorough=True).findings
+    assert not audit.audit(hub, thorough=True).problems
     change(hub)
     report = audit.audit(hub, thorough=thorough)
-    assert any(said in finding.message for finding in report.errors), report.findings
+    assert any(said in str(problem) for problem in report.errors), report.problems
     if thorough:
         assert not audit.audit(hub).errors  # which is what the quick one cannot see in a folder
 
@@ -193,9 +194,9 @@ def test_an_audit_finds(hub, case):
 def test_an_audit_warns_of_what_the_next_run_mends(hub, published, path):
     hub.local_path(path).unlink()
     report = audit.audit(hub)
-    assert not report.errors and path in report.findings[0].message and "tools/render.py" in report.findings[0].message
+    assert not report.errors and path in str(report.problems[0]) and "tools/render.py" in str(report.problems[0])
     assert render(hub, published[1]) == 1
-    assert not audit.audit(hub).findings
+    assert not audit.audit(hub).problems
 
 
 def test_the_audit_command(publisher, hub):
@@ -205,7 +206,7 @@ def test_the_audit_command(publisher, hub):
     spoil(hub, f"{HANDLE}.tar.gz", lambda data: data[:100])
     done = publisher("--hub", hub.url, "--audit")
     assert done.returncode == 1 and "1 errors, 1 warnings" in done.stdout
-    assert "hubpress/x/1.tar.gz has no record" in done.stderr and f"{HANDLE}.tar.gz has 100 bytes" in done.stderr
+    assert "hubpress/x/1.tar.gz: it has no record" in done.stderr and "the archive has 100" in done.stderr
 
 
 def test_a_record_that_is_no_json_is_named(publisher, hub):
@@ -236,8 +237,8 @@ def test_published_into_a_bucket(in_bucket, bucket_service, published):
         assert stored["cacheControl"] == (IMMUTABLE if is_kept else "no-cache")
         assert not stored.get("contentEncoding")
     report = audit.audit(storage)
-    assert not report.findings and report.depth == "digests" and report.modules == 2
-    assert not audit.audit(storage, thorough=True).findings
+    assert not report.problems and report.depth == "digests" and report.modules == 2
+    assert not audit.audit(storage, thorough=True).problems
 
 
 def test_publishing_the_same_again_costs_one_look_for_each_module(publisher, in_bucket, bucket_service):
@@ -255,7 +256,8 @@ def test_publishing_the_same_again_costs_one_look_for_each_module(publisher, in_
 def test_a_bucket_is_rendered_yanked_and_served(publisher, in_bucket, bucket_service):
     url, environment, _ = in_bucket
     storage = Storage(url, endpoint_url=bucket_service.url, token="anon")
-    done = publisher("--hub", url, "--yank", HANDLE, "--why", WHY, environment=environment)
+    told = ("--hub", url, "--url", "http://one")
+    done = publisher(*told, "--yank", HANDLE, "--why", WHY, environment=environment)
     assert done.returncode == 0, done.stderr
     assert index(storage)[HANDLE]["yanked"] == WHY
     with serve(storage) as address:
@@ -275,7 +277,7 @@ def test_a_bucket_is_rendered_yanked_and_served(publisher, in_bucket, bucket_ser
         assert verified.returncode == 0, verified.stdout + verified.stderr
         found = json.loads(verified.stdout)
         assert len(found) == 4 and [each["note"] for each in found].count(f"withdrawn: {WHY}") == 2
-    assert publisher("--hub", url, "--unyank", HANDLE, environment=environment).returncode == 0
+    assert publisher(*told, "--unyank", HANDLE, environment=environment).returncode == 0
     assert index(storage)[HANDLE]["yanked"] is None
 
 
@@ -285,11 +287,11 @@ def test_a_quick_audit_of_a_bucket_compares_digests(in_bucket, bucket_service):
     whole, copied = bucket_storage(bucket_service, in_bucket[0]), bucket_storage(bucket_service, url)
     for path in whole.list():
         copied.create(path, whole.read(path))
-    assert not audit.audit(copied).findings
+    assert not audit.audit(copied).problems
     archive = copied.read(f"{HANDLE}.tar.gz")
     copied.replace(f"{HANDLE}.tar.gz", archive[:-1] + b"?")
-    (finding,) = audit.audit(copied).errors
-    assert finding.path == f"{HANDLE}.tar.gz" and "has the MD5 " in finding.message
+    (problem,) = audit.audit(copied).errors
+    assert problem.file == f"{HANDLE}.tar.gz" and "`archive.md5`: the record says" in problem.message
 
 
 # Unpacked
@@ -315,7 +317,7 @@ def test_unpacked_modules(publisher, emulator, bucket_service, consumer, tmp_pat
             assert answer.status_code == (303 if f"{HANDLE}/saved_model.pb" in members else 404)
         done = publisher(NAME, "--hub", url, "--unpacked", **order)
         assert done.returncode == 0, done.stderr
-        assert not audit.audit(storage, thorough=True).findings
+        assert not audit.audit(storage, thorough=True).problems
         answer = requests.get(ask, allow_redirects=False, timeout=20)
         assert answer.status_code == 303 and answer.text == answer.headers["Location"] == f"{url}/{HANDLE}"
         (resolved,) = consumer(f"UNCOMPRESSED {address}/{HANDLE}")

@@ -22,11 +22,13 @@ import pytest
 import requests
 
 from tools.archive.packing import pack
-from tools.hub.storage import Storage
+from tools.common.files import ROOT
+from tools.hub.storage import Storage, StorageError
+from tools.server import conditions, sending
 from tools.server import server as server_module
-from tools.server.server import application, serve
+from tools.server.application import application
+from tools.server.server import serve
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = b"<!doctype html><title>Page</title>" + b"<p>words</p>" * 200
 INDEX = json.dumps({"url": "http://elsewhere.example", "modules": [{"handle": f"p/m/{n}"} for n in range(99)]}).encode()
 ARCHIVE = b"\x1f\x8b" + random.Random(0).randbytes(3_000_000)
@@ -225,7 +227,7 @@ def test_without_a_record_there_is_nothing(any_hub, path, ending):
 def test_words_for_code_and_a_page_for_people(hub):
     code = get(f"{hub}/p/name/11{COMPRESSED}")
     assert code.headers["content-type"].startswith("text/plain")
-    assert "p/name/11 is not published in this hub" in code.text
+    assert code.text == "p/name/11 is not published in this hub. Fix: check publisher, name and version.\n"
     assert get(f"{hub}/p/name/11").text == "<!doctype html><p>Nothing here"
 
 
@@ -607,7 +609,7 @@ def test_answers_do_not_wait_for_acknowledgements():
         server.close()
 
     for host in ("127.0.0.1", "::1") if socket.has_ipv6 else ("127.0.0.1",):
-        with contextlib.suppress(server_module.StorageError):  # a machine may have no such address
+        with contextlib.suppress(StorageError):  # a machine may have no such address
             listener, _ = server_module.listen(host)
             with listener:
                 asyncio.run(accept(listener))
@@ -617,13 +619,13 @@ def test_answers_do_not_wait_for_acknowledgements():
 def test_archives_of_a_folder_go_through_sendfile(folder, monkeypatch):
     """The zero-copy way is the one that is used: it would be slow, and nothing else would tell."""
     sent = []
-    original = server_module._SendfileProtocol._sendfile
+    original = sending.SendfileProtocol._sendfile
 
     async def record_and_send(self, cycle, file, offset, count):
         sent.append((offset, count))
         return await original(self, cycle, file, offset, count)
 
-    monkeypatch.setattr(server_module._SendfileProtocol, "_sendfile", record_and_send)
+    monkeypatch.setattr(sending.SendfileProtocol, "_sendfile", record_and_send)
     with serve(folder) as url:
         assert get(f"{url}/p/name/1{COMPRESSED}").content == ARCHIVE
         assert get(f"{url}/p/name/1.tar.gz", headers={"Range": "bytes=7-9"}).content == ARCHIVE[7:10]
@@ -634,13 +636,13 @@ def test_an_archive_that_becomes_shorter_is_not_delivered_as_whole(tmp_path, mon
     storage = Storage(tmp_path)
     storage.create("p/name/1.tar.gz", ARCHIVE)
     storage.create("p/name/1.json", record())
-    original = server_module._ranged
+    original = conditions.respond
 
     def cut_then_send(*arguments, **keywords):
         os.truncate(tmp_path / "p/name/1.tar.gz", 1000)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(server_module, "_ranged", cut_then_send)
+    monkeypatch.setattr(conditions, "respond", cut_then_send)
     with serve(storage) as url, pytest.raises(requests.RequestException):
         get(f"{url}/p/name/1{COMPRESSED}")
 
@@ -723,6 +725,14 @@ def test_the_script_serves_and_stops(folder, number):
     assert f"tools/render.py --hub {folder.url} --url {url}" in errors
 
 
+def test_the_help_does_not_wait_for_the_server_to_be_imported():
+    code = "import sys, tools.serve as s\ntry: s.main(['--help'])\nexcept SystemExit: print({'uvicorn', 'starlette'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
+    )
+    assert done.stdout.endswith("set()\n")
+
+
 def test_no_hint_where_the_address_is_right(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -746,7 +756,7 @@ def test_the_script_says_what_is_wrong(tmp_path):
     ):
         output, errors = process.communicate(timeout=20)
     assert process.returncode == 2
-    assert "Choose another --port" in errors
+    assert "Fix: choose another --port" in errors
 
 
 def test_the_access_log(folder, tmp_path):

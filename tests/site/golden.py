@@ -1,20 +1,18 @@
 """Write the golden pages: the Hub documents of a small and a large row of each family, and of every collection.
 
-    .venv/bin/python tests/site/golden.py        # then read the difference: git diff tests/golden/pages
+    .venv/bin/python -m tests.site.golden        # then read the difference: git diff tests/golden/pages
 
 Machine facts (sizes, digests, measured figures, dates) are made up and fixed; what the rows and templates say is theirs.
 """
 
-from pathlib import Path
+from tests.support import made
+from tools.common.files import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tests/golden/pages"
 
 
 def documents():
-    """{path: text} of the golden pages, as templates and catalogue make them now."""
-    from tests.support import made
-
+    """Return {path: text} of the golden pages, as templates and catalogue make them now."""
     pages = made.build([made.record(module) for module in made.each_family()])
     return {path: page.data.decode() for path, page in pages.items() if path.endswith(".md")}
 

@@ -11,7 +11,8 @@ import pytest
 from tests.support import synthetic
 from tests.support.schemas import INDEX_SCHEMA, violations
 from tests.support.synthetic import build
-from tools.site import facts, plots, tables
+from tools.site import gathering, plots, tables
+from tools.site.published_module import crop_of
 
 
 def test_the_index_follows_its_schema_and_the_schema_knows_every_key(pages):
@@ -77,7 +78,7 @@ def family():
         sized("worse", 88_000_000, 81.0, row__gflops=None, measured__gflops=None),
         sized("silent", 200_000_000, None),
     ]
-    return facts.gather(
+    return gathering.gather(
         records,
         publisher=synthetic.PUBLISHER,
         collections=synthetic.COLLECTIONS,
@@ -194,10 +195,10 @@ def test_data_for_search_engines_is_json_that_cannot_end_its_block():
 def test_the_picture_shows_what_preprocessing_keeps(transform, expected):
     record = synthetic.record("convnext_digits", row__resolution=224)
     record["preprocessing"]["transform"] |= transform
-    hub = facts.gather(
+    hub = gathering.gather(
         [record], publisher=synthetic.PUBLISHER, collections=[], base_url=synthetic.BASE_URL, tags=synthetic.TAGS
     )
-    cut = facts.crop_of(hub.modules["hubpress/convnext_digits/1"], 451, 300)
+    cut = crop_of(hub.modules["hubpress/convnext_digits/1"], 451, 300)
     assert (cut.x, cut.y, cut.width, cut.height) == expected
     page = build([record])["hubpress/convnext_digits/1/index.html"].data.decode()
     assert 'viewBox="{} {} {} {}" preserveAspectRatio="none"'.format(*expected) in page

@@ -19,8 +19,7 @@ import pytest
 
 from tests.support import hostile, made
 from tools.hub import records
-from tools.site import document_archive as library
-from tools.site import pages as site
+from tools.site import document_archive, pages
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = Path(__file__).parent / "browser/axe.min.js"
@@ -53,7 +52,7 @@ def publish(folder):
         found.append(record)
     rows = made.rows()
     address = "https://models.example.org"
-    built = site.build(
+    built = pages.build(
         found, publisher=rows.publisher, collections=rows.collections, base_url=address, tags=made.tags()
     )
     for page in built.values():
@@ -94,7 +93,7 @@ def hub(tmp_path_factory):
 def attacked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("attacked")
     hostile.write(folder / "docs")
-    library.render(folder / "docs", folder / "site")
+    document_archive.render(folder / "docs", folder / "site")
     # Without any header: the policy that the pages carry themselves has to do.
     handler = functools.partial(Quiet, directory=folder / "site")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -358,7 +357,7 @@ DOCUMENTS = [
 def archive(tmp_path_factory):
     """The corpus of real documents, as tools/serve.py shows it."""
     folder = tmp_path_factory.mktemp("archive") / "site"
-    library.render(Path(__file__).parent / "corpus/assets/docs", folder)
+    document_archive.render(Path(__file__).parent / "corpus/assets/docs", folder)
     server = Server(folder)
     yield server.url
     server.stop()

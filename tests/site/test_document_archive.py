@@ -9,27 +9,26 @@ import subprocess
 import sys
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 import requests
 
 from tests.support import hostile
+from tests.support.commands import ROOT
 from tests.support.html import Reader
 from tools.documents import document as grammar
 from tools.server import server
-from tools.site import document_archive as library
-from tools.site import sanitizing
+from tools.site import document_archive, sanitizing
+from tools.site.jobs import PageError
 
-CORPUS = Path(__file__).parent / "corpus/assets/docs"
-ROOT = Path(__file__).resolve().parents[2]
+CORPUS = ROOT / "tests/documents/corpus/assets/docs"
 TEXT = "# Module {handle}\n\n{description}\n\n<!-- asset-path: internal -->\n<!-- task: image-classification -->\n<!-- fine-tunable: true -->\n<!-- format: hub -->\n\n## Overview\n\n{body}\n"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     out = tmp_path_factory.mktemp("library") / "site"
-    report = library.render(CORPUS, out)
+    report = document_archive.render(CORPUS, out)
     assert report.problems == []
     return out
 
@@ -100,7 +99,7 @@ def test_links_between_documents_lead_to_pages_and_others_are_marked(tmp_path):
     put(root, "a/one/1", body="\n\n".join(f"[link{i}]({each})" for i, each in enumerate(links.split())))
     put(root, "a/two/1")
     put(root, "a/two/2")
-    assert library.render(root, out).problems == []
+    assert document_archive.render(root, out).problems == []
     text = page(out, "a/one/1")
     found = {text_: target for target, text_ in re.findall(r'<a href="([^"]*)"[^>]*>(link\d)</a>', text)}
     assert found == {
@@ -118,15 +117,15 @@ def test_only_what_changed_is_made_again(tmp_path):
     put(root, "a/one/1", body="[two](https://tfhub.dev/a/two)")
     two = put(root, "a/two/1")
     put(root, "a/three/1")
-    first = library.render(root, out)
+    first = document_archive.render(root, out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.html")}
-    again = library.render(root, out)
+    again = document_archive.render(root, out)
     assert (again.written, again.kept) == (0, first.written)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.html")} == before
     two.write_text(two.read_text().replace("Text.", "Another text."))
-    assert library.render(root, out).written == 2 and "Another text." in page(out, "a/two/1")
+    assert document_archive.render(root, out).written == 2 and "Another text." in page(out, "a/two/1")
     put(root, "a/two/2")  # the page of version 1, the one that links it, and the lists
-    report = library.render(root, out)
+    report = document_archive.render(root, out)
     changed = {
         path.relative_to(out).as_posix()
         for path in out.rglob("index.html")
@@ -147,37 +146,38 @@ def test_a_document_that_goes_takes_its_page_with_it_and_links_to_it_are_marked(
     root, out = tmp_path / "docs", tmp_path / "out"
     put(root, "a/one/1", body="[two](https://tfhub.dev/a/two/1)")
     two = put(root, "a/two/1")
-    library.render(root, out)
+    document_archive.render(root, out)
     two.unlink()
-    assert library.render(root, out).removed == 1
+    assert document_archive.render(root, out).removed == 1
     assert not (out / "a/two").exists() and '<span class="dead">two' in page(out, "a/one/1")
 
 
-@pytest.mark.parametrize("damage", ["page", "memory", "cut", "template"])
+@pytest.mark.parametrize("damage", ["page", "edited page", "cache", "cut", "template"])
 def test_what_is_lost_is_made_again_to_the_byte(tmp_path, damage, monkeypatch):
     root, out = tmp_path / "docs", tmp_path / "out"
     put(root, "a/one/1")
-    library.render(root, out)
+    document_archive.render(root, out)
     before = {path: path.read_bytes() for path in out.rglob("*.html")}
     if damage == "page":
         (out / "a/one/1/index.html").unlink()
-    elif damage == "memory":
-        (out / library.MEMORY).unlink()
+    elif damage == "edited page":
+        (out / "a/one/1/index.html").write_text("mine")
+    elif damage == "cache":
+        (out / document_archive.CACHE).unlink()
     elif damage == "cut":
-        (out / library.MEMORY).write_bytes((out / library.MEMORY).read_bytes()[:100])
+        (out / document_archive.CACHE).write_bytes((out / document_archive.CACHE).read_bytes()[:100])
     else:
-        key = library._key
-        monkeypatch.setattr(library, "_key", lambda *arguments: key(*arguments) + "changed")
-    report = library.render(root, out)
-    assert report.written == (1 if damage == "page" else len(before) + 3)
+        monkeypatch.setattr(document_archive, "renderer_key", lambda module: "changed")
+    report = document_archive.render(root, out)
+    assert report.written == (1 if damage in ("page", "edited page") else len(before) + 3)
     assert {path: path.read_bytes() for path in out.rglob("*.html")} == before
     assert not list(out.rglob("*.part"))
 
 
 def test_several_processes_write_the_same_bytes(site, tmp_path):
-    library.render(CORPUS, tmp_path / "one", processes=1)
+    document_archive.render(CORPUS, tmp_path / "one", processes=1)
     for path in site.rglob("*.*"):
-        if path.is_file() and path.name != library.MEMORY:
+        if path.is_file() and path.name != document_archive.CACHE:
             assert (tmp_path / "one" / path.relative_to(site)).read_bytes() == path.read_bytes(), path
 
 
@@ -196,8 +196,8 @@ def test_folders_that_are_refused(tmp_path, case):
         root = tmp_path / "nothing"
     else:
         (root := tmp_path / "empty").mkdir()
-    with pytest.raises(library.LibraryError, match=r"; (choose|name) "):
-        library.render(root, out)
+    with pytest.raises(PageError, match=r"\. Fix: (choose|name) "):
+        document_archive.render(root, out)
     assert case != "other files" or os.listdir(out) == ["precious"]
 
 
@@ -206,15 +206,13 @@ def attacked(tmp_path_factory):
     """The site of all hostile documents, and the files that were refused."""
     folder = tmp_path_factory.mktemp("attacked")
     refused = hostile.write(folder / "docs")
-    return folder / "site", library.render(folder / "docs", folder / "site"), refused
+    return folder / "site", document_archive.render(folder / "docs", folder / "site"), refused
 
 
 def test_hostile_names_have_no_page_and_say_why(attacked):
     out, report, refused = attacked
-    assert {file for file, _ in report.problems} == refused
-    assert all(
-        "; " in problem for file, problem in report.problems if file != "evil/twice.md" and file != "evil/script/1.md"
-    )
+    assert {problem.file for problem in report.problems} == refused
+    assert all(problem.message and problem.fix and problem.line == 1 for problem in report.problems)
     assert {path.name for path in out.parent.iterdir()} == {"docs", "site"}
     made = {path.relative_to(out).as_posix() for path in out.rglob("index.html")}
     assert made == {"index.html", "evil/index.html", "search/index.html"} | {
@@ -294,7 +292,7 @@ def test_code_is_coloured_by_classes_alone(tmp_path):
         "```python\nimport x  # <b>\n```\n\n```unknown\nplain\n```\n\n<code class='copy'>y</code> <p class='copy'>z</p>"
     )
     put(tmp_path / "docs", "a/one/1", body=code)
-    library.render(tmp_path / "docs", tmp_path / "out")
+    document_archive.render(tmp_path / "docs", tmp_path / "out")
     text = page(tmp_path / "out", "a/one/1")
     body = text[text.index('<div class="column-main document">') : text.index("<aside")]
     assert '<span class="kn">import</span>' in body and '<span class="c1"># &lt;b&gt;</span>' in body
@@ -306,7 +304,7 @@ def test_feed_and_sitemap_lead_to_pages(tmp_path):
     old, new = put(root, "a/one/1", description="First."), put(root, "a/two/1", description="A \x1b<b> & more.")
     os.utime(old, (1_000_000_000, 1_000_000_000))
     os.utime(new, (1_600_000_000, 1_600_000_000))
-    library.render(root, out, address="https://archive.example.org/docs/")
+    document_archive.render(root, out, address="https://archive.example.org/docs/")
     space = {"a": "http://www.w3.org/2005/Atom"}
     feed = ElementTree.parse(out / "feed.xml")
     assert [e.text for e in feed.findall("a:entry/a:id", space)] == [
@@ -347,7 +345,13 @@ def test_an_archive_is_served_as_a_hub_is(site):
         for path in ("", "search/", "feed.xml", "google/"):
             assert get(path).status_code == 200, path
         handle = index["documents"][0]["handle"]
-        for path in (f"{handle}?tf-hub-format=compressed", f"{handle}.tar.gz", "no/such/1/", ".pages.json", "../docs"):
+        for path in (
+            f"{handle}?tf-hub-format=compressed",
+            f"{handle}.tar.gz",
+            "no/such/1/",
+            document_archive.CACHE,
+            "../docs",
+        ):
             assert get(path).status_code == 404, path
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.support import document_rules, synthetic
 from tests.support.synthetic import build
-from tools.site import facts
-from tools.site import pages as site
+from tools.site import formatting
+from tools.site import pages as hub_pages
 
 RECORDS = {record["handle"]: record for record in synthetic.records()}
 DOCUMENTS = [*(f"{handle}.md" for handle in RECORDS), "hubpress/hubpress.md"] + [
@@ -234,7 +234,7 @@ def test_a_name_whose_newest_version_is_withdrawn_is_listed_with_the_one_before(
 
 
 def test_single_documents_are_those_of_the_whole(pages):
-    hub = site.gather(
+    hub = hub_pages.gather(
         synthetic.records(),
         publisher=synthetic.PUBLISHER,
         collections=synthetic.COLLECTIONS,
@@ -243,10 +243,10 @@ def test_single_documents_are_those_of_the_whole(pages):
         yanked=synthetic.YANKED,
     )
     for handle, record in RECORDS.items():
-        assert site.module_markdown(record, hub) == document(pages, f"{handle}.md")
+        assert hub_pages.module_markdown(record, hub) == document(pages, f"{handle}.md")
     for collection in hub.collections:
-        assert site.collection_markdown(collection, hub) == document(pages, f"{collection.folder}.md")
-    assert site.publisher_markdown(hub) == document(pages, "hubpress/hubpress.md")
+        assert hub_pages.collection_markdown(collection, hub) == document(pages, f"{collection.folder}.md")
+    assert hub_pages.publisher_markdown(hub) == document(pages, "hubpress/hubpress.md")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_single_documents_are_those_of_the_whole(pages):
     ],
 )
 def test_bad_records_are_refused_with_name_and_fix(changes, says):
-    with pytest.raises(site.PageError) as error:
+    with pytest.raises(hub_pages.PageError) as error:
         build([synthetic.change(synthetic.record("convnext_digits"), **changes)])
     for part in ["record", *says]:
         assert part in str(error.value)
@@ -273,9 +273,9 @@ def test_bad_records_are_refused_with_name_and_fix(changes, says):
 
 def test_problems_of_all_records_come_together():
     made = [synthetic.record(name, row__licence="mine") for name in ("first", "second")]
-    with pytest.raises(site.PageError, match=r"first(.|\n)*second"):
+    with pytest.raises(hub_pages.PageError, match=r"first(.|\n)*second"):
         build(made)
-    with pytest.raises(site.PageError, match="two of them"):
+    with pytest.raises(hub_pages.PageError, match="two of them"):
         build([synthetic.record("twice"), synthetic.record("twice")])
 
 
@@ -289,39 +289,39 @@ def test_a_missing_fact_is_an_error_that_names_the_record(path):
     for folder in folders:
         at = at[folder]
     del at[key]
-    with pytest.raises(site.PageError, match=rf"(?s)record hubpress/convnext_digits/1.*{key}.*publish"):
+    with pytest.raises(hub_pages.PageError, match=rf"(?s)record hubpress/convnext_digits/1.*{key}.*publish"):
         build([broken])
 
 
 @pytest.mark.parametrize(
     ("function", "value", "text"),
     [
-        (facts.millions, 186554, "0.19 M"),
-        (facts.millions, 9_045_672, "9.05 M"),
-        (facts.millions, 28_589_128, "28.6 M"),
-        (facts.millions, 350_196_968, "350 M"),
-        (facts.millions, 1_200_000_000, "1.20 B"),
-        (facts.millions, 950, "950"),
-        (facts.decimal, 0.0021, "0.0021"),
-        (facts.decimal, 1e-7, "0.0000001"),
-        (facts.decimal, 101.0, "101"),
-        (facts.decimal, 179, "179"),
-        (facts.decimal, None, "–"),
-        (facts.percent, 84.0, "84.0"),
-        (facts.percent, 75.672, "75.672"),
-        (facts.percent, 100, "100.0"),
-        (facts.percent, None, "–"),
-        (facts.size, 999, "999 B"),
-        (facts.size, 712_345, "712 kB"),
-        (facts.size, 999_999, "1.0 MB"),
-        (facts.size, 112_345_678, "112.3 MB"),
-        (facts.size, 1_400_000_000, "1.40 GB"),
-        (facts.day, "2026-01-02T03:04:05Z", "2 January 2026"),
-        (facts.shape, [None, None, None, 3], "[batch, height, width, 3]"),
-        (facts.shape, [None, 10], "[batch, 10]"),
-        (facts.span, [0.0, 1.0], "0 to 1"),
-        (facts.span, [-1, 1], "-1 to 1"),
-        (facts.one_line, " a\n b ", "a b"),
+        (formatting.millions, 186554, "0.19 M"),
+        (formatting.millions, 9_045_672, "9.05 M"),
+        (formatting.millions, 28_589_128, "28.6 M"),
+        (formatting.millions, 350_196_968, "350 M"),
+        (formatting.millions, 1_200_000_000, "1.20 B"),
+        (formatting.millions, 950, "950"),
+        (formatting.decimal, 0.0021, "0.0021"),
+        (formatting.decimal, 1e-7, "0.0000001"),
+        (formatting.decimal, 101.0, "101"),
+        (formatting.decimal, 179, "179"),
+        (formatting.decimal, None, "–"),
+        (formatting.percent, 84.0, "84.0"),
+        (formatting.percent, 75.672, "75.672"),
+        (formatting.percent, 100, "100.0"),
+        (formatting.percent, None, "–"),
+        (formatting.size, 999, "999 B"),
+        (formatting.size, 712_345, "712 kB"),
+        (formatting.size, 999_999, "1.0 MB"),
+        (formatting.size, 112_345_678, "112.3 MB"),
+        (formatting.size, 1_400_000_000, "1.40 GB"),
+        (formatting.day, "2026-01-02T03:04:05Z", "2 January 2026"),
+        (formatting.shape, [None, None, None, 3], "[batch, height, width, 3]"),
+        (formatting.shape, [None, 10], "[batch, 10]"),
+        (formatting.span, [0.0, 1.0], "0 to 1"),
+        (formatting.span, [-1, 1], "-1 to 1"),
+        (formatting.one_line, " a\n b ", "a b"),
     ],
 )
 def test_how_facts_are_printed(function, value, text):
@@ -333,7 +333,7 @@ def test_how_facts_are_printed(function, value, text):
     [(4.455523, "4.456"), (0.00213456, "0.002135"), (179.0444, "179"), (12345.6, "12346"), (0.0, "0")],
 )
 def test_figures_are_shortened_to_four_digits(value, text):
-    assert facts.decimal(value, significant=4) == text
+    assert formatting.decimal(value, significant=4) == text
 
 
 def test_changelog_says_what_a_version_corrects():

@@ -1,4 +1,4 @@
-"""The Hub documents as they were last read by somebody: one of each family, size and head, and every collection."""
+"""Compare the Hub documents with those that somebody last read: one of each family, size and head, and every collection."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.site import golden
 
 MADE = golden.documents()
 KEPT = sorted(path.relative_to(golden.FOLDER).as_posix() for path in golden.FOLDER.rglob("*.md"))
-AGAIN = "read the difference, and run `.venv/bin/python tests/site/golden.py` if it is meant"
+AGAIN = "read the difference, and run `.venv/bin/python -m tests.site.golden` if it is meant"
 
 
 def test_there_is_a_golden_page_for_every_family_and_collection():

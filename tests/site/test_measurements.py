@@ -10,47 +10,9 @@ import pytest
 from tests.support import synthetic
 from tests.support.html import Reader
 from tests.support.schemas import INDEX_SCHEMA, violations
-from tests.support.synthetic import build
-from tools.site import facts
-
-TINY = "hubpress/convnext_tiny_1k_224/10"
-LARGE = "hubpress/vit/b_16/classification/1"
-DIGITS = "hubpress/convnext_digits/1"
-VERSIONS = {"tensorflow": "2.99.1", "python": "3.11"}
-
-
-def note(handle, number, action, **measurement):
-    date = f"2026-12-0{number}T08:00:00Z"
-    measurement |= {"versions": VERSIONS}
-    return {"schema": 1, "kind": "Note", "handle": handle, "number": number, "action": action, "date": date} | {
-        "measurement": measurement
-    }
-
-
-def evaluation(handle, number, top1, *, top5=None, images=50_000, dataset="imagenet-ilsvrc-2012-cls"):
-    def accuracy(value):
-        return value and {"value": value, "correct": round(value * images / 100)}
-
-    figures = {"dataset": dataset, "split": "validation", "images": images, "list_sha256": "0" * 64}
-    return note(handle, number, "evaluation", **figures, top1=accuracy(top1), top5=accuracy(top5))
-
-
-def speed(handle, number, one, eight, *, cpu="Test CPU <b>9000</b>", threads=2):
-    return note(
-        handle, number, "speed", cpu=cpu, threads=threads, resolution=224, images_per_second={"1": one, "8": eight}
-    )
-
-
-MEASUREMENTS = {
-    TINY: [
-        evaluation(TINY, 1, 70.5, top5=90.25),
-        evaluation(TINY, 2, 82.02, top5=95.96),
-        evaluation(TINY, 3, 71.0, images=10_000, dataset="imagenet-v2"),  # not what it was trained for
-        speed(TINY, 4, 11.25, 12.5, threads=4),
-        speed(TINY, 5, 31.25, 1240.5),
-    ],
-    DIGITS: [evaluation(DIGITS, 1, 97.5, images=360, dataset="optical-recognition-of-handwritten-digits")],
-}
+from tests.support.synthetic import DIGITS, LARGE, MEASUREMENTS, TINY, build, speed
+from tools.site import formatting
+from tools.site.jobs import PageError
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +129,7 @@ def test_a_page_says_how_to_verify(pages):
     ("value", "text"), [(None, "\N{EN DASH}"), (31.25, "31.2"), (0.04321, "0.0432"), (99.96, "100"), (1240.5, "1,240")]
 )
 def test_rates_have_three_digits(value, text):
-    assert facts.rate(value) == text
+    assert formatting.rate(value) == text
 
 
 REPORT = {"schema": 1, "kind": "Benchmarks", "sections": {}}
@@ -181,5 +143,5 @@ def test_benchmarks_have_a_page_that_others_link():
     assert "/benchmarks/</loc>" in pages["sitemap.xml"].data.decode()
     without = build(synthetic.records())
     assert "benchmarks/index.html" not in without and "benchmarks" not in without["index.html"].data.decode()
-    with pytest.raises(facts.PageError, match=r"benchmarks\.json: .*; "):
+    with pytest.raises(PageError, match=r"benchmarks\.json: .*\. Fix: measure again"):
         build(synthetic.records(), benchmarks={"kind": "other"})

@@ -1,16 +1,16 @@
-"""Pages written into a hub with and without what an earlier run kept: never stale, whatever changes, and nothing is made twice."""
+"""Pages of a hub with and without the page cache: never stale, whatever changes, and nothing is made twice."""
 
 import shutil
 
 import pytest
 
 from tests.support import synthetic
+from tools.catalog import layout
 from tools.catalog.catalog import Catalog, Publisher
-from tools.hub import records
+from tools.hub import json_objects, records
 from tools.hub.storage import Storage
-from tools.site import page_cache as kept
-from tools.site import pages as site
-from tools.site import writing as pages
+from tools.site import jobs, module_pages, pages, writing
+from tools.site.jobs import Job
 
 HANDLE = "hubpress/convnext_digits/1"
 NOTE = {
@@ -47,7 +47,7 @@ def catalog(**changes):
 
 
 class Hub:
-    """A folder of records, whose pages are written with what `cache` keeps."""
+    """A folder of records, whose pages are written with the page cache in `cache`."""
 
     def __init__(self, folder):
         self.folder, self.storage, self.cache = folder / "hub", Storage(folder / "hub"), folder / "cache"
@@ -55,15 +55,15 @@ class Hub:
     def put(self, content):
         handle = content["handle"]
         note = content["kind"] == "Note"
-        path = records.note_path(handle, content["number"]) if note else records.paths(handle)["record"]
+        path = layout.note_path(handle, content["number"]) if note else layout.record_path(handle)
         self.storage.replace(path, records.encode(content))
 
     def write(self, *, url=synthetic.BASE_URL, cached=True, **changes):
-        return pages.write_pages(catalog(**changes), self.storage, url, cache=self.cache if cached else None)
+        return writing.write_pages(catalog(**changes), self.storage, url, cache=self.cache if cached else None)
 
     def derived(self):
         found = {path: self.storage.read(path) for path in self.storage.list()}
-        return {path: data for path, data in found.items() if not records.is_content(path)}
+        return {path: data for path, data in found.items() if not records.is_record_or_note(path)}
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +120,9 @@ def test_pages_are_those_that_would_be_made_without_anything_kept(hub, change):
 def made(monkeypatch, hub):
     """The handles of the modules whose pages were made by a run, and how many pages of any kind."""
     found, count = [], []
-    texts, job = site._module_texts, site.Job.pages
-    monkeypatch.setattr(site, "_module_texts", lambda hub, module: (found.append(module.handle), texts(hub, module))[1])
-    monkeypatch.setattr(site.Job, "pages", lambda self: (count.append(self.files), job(self))[1])
+    texts, job = module_pages.texts, Job.pages
+    monkeypatch.setattr(module_pages, "texts", lambda hub, module: (found.append(module.handle), texts(hub, module))[1])
+    monkeypatch.setattr(Job, "pages", lambda self: (count.append(self.files), job(self))[1])
     hub.write()
     monkeypatch.undo()
     return found, len(count)
@@ -133,7 +133,7 @@ def test_only_what_changed_is_made_and_read(monkeypatch, hub):
     hub.put(NOTE)
     reads = []
     monkeypatch.setattr(
-        records, "_parsed", lambda storage, path, read=records._parsed: (reads.append(path), read(storage, path))[1]
+        json_objects, "read", lambda storage, path, read=json_objects.read: (reads.append(path), read(storage, path))[1]
     )
     handles, jobs = made(monkeypatch, hub)
     assert handles == [HANDLE] and jobs < 12
@@ -143,11 +143,11 @@ def test_only_what_changed_is_made_and_read(monkeypatch, hub):
     assert made(monkeypatch, hub) == ([], 0)
 
 
-def test_other_templates_make_everything_again(monkeypatch, hub):
-    monkeypatch.setattr(kept, "templates", lambda: "changed")
+def test_other_code_makes_everything_again(monkeypatch, hub):
+    monkeypatch.setattr(pages, "renderer_key", lambda module: "changed")
     found = []
-    texts = site._module_texts
-    monkeypatch.setattr(site, "_module_texts", lambda hub, module: (found.append(module.handle), texts(hub, module))[1])
+    texts = module_pages.texts
+    monkeypatch.setattr(module_pages, "texts", lambda hub, module: (found.append(module.handle), texts(hub, module))[1])
     assert hub.write() == 0 and len(found) == len(synthetic.records())  # all are made, and none differs
 
 
@@ -174,8 +174,8 @@ def test_several_processes_write_the_same_bytes(monkeypatch, hub):
     before = hub.derived()
     for path in before:
         (hub.folder / path).unlink()
-    monkeypatch.setattr(pages, "WORTH_PROCESSES", 2)
-    monkeypatch.setattr(pages, "BATCH", 4)
+    monkeypatch.setattr(jobs, "WORTH_PROCESSES", 2)
+    monkeypatch.setattr(jobs, "BATCH", 4)
     assert hub.write() == len(before) and hub.derived() == before
 
 
@@ -183,8 +183,8 @@ def test_pages_of_a_hub_that_keeps_digests_are_known_by_them(tmp_path):
     """In a bucket nothing is read again: what a listing says of each object is enough (here: fsspec's memory, whose says less)."""
     storage = Storage(f"memory://kept{tmp_path.name}/hub")
     for record in synthetic.records()[:2]:
-        storage.replace(records.paths(record["handle"])["record"], records.encode(record))
+        storage.replace(layout.record_path(record["handle"]), records.encode(record))
     arguments = (catalog(), storage, synthetic.BASE_URL)
-    assert pages.write_pages(*arguments, cache=tmp_path) > 10
-    assert pages.write_pages(*arguments, cache=tmp_path) == 0
-    assert pages.write_pages(*arguments, cache=tmp_path) == 0
+    assert writing.write_pages(*arguments, cache=tmp_path) > 10
+    assert writing.write_pages(*arguments, cache=tmp_path) == 0
+    assert writing.write_pages(*arguments, cache=tmp_path) == 0

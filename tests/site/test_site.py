@@ -50,7 +50,19 @@ def test_paths_and_types(pages):
         for form in ("csv", "json")
     }
     rest = {"hubpress/hubpress.md", "index.json", "feed.xml", "sitemap.xml", *tables}
-    rest |= {f"static/{name}" for name in ("style.css", "site.js", "search.js", "index.schema.json", "example.jpg")}
+    rest |= {
+        f"static/{name}"
+        for name in (
+            "style.css",
+            "site.js",
+            "search.js",
+            "index.schema.json",
+            "record.schema.json",
+            "note.schema.json",
+            "benchmarks.schema.json",
+            "example.jpg",
+        )
+    }
     assert set(pages) == set(PAGES) | documents | rest
     types = {
         ".html": "text/html",
@@ -270,7 +282,7 @@ def test_the_same_records_in_any_order_give_the_same_bytes(pages):
 
 def test_the_hash_seed_does_not_matter():
     program = (
-        "import hashlib; from tests.support import synthetic; from tests.support.synthetic import build\n"
+        "import hashlib, sys; from tests.support import synthetic; from tests.support.synthetic import build\n"
         "pages = build(synthetic.records()); assert 'tensorflow' not in sys.modules\n"
         "print(hashlib.sha256(b''.join(pages[path].data for path in sorted(pages))).hexdigest())"
     )

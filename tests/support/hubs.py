@@ -18,7 +18,6 @@ import sys
 import threading
 import urllib.parse
 import uuid
-from pathlib import Path
 
 import pytest
 
@@ -49,7 +48,7 @@ class Publisher:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("forking.py"), NAME],
+            [sys.executable, "-m", "tests.support.forking", NAME],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -90,7 +89,7 @@ def emulator(bucket_service):
 def consumer():
     """`consumer(url, url, ...)`: what `tensorflow_hub.load` finds at each (loading.py), in one process for all tests."""
     process = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("loading.py")],
+        [sys.executable, "-m", "tests.support.loading"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

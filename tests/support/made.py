@@ -14,7 +14,7 @@ from tools.archive import packing
 from tools.catalog import vocabularies
 from tools.hub import records
 from tools.publishing import build as making
-from tools.site import pages as site
+from tools.site import pages
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = "https://models.example.org/hub"
@@ -195,7 +195,7 @@ def publish(folder, modules):
 def build(made):
     """The pages of some records."""
     all_rows = rows()
-    return site.build(made, publisher=all_rows.publisher, collections=all_rows.collections, base_url=URL, tags=tags())
+    return pages.build(made, publisher=all_rows.publisher, collections=all_rows.collections, base_url=URL, tags=tags())
 
 
 def digits():

@@ -2,11 +2,12 @@
 
 import copy
 import hashlib
+import json
 from pathlib import Path
 
 from tools.catalog import vocabularies
 from tools.catalog.catalog import Collection, Publisher
-from tools.site import pages as site
+from tools.site import pages
 
 ROOT = Path(__file__).resolve().parents[2]
 TAGS = vocabularies.load(ROOT / "modules/tags")
@@ -267,9 +268,49 @@ def records() -> list[dict]:
 
 
 YANKED = {"hubpress/convnext_tiny_1k_224/2": "its labels were in the wrong order"}
+TINY = "hubpress/convnext_tiny_1k_224/10"
+LARGE = "hubpress/vit/b_16/classification/1"
+DIGITS = "hubpress/convnext_digits/1"
+VERSIONS = {"tensorflow": "2.99.1", "python": "3.11"}
+
+
+def note(handle, number, action, **measurement):
+    date = f"2026-12-0{number}T08:00:00Z"
+    measurement |= {"versions": VERSIONS}
+    return {"schema": 1, "kind": "Note", "handle": handle, "number": number, "action": action, "date": date} | {
+        "measurement": measurement
+    }
+
+
+def evaluation(handle, number, top1, *, top5=None, images=50_000, dataset="imagenet-ilsvrc-2012-cls"):
+    def accuracy(value):
+        return value and {"value": value, "correct": round(value * images / 100)}
+
+    figures = {"dataset": dataset, "split": "validation", "images": images, "list_sha256": "0" * 64}
+    return note(handle, number, "evaluation", **figures, top1=accuracy(top1), top5=accuracy(top5))
+
+
+def speed(handle, number, one, eight, *, cpu="Test CPU <b>9000</b>", threads=2):
+    return note(
+        handle, number, "speed", cpu=cpu, threads=threads, resolution=224, images_per_second={"1": one, "8": eight}
+    )
+
+
+MEASUREMENTS = {
+    TINY: [
+        evaluation(TINY, 1, 70.5, top5=90.25),
+        evaluation(TINY, 2, 82.02, top5=95.96),
+        evaluation(TINY, 3, 71.0, images=10_000, dataset="imagenet-v2"),  # not what it was trained for
+        speed(TINY, 4, 11.25, 12.5, threads=4),
+        speed(TINY, 5, 31.25, 1240.5),
+    ],
+    DIGITS: [evaluation(DIGITS, 1, 97.5, images=360, dataset="optical-recognition-of-handwritten-digits")],
+}
+# As `tools/benchmark.py` writes it.
+BENCHMARKS = json.loads((ROOT / "tests/support/benchmarks.json").read_text(encoding="utf-8"))
 
 
 def build(records, **changes):
     """The pages of some records, with everything else as it is here."""
     arguments = {"publisher": PUBLISHER, "collections": COLLECTIONS, "base_url": BASE_URL, "tags": TAGS}
-    return site.build(records, **{**arguments, **changes})
+    return pages.build(records, **{**arguments, **changes})

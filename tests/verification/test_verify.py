@@ -8,16 +8,16 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
+from tests.support.commands import ROOT
 from tools.archive import packing, reading
-from tools.hub import records
+from tools.hub import notes, records
+from tools.publishing.build import described
 from tools.verification import verify as verification
-from tools.verification.verify import NothingThere, Verification
+from tools.verification.verify import NothingThereError, Verification
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME = "convnext_digits"
 HANDLE = f"hubpress/{NAME}/1"
 
@@ -147,21 +147,51 @@ def other_module(hub):
     file.write_bytes(records.encode(record))
 
 
+def other_labels(hub):
+    """An archive with a class too many, and a record that follows in all its figures."""
+    folder = hub.parent / "unpacked"
+    reading.unpack(hub / f"{HANDLE}.tar.gz", folder)
+    with (folder / "assets/labels.txt").open("a") as file:
+        file.write("\nten")
+    packed = described(packing.pack(folder, hub / f"{HANDLE}.tar.gz"))
+    old = json.loads((hub / f"{HANDLE}.json").read_text())["archive"]["sha256"]
+    edited(lambda record: record["archive"].update(packed))(hub)
+    rewritten(f"{HANDLE}.md", lambda data: data.replace(old.encode(), packed["sha256"].encode()))(hub)
+
+
 WRONG = {
-    "one byte": (rewritten(f"{HANDLE}.tar.gz", lambda d: d[:5000] + b"?" + d[5001:]), "archive", "sha256 is"),
-    "cut": (rewritten(f"{HANDLE}.tar.gz", lambda d: d[:-100]), "archive", "bytes is"),
+    "one byte": (
+        rewritten(f"{HANDLE}.tar.gz", lambda d: d[:5000] + b"?" + d[5001:]),
+        "archive",
+        "`archive.sha256`: the record says",
+    ),
+    "cut": (rewritten(f"{HANDLE}.tar.gz", lambda d: d[:-100]), "archive", "`archive.bytes`: the record says"),
     "longer": (rewritten(f"{HANDLE}.tar.gz", lambda d: d + bytes(9)), "archive", "the limit is"),
     "gone": (lambda hub: (hub / f"{HANDLE}.tar.gz").unlink(), "archive", "no such file"),
-    "other module": (other_module, "members", "outputs are"),
+    "other module": (other_module, "members", "the outputs of `serving_default`"),
     "record of another": (edited(lambda r: r.update(handle="hubpress/x/1")), "record", "is that of hubpress/x/1"),
-    "record without digest": (edited(lambda r: r["archive"].pop("sha256")), "record", "no size and SHA-256"),
+    "record without digest": (
+        edited(lambda r: r["archive"].pop("sha256")),
+        "record",
+        "archive: 'sha256' is a required property",
+    ),
     "record with any tolerance": (
         edited(lambda r: r["verification"].update(golden_tolerance=1e9)),
         "record",
-        "tolerance",
+        "verification.golden_tolerance: 1000000000.0 is greater than the maximum",
     ),
     "record that is no JSON": (rewritten(f"{HANDLE}.json", lambda d: d[:99]), "record", "is no JSON"),
-    "other checkpoint": (edited(lambda r: r["checkpoint"].update(sha256="0" * 64)), "members", "of checkpoint"),
+    "other checkpoint": (
+        edited(lambda r: r["checkpoint"].update(sha256="0" * 64)),
+        "members",
+        "`checkpoint` sha256: the record says",
+    ),
+    "other labels": (other_labels, "members", "the number of labels: the record says 10, the archive has 11"),
+    "record of another shape": (
+        edited(lambda r: r["signature"].update(outputs=7)),
+        "record",
+        "signature.outputs: 7 is not of type 'array'",
+    ),
     "other signature": (
         edited(lambda r: r["signature"]["outputs"][0].update(shape=[None, 11])),
         "members",
@@ -264,19 +294,21 @@ def test_an_index_that_leads_elsewhere(copied, handle):
     index = json.loads((copied / "index.json").read_text())
     index["modules"][0]["handle"] = handle
     (copied / "index.json").write_text(json.dumps(index))
-    with Verification() as verifier, pytest.raises(NothingThere, match="is no index of a hub"):
+    with Verification() as verifier, pytest.raises(NothingThereError, match="is no index of a hub"):
         verifier.find(str(copied))
 
 
 def test_nothing_to_verify(hub, any_url, tmp_path):
     for address in (tmp_path, any_url + "/nothing", f"{hub}/hubpress/{NAME}"):
         done = verify(address, "--no-replay")
-        assert done.returncode == 2 and "Give the address of a hub" in done.stderr and "Traceback" not in done.stderr
+        assert (
+            done.returncode == 2 and "Fix: give the address of a hub" in done.stderr and "Traceback" not in done.stderr
+        )
 
 
 def test_a_withdrawn_module_is_verified_and_said(copied):
     from tools.hub.storage import Storage
 
-    records.add_note(Storage(copied), HANDLE, "yank", "it is wrong", date="2030-01-01T00:00:00Z")
+    notes.add_note(Storage(copied), HANDLE, "yank", "it is wrong", date="2030-01-01T00:00:00Z")
     done = verify(f"{copied}/{HANDLE}", "--no-replay")
     assert done.returncode == 0 and "withdrawn: it is wrong" in done.stdout

@@ -1,4 +1,4 @@
-"""What an archive holds, from one pass over it, whatever its size.
+"""Read an archive's digests, graph, labels and description in one pass, whatever its size.
 
 contents = read(file, "1.tar.gz")
 contents.sha256, contents.signatures["serving_default"].outputs
@@ -6,36 +6,43 @@ contents.sha256, contents.signatures["serving_default"].outputs
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
 
 from tools.archive import reading, saved_model
+from tools.archive.members import ArchiveError
+from tools.common.problems import Problem
 
 GRAPH, LABELS, MODULE = "saved_model.pb", "assets/labels.txt", "assets.extra/module.json"
-MEMBER_LIMIT = 1 << 30  # bytes of a member that are read into memory; weights are not
+MEMBER_LIMIT = 1 << 30  # bytes of a member that is kept in memory; weights are not
+_Texts = dict[str, bytes]
 
 
 @dataclass
 class Contents:
-    """What one pass over an archive found; digests are of the compressed bytes."""
+    """Findings of one pass over an archive.
+
+    `bytes`, `sha256` and `md5` are of the compressed file; `files` and `unpacked_bytes` count the members that are no folders;
+    `signatures` are those of the graph, by key; `texts` has the content of graph, labels and description, by path.
+    """
 
     bytes: int = 0
     sha256: str = ""
     md5: str = ""
     files: int = 0
     unpacked_bytes: int = 0
-    signatures: dict[str, Any] = field(default_factory=dict)
-    texts: dict[str, bytes] = field(default_factory=dict)
+    signatures: dict[str, saved_model.Signature] = field(default_factory=dict)
+    texts: _Texts = field(default_factory=dict)
 
 
 class Hashing:
-    """A stream that hashes what is read from it."""
+    """A stream that hashes all that is read from it."""
 
-    def __init__(self, stream: BinaryIO, name: str):
+    def __init__(self, stream: reading.Readable, name: str):
         self.name, self.size = name, 0
         self.sha256, self.md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         self._stream = stream
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, at most `size` of them; all that are left by default."""
         data = self._stream.read(size)
         self.size += len(data)
         self.sha256.update(data)
@@ -43,7 +50,7 @@ class Hashing:
         return data
 
 
-def read(stream: BinaryIO, name: str, *, weights: bool = True) -> Contents:
+def read(stream: reading.Readable, name: str, *, weights: bool = True) -> Contents:
     """Read a module's archive to its end under the checks of `tools.archive.reading.inspect`.
 
     Without `weights`, reading ends where `variables/` begins, which is behind all the rest in archives that `packing.pack` made:
@@ -51,10 +58,10 @@ def read(stream: BinaryIO, name: str, *, weights: bool = True) -> Contents:
 
     Raises:
       tools.archive.members.ArchiveError: it holds what it must not, or is damaged.
-      tools.archive.saved_model.SavedModelError: its saved_model.pb is none.
+      tools.archive.saved_model.SavedModelError: saved_model.pb is damaged; the message follows its name.
     """
     hashing, found = Hashing(stream, name), Contents()
-    for member, content in reading.checked_members(hashing, name, reading.Limits()):
+    for member, content in reading.checked_members(hashing):
         if not weights and member.name == "variables":
             break
         if member.is_folder:
@@ -63,9 +70,8 @@ def read(stream: BinaryIO, name: str, *, weights: bool = True) -> Contents:
         found.unpacked_bytes += member.size
         if member.name in (GRAPH, LABELS, MODULE):
             if member.size > MEMBER_LIMIT:
-                raise saved_model.SavedModelError(
-                    f"{member.name} has {member.size:,} bytes, more than a graph can have"
-                )
+                message = f"has {member.size:,} bytes, more than a graph can have"
+                raise ArchiveError(str(Problem(name, message, reading.PACK_AGAIN, row=f"member {member.name!r}")))
             found.texts[member.name] = content.read()
     if weights:
         found.bytes, found.sha256, found.md5 = hashing.size, hashing.sha256.hexdigest(), hashing.md5.hexdigest()

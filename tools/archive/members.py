@@ -1,15 +1,15 @@
-"""The members of a module's archive: what may be in one, and what it is called.
+"""The members of a module's archive: their names, and which are permitted.
 
 Shared by `tools.archive.packing`, which decides the bytes of a module, and `tools.archive.reading`, which does not.
 """
 
 import dataclasses
 
-BLOCK_BYTES = 1 << 18  # what the compressor is fed with: a part of the format, since other pieces give other bytes
+BLOCK_BYTES = 1 << 18  # per call of the compressor: a part of the format, since pieces of another size give other bytes
 PLAIN_FILES = ("saved_model.pb", "saved_model.pbtxt", "tfhub_module.pb", "keras_metadata.pb", "fingerprint.pb")
 FOLDERS = ("assets", "assets.extra", "variables")
 RECIPE = (
-    "A module holds saved_model.pb, fingerprint.pb, keras_metadata.pb, variables/variables.*, assets/* and "
+    "a module holds saved_model.pb, fingerprint.pb, keras_metadata.pb, variables/variables.*, assets/* and "
     "assets.extra/*, nothing else"
 )
 
@@ -28,7 +28,7 @@ class Member:
 
 
 def refusal(name: str, is_folder: bool) -> str | None:
-    """Why a member must not be in a module's archive, or None if it may."""
+    """Return why a member must not be in a module's archive, or None if it may."""
     if not name or name.startswith("/") or "\\" in name or any(ord(c) < 32 or ord(c) == 127 for c in name):
         return "has a path that is absolute or holds a backslash or a control character"
     segments = name.split("/")

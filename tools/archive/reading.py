@@ -13,14 +13,25 @@ import pathlib
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from contextlib import ExitStack
+from typing import Protocol
 
 from tools.archive.members import BLOCK_BYTES, RECIPE, ArchiveError, Member, refusal
+from tools.common.problems import Problem
+
+PACK_AGAIN = "pack it again with tools.archive.packing.pack"
+FETCH_AGAIN = "download or pack it again"
+
+
+class Readable(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What `inspect` and `unpack` accept. Sizes in bytes, measured after decompression."""
+    """Limits of `inspect` and `unpack`. Sizes in bytes, measured after decompression."""
 
     members: int = 10_000
     member_size: int = 64 << 30
@@ -30,24 +41,26 @@ class Limits:
     ratio: int = 200
 
 
-def inspect(archive: os.PathLike | BinaryIO, limits: Limits | None = None) -> list[Member]:
-    """Checks an archive from anywhere, in one pass and with little memory, and returns its members in order.
+def inspect(archive: str | os.PathLike[str] | Readable, limits: Limits | None = None) -> list[Member]:
+    """Check an archive from anywhere, in one pass and with little memory, and return its members in order.
 
     Raises:
       ArchiveError: if it is no complete gzip-compressed tar file, holds anything but the files of a SavedModel, holds a
         member twice or before its folder, a link, a device or an empty file, or exceeds the limits. Names the member.
     """
-    return [member for member, _ in _members(archive, limits or Limits())]
+    return [member for member, _ in checked_members(archive, limits)]
 
 
-def unpack(archive: os.PathLike | BinaryIO, directory: os.PathLike, limits: Limits | None = None) -> list[Member]:
-    """Unpacks an archive into a folder, which must be empty or missing, under the checks of `inspect`."""
+def unpack(
+    archive: str | os.PathLike[str] | Readable, directory: str | os.PathLike[str], limits: Limits | None = None
+) -> list[Member]:
+    """Unpack an archive into a folder, which must be empty or missing, under the checks of `inspect`."""
     directory = pathlib.Path(directory)
     if directory.exists() and any(directory.iterdir()):
-        raise ArchiveError(f"{directory} is not empty. Give an empty or a new folder to unpack into.")
+        raise _problem(str(directory), "is not empty", "give an empty or a new folder to unpack into")
     directory.mkdir(parents=True, exist_ok=True)
     members = []
-    for member, content in _members(archive, limits or Limits()):
+    for member, content in checked_members(archive, limits):
         target = directory / member.name
         if member.is_folder:
             target.mkdir()
@@ -59,32 +72,42 @@ def unpack(archive: os.PathLike | BinaryIO, directory: os.PathLike, limits: Limi
     return members
 
 
-def _members(archive: os.PathLike | BinaryIO, limits: Limits) -> Iterator[tuple[Member, BinaryIO | None]]:
-    """Yields the checked members with their contents, which must be read before the next one is asked for."""
-    if hasattr(archive, "read"):
-        name = str(getattr(archive, "name", "the archive"))
-        yield from checked_members(archive, name, limits)
+def checked_members(
+    archive: str | os.PathLike[str] | Readable, limits: Limits | None = None
+) -> Iterator[tuple[Member, Readable]]:
+    """Yield each member with its content, which can be read until the next one is asked for (a folder's is empty).
+
+    A member is yielded once it has passed the checks of `inspect`; the rest of the archive, with the checksum at its end, is
+    checked only when the iterator goes on. A stream is called by its `name` in messages.
+
+    Raises:
+      ArchiveError: as `inspect`.
+    """
+    limits = limits or Limits()
+    if not isinstance(archive, str | os.PathLike):
+        yield from _checked_members(archive, str(getattr(archive, "name", "the archive")), limits)
         return
-    try:
-        file = open(archive, "rb", buffering=0)  # noqa: SIM115 (closed by the with below; only opening may be missing)
-    except OSError as error:
-        raise ArchiveError(
-            f"{os.fspath(archive)} cannot be read: {error.strerror}. Give the path of an archive."
-        ) from error
-    with file:
-        yield from checked_members(file, os.fspath(archive), limits)
+    name = os.fspath(archive)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(name, "rb", buffering=0))
+        except OSError as error:
+            raise _problem(name, f"cannot be read: {error.strerror}", "give the path of an archive") from error
+        yield from _checked_members(file, name, limits)
 
 
-def checked_members(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[Member, BinaryIO | None]]:
+def _problem(name: str, message: str, fix: str, *, member: str = "") -> ArchiveError:
+    return ArchiveError(str(Problem(name, message, fix, row=f"member {member!r}" if member else "")))
+
+
+def _checked_members(file: Readable, name: str, limits: Limits) -> Iterator[tuple[Member, Readable]]:
     stream = _GunzipReader(file, name, limits)
     seen: set[str] = set()
     folders: set[str] = set()
     total = 0
 
     def refuse(member: str, reason: str) -> ArchiveError:
-        return ArchiveError(
-            f"{name}: member {member!r} {reason}. {RECIPE}. Pack the SavedModel with tools.archive.packing.pack."
-        )
+        return _problem(name, reason, f"{PACK_AGAIN}; {RECIPE}", member=member)
 
     for header in _headers(stream, name, limits):
         path = header.name
@@ -107,10 +130,10 @@ def checked_members(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple
             )
         seen.add(path)
         if len(seen) > limits.members:
-            raise ArchiveError(f"{name} has more than {limits.members:,} members. Put the assets into fewer files.")
+            raise _problem(name, f"has more than {limits.members:,} members", "put the assets into fewer files")
         if header.isdir():
             folders.add(path)
-            yield Member(path, 0, True), None
+            yield Member(path, 0, True), _Content(stream, 0)
             continue
         if header.size == 0:
             raise refuse(path, "is empty, and tensorflow_hub drops empty files")
@@ -122,28 +145,28 @@ def checked_members(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple
         content.skip()
         stream.read_exactly(-header.size % tarfile.BLOCKSIZE)
     if not seen & {"saved_model.pb", "saved_model.pbtxt"}:
-        raise ArchiveError(f"{name} has no saved_model.pb at its root. Pack the folder's contents, not the folder.")
+        raise _problem(name, "has no saved_model.pb at its root", "pack the folder's contents, not the folder")
     stream.finish()
 
 
 def _headers(stream: "_GunzipReader", name: str, limits: Limits) -> Iterator[tarfile.TarInfo]:
-    """The headers of a tar stream; whoever asks for the next one has consumed the content of the last."""
+    """Yield the headers of a tar stream; the content of one must be consumed before the next is asked for."""
     overrides: dict[str, str] = {}
     while True:
         block = stream.read_exactly(tarfile.BLOCKSIZE)
         if not any(block):
             if any(stream.read_exactly(tarfile.BLOCKSIZE)):
-                raise ArchiveError(f"{name} is damaged: a single zero block instead of an end. Pack it again.")
+                raise _problem(name, "is damaged: a single zero block instead of an end", PACK_AGAIN)
             return
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.TarError as error:
-            raise ArchiveError(f"{name} is damaged or not a tar file: {error}. Pack it again.") from error
+            raise _problem(name, f"is damaged or not a tar file: {error}", PACK_AGAIN) from error
         if header.size < 0:
-            raise ArchiveError(f"{name}: member {header.name!r} has a negative size. Pack it again.")
+            raise _problem(name, "has a negative size", PACK_AGAIN, member=header.name)
         if header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
             if header.size > 64 * limits.name_length:
-                raise ArchiveError(f"{name}: member {header.name!r} has an oversized header. Pack it again.")
+                raise _problem(name, "has an oversized header", PACK_AGAIN, member=header.name)
             data = stream.read_exactly(header.size)
             stream.read_exactly(-header.size % tarfile.BLOCKSIZE)
             if header.type == tarfile.GNUTYPE_LONGNAME:
@@ -151,11 +174,11 @@ def _headers(stream: "_GunzipReader", name: str, limits: Limits) -> Iterator[tar
             else:
                 records = _pax_records(data, name)
                 if any(key.startswith("GNU.sparse") for key in records):
-                    raise ArchiveError(f"{name} holds sparse files. Pack it again without.")
+                    raise _problem(name, "holds sparse files", PACK_AGAIN)
                 if header.type == tarfile.XHDTYPE:
                     overrides.update(records)
                 elif records.keys() & {"path", "linkpath", "size"}:
-                    raise ArchiveError(f"{name} has a global header that renames members. Pack it again without.")
+                    raise _problem(name, "has a global header that renames members", PACK_AGAIN)
             continue
         if "path" in overrides:
             header.name = overrides["path"]
@@ -165,12 +188,14 @@ def _headers(stream: "_GunzipReader", name: str, limits: Limits) -> Iterator[tar
             except ValueError:
                 header.size = -1
         if header.size < 0:
-            raise ArchiveError(f"{name}: member {header.name!r} has an unusable size. Pack it again.")
+            raise _problem(name, "has an unusable size", PACK_AGAIN, member=header.name)
         overrides = {}
         if len(header.name) > limits.name_length:
-            raise ArchiveError(
-                f"{name}: member {header.name[:60]!r}... has a path of more than {limits.name_length:,} characters. "
-                "Give the asset a shorter name."
+            raise _problem(
+                name,
+                f"has a path of more than {limits.name_length:,} characters",
+                "give the asset a shorter name",
+                member=f"{header.name[:60]}...",
             )
         yield header
 
@@ -185,34 +210,36 @@ def _pax_records(data: bytes, name: str) -> dict[str, str]:
         record = data[space + 1 : position + length]
         key, equals, value = record.rstrip(b"\n").partition(b"=")
         if length <= len(digits) + 1 or not equals or position + length > len(data):
-            raise ArchiveError(f"{name} is damaged: an extended header cannot be read. Pack it again.")
+            raise _problem(name, "is damaged: an extended header cannot be read", PACK_AGAIN)
         records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         position += length
     return records
 
 
 class _Content:
-    """The content of one member, read from the stream that is shared by all of them."""
+    """The content of one member, read from the stream of the archive."""
 
     def __init__(self, stream: "_GunzipReader", size: int):
         self._stream = stream
         self._left = size
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, at most `size` of them; all that are left by default."""
         count = self._left if size < 0 else min(size, self._left)
         data = self._stream.read_exactly(count)
         self._left -= count
         return data
 
     def skip(self) -> None:
+        """Read what is left, and check it on the way."""
         while self.read(BLOCK_BYTES):
             pass
 
 
 class _GunzipReader:
-    """Decompresses a stream piece by piece, within limits, and tells when it ends too early."""
+    """Decompresses a stream piece by piece, within limits, and refuses one that ends too early."""
 
-    def __init__(self, file: BinaryIO, name: str, limits: Limits):
+    def __init__(self, file: Readable, name: str, limits: Limits):
         from isal import isal_zlib
 
         self._file = file
@@ -226,12 +253,12 @@ class _GunzipReader:
         self._rest = b""
 
     def read_exactly(self, size: int) -> bytes:
+        """Return the next `size` bytes of the tar stream."""
         while len(self._ready) < size:
             piece = self._next()
             if not piece:
-                raise ArchiveError(
-                    f"{self._name} is truncated: it ends after {self._decompressed:,} bytes of content. "
-                    "Download or pack it again."
+                raise _problem(
+                    self._name, f"is truncated: it ends after {self._decompressed:,} bytes of content", FETCH_AGAIN
                 )
             self._ready += piece
         data = bytes(memoryview(self._ready)[:size])
@@ -239,19 +266,19 @@ class _GunzipReader:
         return data
 
     def finish(self) -> None:
-        """Reads what follows the last member: zeros only, then the end of the gzip stream with its checksum."""
+        """Read what follows the last member: zeros only, then the end of the gzip stream with its checksum."""
         pending = bytes(self._ready)
         self._ready.clear()
         while True:
             if pending.strip(b"\0"):
-                raise ArchiveError(f"{self._name} holds something behind the end of the tar file. Pack it again.")
+                raise _problem(self._name, "holds something behind the end of the tar file", PACK_AGAIN)
             pending = self._next()
             if not pending:
                 break
         if not self._decompressor.eof:
-            raise ArchiveError(f"{self._name} is truncated: the gzip stream has no end. Download or pack it again.")
+            raise _problem(self._name, "is truncated: the gzip stream has no end", FETCH_AGAIN)
         if self._decompressor.unused_data or self._rest or self._file.read(1):
-            raise ArchiveError(f"{self._name} holds something behind the end of the gzip stream. Pack it again.")
+            raise _problem(self._name, "holds something behind the end of the gzip stream", PACK_AGAIN)
 
     def _next(self) -> bytes:
         while not self._decompressor.eof:
@@ -262,19 +289,18 @@ class _GunzipReader:
             self._compressed += len(compressed)
             try:
                 # A bomb is met in pieces of this size, long before it fills the memory.
-                piece = self._decompressor.decompress(compressed, 4 * BLOCK_BYTES)
+                piece: bytes = self._decompressor.decompress(compressed, 4 * BLOCK_BYTES)
             except self._errors as error:
-                raise ArchiveError(
-                    f"{self._name} is damaged or not compressed with gzip: {error}. Download or pack it again."
-                ) from error
+                raise _problem(self._name, f"is damaged or not compressed with gzip: {error}", FETCH_AGAIN) from error
             self._rest = self._decompressor.unconsumed_tail
             self._compressed -= len(self._rest)
             self._decompressed += len(piece)
             excess = self._decompressed - self._limits.ratio * max(self._compressed, BLOCK_BYTES)
             if excess > 0 or self._decompressed > self._limits.unpacked_size + (1 << 24):
-                raise ArchiveError(
-                    f"{self._name} unpacks to far more than it holds (a zip bomb): {self._decompressed:,} bytes out of "
-                    f"{self._compressed:,}. Do not serve it."
+                raise _problem(
+                    self._name,
+                    f"unpacks to far more than it holds (a zip bomb): {self._decompressed:,} bytes out of {self._compressed:,}",
+                    "do not serve it",
                 )
             if piece:
                 return piece

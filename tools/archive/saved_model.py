@@ -1,9 +1,11 @@
-"""The signatures in a `saved_model.pb`, read without TensorFlow: a small reader of the protocol buffers that hold them.
+"""Read the signatures of a `saved_model.pb` without TensorFlow.
 
     signatures(data)["serving_default"].outputs["logits"]        # Tensor(dtype="float32", shape=(None, 10))
 
 Field numbers are those of tensorflow/core/protobuf: saved_model.proto, meta_graph.proto, tensor_shape.proto. The graph, which is
 nearly all of the file, is stepped over, so this takes time for the number of fields and not for the size.
+
+Home-made, because these messages come with TensorFlow only, which takes seconds to import, and protobuf parses the whole graph.
 """
 
 from collections.abc import Iterator
@@ -34,7 +36,7 @@ _DIMENSIONS, _UNKNOWN_RANK, _SIZE = 2, 3, 1
 
 
 class SavedModelError(ValueError):
-    """Bytes are no SavedModel; the message says what is wrong with them."""
+    """Bytes are no SavedModel. The message follows the name of the file."""
 
 
 class Tensor(NamedTuple):
@@ -53,7 +55,11 @@ class Signature:
 
 
 def signatures(data: bytes) -> dict[str, Signature]:
-    """The signatures of a serialized SavedModel, by key. Raises SavedModelError if the bytes are none, or hold no graph."""
+    """Return the signatures of a serialized SavedModel, by key.
+
+    Raises:
+      SavedModelError: the bytes are no protocol buffer, are cut off, or hold no graph.
+    """
     found: dict[str, Signature] = {}
     graphs = 0
     for graph in _messages(memoryview(data), _META_GRAPHS):
@@ -86,13 +92,13 @@ def _shape(message: memoryview) -> tuple[int | None, ...] | None:
         if field == _UNKNOWN_RANK and content:
             return None
         if field == _DIMENSIONS and not isinstance(content, int):
-            size = next((value for number, value in _fields(content) if number == _SIZE), 0)
-            dimensions.append(None if isinstance(size, int) and size >= 1 << 63 else size)  # -1: any size
+            size = next((value for number, value in _fields(content) if number == _SIZE and isinstance(value, int)), 0)
+            dimensions.append(None if size >= 1 << 63 else size)  # -1: any size
     return tuple(dimensions)
 
 
 def _entry(message: memoryview) -> tuple[str, memoryview]:
-    """Key and value of one entry of a map."""
+    """Return key and value of one entry of a map."""
     key, value = "", memoryview(b"")
     for field, content in _fields(message):
         if isinstance(content, int):
@@ -111,7 +117,7 @@ def _messages(message: memoryview, number: int) -> Iterator[memoryview]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of every field: a whole number, or the bytes of a string or message."""
+    """Yield number and value of every field: a whole number, or the bytes of a string or message."""
     position, end = 0, len(message)
     while position < end:
         tag, position = _number(message, position)

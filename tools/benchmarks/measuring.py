@@ -4,17 +4,7 @@
     comparison = compare("convnext_tiny_1k_224", "batch 8", "images/s", "more", [Contestant("hubpress", turns["hubpress"]), ...])
     update(pathlib.Path("benchmarks.json"), "inference", section([comparison], threads=2, ...))
 
-The report, `benchmarks.json`, is
-    {"schema": 1, "kind": "Benchmarks", "sections": {COMMAND: SECTION}}
-and a command replaces its own section only. SECTION is
-    {"date": ISO 8601 in UTC, "machine": {"cpu", "cores", "threads", "memory_bytes", "system"}, "versions": {package: version},
-     "settings": {what was asked for}, "notes": [sentences that a reader needs], "comparisons": [COMPARISON, ...]}
-COMPARISON is ("unit" is empty for a number of things)
-    {"subject", "case", "unit", "better": "more" or "less", "contestants": [CONTESTANT, ...]}, ours first, and CONTESTANT is
-    {"name", "ours": bool, "absent": why it was not measured, or null, "turns": [values in order],
-     "median", "low", "high": quartiles, "ratio": {"median", "low", "high"} or null}
-Ratios are taken turn by turn against the first contestant and say how many times as good as the peer ours is: above 1 is ahead,
-whichever way `better` points. With one turn, or where nothing varies, low and high are the median.
+The report's format is described and checked in `tools.site.benchmark_report`.
 """
 
 import importlib.metadata
@@ -32,11 +22,10 @@ from typing import Any, TypeVar
 from tools.common.clock import now
 from tools.common.files import write_atomically
 from tools.common.problems import with_fix
+from tools.site.benchmark_report import BETTER, empty_report, report_problems
 
 Key = TypeVar("Key")
 Answer = TypeVar("Answer")
-SCHEMA = 1
-BETTER = ("more", "less")
 
 
 class BenchmarkError(RuntimeError):
@@ -149,34 +138,6 @@ def _ratios(ours: Iterable[float], theirs: Iterable[float], better: str) -> list
     return [above / below for above, below in pairs]
 
 
-def best_peer(comparison: dict[str, Any]) -> dict[str, Any] | None:
-    """The contestant that is not ours and has the best median; None if no peer was measured."""
-    peers = [each for each in comparison["contestants"] if not each["ours"] and each["median"] is not None]
-    choose = max if comparison["better"] == "more" else min
-    return choose(peers, key=lambda peer: peer["median"], default=None)
-
-
-def label(comparison: dict[str, Any]) -> str:
-    """What was measured, with its unit."""
-    return ", ".join(filter(None, (comparison["case"], comparison["unit"])))
-
-
-def absent(comparisons: list[dict[str, Any]]) -> dict[str, str]:
-    """Who was not measured, and why: by name, with the cases in brackets if it was measured in others."""
-    cases: dict[tuple[str, str], list[str]] = {}
-    measured = set()
-    for comparison in comparisons:
-        for each in comparison["contestants"]:
-            if each["absent"] is None:
-                measured.add(each["name"])
-            else:
-                cases.setdefault((each["name"], each["absent"]), []).append(comparison["case"])
-    return {
-        f"{name} ({', '.join(dict.fromkeys(found))})" if name in measured else name: why
-        for (name, why), found in cases.items()
-    }
-
-
 def machine(threads: int) -> dict[str, Any]:
     """Describe this machine; `threads` is what each contestant was given."""
     return {
@@ -229,19 +190,19 @@ def section(
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-    """The report in a file; an empty one if there is none.
+    """Read the report in a file; an empty one if there is none.
 
     Raises:
       BenchmarkError: the file is no report.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {"schema": SCHEMA, "kind": "Benchmarks", "sections": {}}
+        return empty_report()
     except ValueError as error:
-        raise BenchmarkError(f"{path} is no JSON: {error}. Delete it, and measure again.") from error
-    if wrong := problem(found):
-        raise BenchmarkError(f"{path} is no report of measurements: {wrong}. Delete it, and measure again.")
+        raise BenchmarkError(f"{path} is no JSON: {error}", "delete it, and measure again") from error
+    if wrong := report_problems(found):
+        raise BenchmarkError(f"{path} is no report of measurements: {'; '.join(wrong)}", "delete it, and measure again")
     return found
 
 
@@ -249,58 +210,7 @@ def update(path: pathlib.Path, command: str, found: dict[str, Any]) -> dict[str,
     """Put a command's section into the report at `path`, which is written anew in one step; return the whole report."""
     report = read(path)
     report["sections"][command] = found
-    if wrong := problem(report):
-        raise BenchmarkError(f"{command}: {wrong}", "correct tools/benchmarks, and measure again")
+    if wrong := report_problems(report):
+        raise BenchmarkError(f"{command}: {'; '.join(wrong)}", "correct tools/benchmarks, and measure again")
     write_atomically(path, json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return report
-
-
-_SECTION = {"date": str, "machine": dict, "versions": dict, "settings": dict, "notes": list, "comparisons": list}
-_MACHINE = {"cpu": str, "cores": int, "threads": int, "memory_bytes": int, "system": str}
-_COMPARISON = {"subject": str, "case": str, "unit": str, "better": str, "contestants": list}
-
-
-def problem(report: Any) -> str | None:
-    """What breaks the schema, in a few words; None if nothing does."""
-    if not isinstance(report, dict) or report.get("kind") != "Benchmarks" or report.get("schema") != SCHEMA:
-        return f'it does not say "kind": "Benchmarks" and "schema": {SCHEMA}'
-    if not isinstance(report.get("sections"), dict):
-        return "it has no sections"
-    for command, found in report["sections"].items():
-        if wrong := _lacks(found, _SECTION) or _lacks(found["machine"], _MACHINE):
-            return f"sections.{command} {wrong}"
-        for index, comparison in enumerate(found["comparisons"]):
-            wrong = _lacks(comparison, _COMPARISON) or _unequal(comparison)
-            if wrong:
-                return f"sections.{command}.comparisons[{index}] {wrong}"
-    return None
-
-
-def _lacks(value: Any, keys: dict[str, type]) -> str | None:
-    if not isinstance(value, dict):
-        return "is no mapping"
-    wrong = [key for key, kind in keys.items() if not isinstance(value.get(key), kind)]
-    return f"lacks {', '.join(wrong)}, or has it of another type" if wrong else None
-
-
-def _unequal(comparison: dict[str, Any]) -> str | None:
-    if comparison["better"] not in BETTER:
-        return f"has better = {comparison['better']!r}, not one of {', '.join(BETTER)}"
-    if not comparison["contestants"]:
-        return "has no contestants"
-    for index, each in enumerate(comparison["contestants"]):
-        if wrong := _lacks(each, {"name": str, "ours": bool, "turns": list}):
-            return f"has a contestant that {wrong}"
-        first, absent = index == 0, each.get("absent") is not None
-        if first and (not each["ours"] or absent):
-            return "does not begin with ours"
-        if not absent and not (_is_spread(each) and (first or _is_spread(each.get("ratio")))):
-            return f"has no numbers for {each['name']}"
-    return None
-
-
-def _is_spread(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(value.get(key), int | float) and math.isfinite(value[key]) and value[key] >= 0
-        for key in ("median", "low", "high")
-    )

@@ -14,7 +14,7 @@ from tools.benchmarks.engines import EngineWorker
 from tools.benchmarks.inference import InferenceSettings
 from tools.common.clock import now
 from tools.common.problems import with_fix
-from tools.hub import address, records
+from tools.hub import address, notes, records
 from tools.hub.storage import Storage, StorageError
 from tools.publishing.transaction import write_pages
 from tools.server.server import serve
@@ -58,7 +58,7 @@ def record(
         for each in chosen:
             handle = each["handle"]
             measurement = measure_speed(f"{served}/{handle}", each, settings, cache=cache)
-            note = records.add_measurement(storage, handle, records.SPEED, measurement, date=date)
+            note = notes.add_measurement(storage, handle, notes.SPEED, measurement, date=date)
             done.append(RecordedSpeed(handle, measurement, note is not None))
     return done, write_pages(rows, storage, base_url)
 
@@ -99,9 +99,9 @@ def measure_speed(url: str, published: Mapping[str, Any], settings: InferenceSet
     }
 
 
-def _select(published: Sequence[dict[str, Any]], names: Sequence[str], hub: str) -> list[dict[str, Any]]:
+def _select(published: Sequence[records.Record], names: Sequence[str], hub: str) -> list[records.Record]:
     """Return the records that have one of `names`, each once; all if there are no names."""
-    chosen: dict[str, dict[str, Any]] = {}
+    chosen: dict[str, records.Record] = {}
     for name in (each.strip("/") for each in names):
         found = {
             each["handle"]: each

@@ -13,6 +13,7 @@ import rich.status
 from tools.benchmarks import measuring
 from tools.common import console
 from tools.common.files import write_atomically
+from tools.site.benchmark_report import absent, best_peer, label
 from tools.site.benchmarks import number, svg
 
 
@@ -52,14 +53,14 @@ def show(section: dict[str, Any]) -> None:
         console.show(f"\n{subject}")
         columns = ("Case", "", "Median>", "Quartiles>", "Ours is as good>", "Quartiles>")
         console.show(console.table(*columns, rows=[row for each in comparisons for row in _rows(each)]))
-        for name, why in measuring.absent(comparisons).items():
+        for name, why in absent(comparisons).items():
             console.show(f"{name}: not measured: {why}")
     for note in section["notes"]:
         console.show(note)
 
 
 def _rows(comparison: dict[str, Any]) -> list[tuple[str, ...]]:
-    best = measuring.best_peer(comparison)
+    best = best_peer(comparison)
     rows: list[tuple[str, ...]] = []
     for each in comparison["contestants"]:
         if each["median"] is None:
@@ -67,7 +68,7 @@ def _rows(comparison: dict[str, Any]) -> list[tuple[str, ...]]:
         ratio = each["ratio"]
         rows.append(
             (
-                measuring.label(comparison) if not rows else "",
+                label(comparison) if not rows else "",
                 each["name"] + (" (best peer)" if best is each else ""),
                 number(each["median"]),
                 f"{number(each['low'])} to {number(each['high'])}",

@@ -4,18 +4,8 @@ catalog = load()
 catalog.find("convnext_tiny_1k_224_fe").handle       # "hubpress/convnext_tiny_1k_224_fe/1"
 """
 
-from tools.catalog.catalog import ROOT, Catalog, Collection, Module, Publisher, Unknown, Variant, load
-from tools.catalog.fields import CatalogError, Problem
+from tools.catalog.catalog import Catalog, Collection, Module, Publisher, UnknownNameError, Variant
+from tools.catalog.fields import CatalogError
+from tools.catalog.reading import load
 
-__all__ = [
-    "ROOT",
-    "Catalog",
-    "CatalogError",
-    "Collection",
-    "Module",
-    "Problem",
-    "Publisher",
-    "Unknown",
-    "Variant",
-    "load",
-]
+__all__ = ["Catalog", "CatalogError", "Collection", "Module", "Publisher", "UnknownNameError", "Variant", "load"]

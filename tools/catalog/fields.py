@@ -5,15 +5,19 @@ table = Table(tomllib.loads(text), "modules/convnext.toml", "variant 3", problem
 size = table.take("size", str)
 table.finish()                # complains about every key that nobody took
 problems.raise_if_any()
+
+Home-made: pydantic and JSON Schema check one document at a time, know nothing of a stub's TODO, and name neither row nor fix.
 """
 
 import difflib
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-_ABSENT = object()
+from tools.common.problems import Problem
+
+REQUIRED: Any = object()  # the default of a key that must be there
 _TYPE_NAMES = {
     str: "a string",
     int: "a whole number",
@@ -22,68 +26,65 @@ _TYPE_NAMES = {
     list: "a list",
     dict: "a table",
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with one row of one file, and how to put it right."""
-
-    file: str
-    row: str
-    message: str
-    fix: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}: {self.row}" if self.row else self.file
-        return f"{where}: {self.message}; {self.fix}"
+_LISTED = 24  # words that a fix lists
 
 
 class CatalogError(ValueError):
-    """The catalogue cannot be used. `problems` holds every `Problem` of every file."""
+    """The catalogue cannot be used. `problems` holds every problem of every file."""
 
-    def __init__(self, problems: list[Problem | str]):
+    def __init__(self, problems: list[Problem]):
         self.problems = problems
         super().__init__("\n".join(map(str, problems)))
 
 
-@dataclass
 class Problems:
     """Collects problems while the files are read."""
 
-    found: list[Problem | str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
 
     def add(self, file: str, row: str, message: str, fix: str) -> None:
-        self.found.append(Problem(file, row, message, fix))
+        """Note what is wrong with a row of a file, and what to do about it."""
+        self.found.append(Problem(file, message, fix, row=row))
 
     def raise_if_any(self) -> None:
+        """Raise `CatalogError` if something was found."""
         if self.found:
             raise CatalogError(self.found)
 
 
 class Table:
-    """One table of a TOML file, whose keys are taken one by one; what nobody takes is unknown."""
+    """One table of a TOML file, whose keys are taken one by one; a key that nobody takes is unknown."""
 
     def __init__(self, values: dict[str, Any], file: str, row: str, problems: Problems):
         self.values, self.file, self.row, self.problems = values, file, row, problems
         self._taken: set[str] = set()
 
-    def take(self, key: str, kind: type, default: Any = _ABSENT, *, choices=None, of: type | None = None) -> Any:
+    def take(
+        self,
+        key: str,
+        kind: type,
+        default: Any = REQUIRED,
+        *,
+        choices: Collection[str] | None = None,
+        of: type | None = None,
+    ) -> Any:
         """Return the value of `key`, or `default`; a missing, misshaped or unlisted value is a problem and gives None.
 
         `kind` is str, int, float (takes whole numbers too), bool, list or dict; `of` is the kind of a list's items;
         `choices` is what the value, or each item, must be one of.
         """
         self._taken.add(key)
-        value = self.values.get(key, _ABSENT)
-        if value is _ABSENT:
-            if default is _ABSENT:
+        if key not in self.values:
+            if default is REQUIRED:
                 self.complain(f"`{key}` is missing", f"add `{key} = ...` ({_TYPE_NAMES[kind]})")
                 return None
             return default
+        value = self.values[key]
         todo = _todo(value)
         if todo is not None:
-            known = f" ({suggest('', choices)})" if choices is not None else ""
-            self.complain(f"`{key}` is still to be written", (todo or f"write {_TYPE_NAMES[kind]}") + known)
+            known = f" ({one_of(choices)})" if choices else ""
+            self.complain(f"`{key}` is still to be written", f"write {todo or _TYPE_NAMES[kind]}{known}")
             return None
         if not _is(value, kind) or (of and not all(_is(item, of) for item in value)):
             expected = _TYPE_NAMES[kind] + (f" of {_TYPE_NAMES[of].split()[-1]}s" if of else "")
@@ -103,6 +104,7 @@ class Table:
                 self.complain(f"unknown key `{key}`", suggest(key, self._taken))
 
     def complain(self, message: str, fix: str) -> None:
+        """Note what is wrong with this row."""
         self.problems.add(self.file, self.row, message, fix)
 
 
@@ -113,26 +115,32 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _todo(value: Any) -> str | None:
-    """What the marker of a stub asks for, "" if it does not say; None for a value that is none (tables look at their own)."""
+    """Return what a stub's marker asks for, "" if it does not say, None for a value without one (tables look at their own)."""
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str) and item.lstrip().startswith("TODO"):
             return item.strip().removeprefix("TODO").lstrip(":").strip()
     return None
 
 
-def suggest(word: Any, known) -> str:
-    """A fix for a mistyped word: the nearest known one, or the list of them."""
-    known = sorted(map(str, known))
-    close = difflib.get_close_matches(str(word), known, n=1)
-    if close:
-        return f"did you mean `{close[0]}`?"
-    return "known: " + (", ".join(known) if len(known) <= 24 else ", ".join(known[:24]) + ", ...")
+def suggest(word: Any, known: Iterable[Any]) -> str:
+    """Return a fix for a mistyped word: the nearest known one, or the list of them."""
+    words = sorted(map(str, known))
+    close = difflib.get_close_matches(str(word), words, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"write {one_of(words)}"
+
+
+def one_of(known: Iterable[Any]) -> str:
+    """Return the words that may be written, as the end of a sentence."""
+    words = sorted(map(str, known))
+    return f"one of {', '.join(words[:_LISTED])}" + (", ..." if len(words) > _LISTED else "")
 
 
 def read_toml(path: Path, name: str, problems: Problems) -> dict[str, Any]:
-    """The tables of a TOML file, or an empty dictionary and a problem that names the line."""
+    """Return the tables of a TOML file, or an empty dictionary and a problem that names the line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        problems.add(name, "", f"cannot be read ({error.strerror})", "restore the file")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.add(name, "", f"is not valid TOML: {error}", "correct the file at that place")
-        return {}
+    return {}

@@ -3,21 +3,48 @@
     archive_path("hubpress/convnext_digits/1")                     # "hubpress/convnext_digits/1.tar.gz"
     handle_of_record("hubpress/convnext_digits/1.json")            # "hubpress/convnext_digits/1"
 
-A handle is `publisher/name/version`; the name may have several segments, the version is a whole number without leading zeros. Paths
-are relative to the hub's root, with single slashes.
+A module's handle is `publisher/name/version`; the name may have several segments, the version is a whole number without leading
+zeros. A collection's is `publisher/collections/name/version`. Paths are relative to the hub's root, with single slashes; the
+functions that make paths take the address of a hub in front of the handle, too.
+
+Two grammars: what a catalogue may publish (`is_publisher_name`, `is_name`) is narrower than what is read as a handle in hubs of
+others (`parse_handle` and all functions that take a path).
 """
 
 import re
 from typing import NamedTuple
 
 COLLECTIONS = "collections"  # the second segment of a collection's handle
+STATIC = "static"  # the folder of style sheets and scripts: no publisher
 INDEX = "index.json"
+HOME_PAGE = "index.html"
+NOT_FOUND_PAGE = "404.html"
+ARCHIVE_SUFFIX, RECORD_SUFFIX, DOCUMENT_SUFFIX = ".tar.gz", ".json", ".md"
 
-_HANDLE = r"((?:[^/]+/){2,}(?:0|[1-9][0-9]*))"
-_RECORD = re.compile(rf"{_HANDLE}\.json")
-_NOTE = re.compile(rf"{_HANDLE}\.note-([1-9][0-9]*)\.json")
-_PAGE = re.compile(rf"{_HANDLE}(?:/index\.html|\.md)")
-_ARCHIVE = re.compile(rf"{_HANDLE}\.tar\.gz")
+_VERSION = "(?:0|[1-9][0-9]*)"
+_HANDLE = rf"(?!{STATIC}/)(?P<publisher>[^/]+)/(?!{COLLECTIONS}/)(?P<name>[^/]+(?:/[^/]+)*)/(?P<version>{_VERSION})"
+_COLLECTION = rf"(?!{STATIC}/)[^/]+/{COLLECTIONS}/(?:[^/]+/)+{_VERSION}"
+_PAGE_SUFFIXES = r"(?:/index\.html|\.md)"
+_PARSED_HANDLE = re.compile(_HANDLE)
+_RECORD = re.compile(rf"({_HANDLE})\.json")
+_NOTE = re.compile(rf"({_HANDLE})\.note-(?P<number>[1-9][0-9]*)\.json")
+_PAGE = re.compile(rf"({_HANDLE}){_PAGE_SUFFIXES}")
+_COLLECTION_PAGE = re.compile(rf"({_COLLECTION}){_PAGE_SUFFIXES}")
+_ARCHIVE = re.compile(rf"({_HANDLE})\.tar\.gz")
+_FILE_OF_VERSION = re.compile(rf"({_VERSION})(?:\.tar\.gz|\.json|\.md)?")
+_NAME = re.compile(rf"(?!{COLLECTIONS}(?:/|$))[a-z0-9][a-z0-9_.-]*(?:/[a-z0-9][a-z0-9_.-]*)*")
+_PUBLISHER_NAME = re.compile(rf"(?!{STATIC}$)[a-z0-9][a-z0-9-]*")
+
+
+class Handle(NamedTuple):
+    """A module's handle; `str()` joins it."""
+
+    publisher: str
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.publisher}/{self.name}/{self.version}"
 
 
 class NotePath(NamedTuple):
@@ -27,34 +54,74 @@ class NotePath(NamedTuple):
     number: int
 
 
+# The grammar of handles
+
+
+def is_publisher_name(text: str) -> bool:
+    """Return whether a catalogue may publish under this name."""
+    return bool(_PUBLISHER_NAME.fullmatch(text))
+
+
+def is_name(text: str) -> bool:
+    """Return whether a catalogue may give a module or a collection this name."""
+    return bool(_NAME.fullmatch(text))
+
+
+def is_handle(text: str) -> bool:
+    """Return whether this is a module's handle."""
+    return bool(_PARSED_HANDLE.fullmatch(text))
+
+
+def parse_handle(text: str) -> Handle | None:
+    """Return the parts of a module's handle, or None if it is none."""
+    match = _PARSED_HANDLE.fullmatch(text)
+    return Handle(match["publisher"], match["name"], int(match["version"])) if match else None
+
+
+def collection_handle(publisher: str, name: str, version: int = 1) -> str:
+    """Return the handle of a collection."""
+    return f"{publisher}/{COLLECTIONS}/{name}/{version}"
+
+
+# From handles to paths
+
+
 def archive_path(handle: str) -> str:
     """Return the path of a module's archive."""
-    return f"{handle}.tar.gz"
+    return f"{handle}{ARCHIVE_SUFFIX}"
 
 
 def record_path(handle: str) -> str:
     """Return the path of a module's record."""
-    return f"{handle}.json"
+    return f"{handle}{RECORD_SUFFIX}"
 
 
 def document_path(handle: str) -> str:
     """Return the path of the Hub document of a module or a collection."""
-    return f"{handle}.md"
+    return f"{handle}{DOCUMENT_SUFFIX}"
 
 
-def page_path(handle: str) -> str:
-    """Return the path of the HTML page of a module, a collection or a publisher."""
-    return f"{handle}/index.html"
+def publisher_document_path(publisher: str) -> str:
+    """Return the path of the Hub document of a publisher."""
+    return f"{publisher}/{publisher}{DOCUMENT_SUFFIX}"
+
+
+def page_path(folder: str) -> str:
+    """Return the path of the HTML page of a module, a collection, a publisher, or any folder of the site."""
+    return f"{folder}/{HOME_PAGE}"
 
 
 def note_path(handle: str, number: int) -> str:
     """Return the path of a module's note; numbers begin with 1."""
-    return f"{handle}.note-{number}.json"
+    return f"{note_prefix(handle)}{number}.json"
 
 
 def note_prefix(handle: str) -> str:
     """Return what the paths of all notes of a module begin with."""
     return f"{handle}.note-"
+
+
+# From paths to handles
 
 
 def handle_of_record(path: str) -> str | None:
@@ -70,12 +137,34 @@ def handle_of_archive(path: str) -> str | None:
 
 
 def handle_of_page(path: str) -> str | None:
-    """Return the handle whose page or document lies at `path`, or None if none can lie there."""
+    """Return the handle of the module whose page or document lies at `path`, or None if none can lie there."""
     match = _PAGE.fullmatch(path)
+    return match[1] if match else None
+
+
+def collection_of_page(path: str) -> str | None:
+    """Return the handle of the collection whose page or document lies at `path`, or None if none can lie there."""
+    match = _COLLECTION_PAGE.fullmatch(path)
     return match[1] if match else None
 
 
 def parse_note_path(path: str) -> NotePath | None:
     """Return the handle and the number of the note at `path`, or None if no note can lie there."""
     match = _NOTE.fullmatch(path)
-    return NotePath(match[1], int(match[2])) if match else None
+    return NotePath(match[1], int(match["number"])) if match else None
+
+
+def handles_of_path(path: str) -> list[str]:
+    """Return the handles of the modules that a path may belong to, as their file or below their folder, the longest first.
+
+    More than one where a name has a segment of digits; none for what belongs to no module.
+    """
+    segments = path.split("/")
+    if segments[0] == STATIC or (len(segments) > 1 and segments[1] == COLLECTIONS):
+        return []
+    handles = []
+    for index in range(2, len(segments)):
+        match = _FILE_OF_VERSION.fullmatch(segments[index])
+        if match and (index == len(segments) - 1 or match[0] == match[1]):
+            handles.append("/".join([*segments[:index], match[1]]))
+    return handles[::-1]

@@ -1,16 +1,20 @@
-"""Stubs of what can be published: a row, a family, a collection, with TODO where a person must decide.
+"""Write the stub of a row, a family or a collection, with TODO where a person must decide.
 
-Nothing here has to be complete: `tools.catalog.load` refuses every TODO, and says what belongs in its place.
+A stub need not be complete: `tools.catalog.load` refuses every TODO, and says what belongs in its place.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tools.catalog.catalog import FAMILY_FILES_EXCLUDED, ROOT
 from tools.catalog.fields import suggest
+from tools.catalog.layout import is_name
+from tools.catalog.reading import NAME_FIX, NO_FAMILIES
+from tools.common.files import ROOT
+from tools.common.problems import with_fix
 
-# What every row must say, and what its TODO asks for.
+# The keys that every row must have, and what their TODO asks for.
 ROW = {
     "size": "TODO: a key of [architectures]",
     "data": "TODO: a key of [data]",
@@ -24,34 +28,44 @@ class ScaffoldingError(ValueError):
 
 
 def variant(family: str, values: dict[str, Any], root: Path = ROOT) -> list[str]:
-    """Add a row with `values` to the file of `family`; returns the changed files, relative to `root`."""
+    """Add a row with `values` to the file of `family`; return the changed files, relative to `root`."""
     path = root / f"modules/{family}.toml"
-    families = {p.stem for p in (root / "modules").glob("*.toml") if p.name not in FAMILY_FILES_EXCLUDED}
+    families = {p.stem for p in (root / "modules").glob("*.toml") if p.name not in NO_FAMILIES}
     if family not in families:
         raise ScaffoldingError(
-            f"there is no family {family!r}; {suggest(family, families)}, or `tools/new.py family {family}`"
+            with_fix(
+                f"there is no family {family!r}",
+                f"start it: `tools/new.py family {family}`; or {suggest(family, families)}",
+            )
         )
     row = ", ".join(f"{key} = {toml(value)}" for key, value in (ROW | values).items())
     text = path.read_text(encoding="utf-8")
     changed = re.sub(r"(?ms)^(variants = \[\n.*?)^\]$", lambda m: f"{m[1]}  {{ {row} }},\n]", text, count=1)
     if changed == text:
-        raise ScaffoldingError(f"{path.name} has no list `variants = [` that ends with a line `]`; add one")
+        raise ScaffoldingError(with_fix(f"{path.name} has no list `variants = [` that ends with a line `]`", "add one"))
     path.write_text(changed, encoding="utf-8")
     return [f"modules/{family}.toml"]
 
 
 def family(name: str, root: Path = ROOT) -> list[str]:
-    """Write a family's model file, its rows, and its name into `builders.FAMILIES`; returns the files, relative to `root`."""
+    """Write a family's model, rows and test, and its name into `builders.FAMILIES`; return the files, relative to `root`."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ScaffoldingError(f"{name!r} is no family's name; use lower-case letters, digits and `_`")
+        raise ScaffoldingError(with_fix(f"{name!r} is no family's name", "use lower-case letters, digits and `_`"))
     registry = root / "builders/__init__.py"
     text = registry.read_text(encoding="utf-8")
     changed = re.sub(r"(?m)^(FAMILIES = \(.*?),?\)$", rf'\1, "{name}")', text, count=1)
     if changed == text:
-        raise ScaffoldingError(f"{registry} has no line `FAMILIES = (...)`; add {name!r} where it lists the families")
-    files = {f"builders/{name}.py": "family.py.j2", f"modules/{name}.toml": "family.toml.j2"}
+        raise ScaffoldingError(
+            f"{registry} has no line `FAMILIES = (...)`. Fix: add {name!r} where it lists the families."
+        )
+    files = {
+        f"builders/{name}.py": "family.py.j2",
+        f"modules/{name}.toml": "family.toml.j2",
+        f"tests/builders/test_{name}.py": "family_test.py.j2",
+    }
     _refuse_existing(files, root)
     for file, template in files.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(_rendered(root, template, name=name), encoding="utf-8")
     registry.write_text(changed, encoding="utf-8")
     return [
@@ -62,9 +76,9 @@ def family(name: str, root: Path = ROOT) -> list[str]:
 
 
 def collection(name: str, family: str | None = None, root: Path = ROOT) -> list[str]:
-    """Write a collection's file, of the rows of `family`; returns the file, relative to `root`."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
-        raise ScaffoldingError(f"{name!r} is no collection's name; use lower-case letters, digits, `_`, `.`, `-`")
+    """Write a collection's file, of the rows of `family`; return the file, relative to `root`."""
+    if "/" in name or not is_name(name):
+        raise ScaffoldingError(with_fix(f"{name!r} is no collection's name", NAME_FIX))
     file = f"collections/{name}.toml"
     _refuse_existing([file], root)
     text = _rendered(root, "collection.toml.j2", name=name, family=family or "TODO: a family, or other keys and values")
@@ -73,7 +87,7 @@ def collection(name: str, family: str | None = None, root: Path = ROOT) -> list[
 
 
 def toml(value: Any) -> str:
-    """A value as TOML spells it: a string in quotation marks, a number, true or false, a list of such."""
+    """Return a value as TOML spells it: a string in quotation marks, a number, true or false, a list of such."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
@@ -84,22 +98,22 @@ def toml(value: Any) -> str:
 
 
 def parse(assignment: str) -> tuple[str, Any]:
-    """`KEY=VALUE` as a key and a value: a number, true or false, a list where it looks like one, else a string."""
+    """Return the key and the value of `KEY=VALUE`: a number, true or false, a list where it looks like one, else a string."""
     import tomllib
 
     key, sign, value = assignment.partition("=")
     if not sign or not re.fullmatch(r"[a-z0-9_]+", key):
-        raise ScaffoldingError(f"{assignment!r} is no KEY=VALUE; write, for example, resolution=224")
+        raise ScaffoldingError(with_fix(f"{assignment!r} is no KEY=VALUE", "write, for example, resolution=224"))
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
 
 
-def _refuse_existing(files, root: Path) -> None:
+def _refuse_existing(files: Iterable[str], root: Path) -> None:
     for file in files:
         if (root / file).exists():
-            raise ScaffoldingError(f"{file} exists already; choose another name, or edit it")
+            raise ScaffoldingError(with_fix(f"{file} exists already", "choose another name, or edit it"))
 
 
 def _rendered(root: Path, template: str, **names: str) -> str:

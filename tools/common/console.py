@@ -96,10 +96,10 @@ def results(found, pages: int, hub: str, url: str) -> None:
 
 
 def audit(report, hub: str) -> None:
-    """What an audit found: one line for each finding, then what was looked at and how."""
-    for finding in report.findings:
-        kind = "[bold red]error[/]" if finding.is_error else "[bold yellow]warning[/]"
-        ERR.print(f"{kind}: {rich.markup.escape(finding.message)}", soft_wrap=True)
+    """Print the problems of an audit, a line for each, then what was looked at and how."""
+    for problem in report.problems:
+        kind = "[bold red]error[/]" if problem.is_error else "[bold yellow]warning[/]"
+        ERR.print(f"{kind}: {rich.markup.escape(str(problem))}", soft_wrap=True)
     how = {
         "content": "every archive read: digests and members",
         "digests": "sizes and digests compared with the storage's own",
@@ -107,7 +107,7 @@ def audit(report, hub: str) -> None:
     }[report.depth]
     show(
         f"{hub}: {report.modules} modules, {size(report.bytes)} of archives; {how}. "
-        f"{len(report.errors)} errors, {len(report.findings) - len(report.errors)} warnings"
+        f"{len(report.errors)} errors, {len(report.problems) - len(report.errors)} warnings"
     )
 
 

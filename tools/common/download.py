@@ -1,4 +1,4 @@
-"""Upstream files on this machine: fetched once, resumed after a cut, verified, and never half in the cache.
+"""Download upstream files: once, resumed after a cut, verified, and never half in the cache.
 
     path = fetch("https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth", cache=Path("~/.cache/x"))
 
@@ -6,6 +6,9 @@ The cache keeps `<cache>/<first 16 digits of the SHA-256 of the URL>/<file name>
 it (`<file name>.sha256`, as `sha256sum --check` reads it). A download grows in `<file name>.part` under a lock, so that
 processes that want the same file wait for each other, and whoever comes after a crash goes on where it stopped. Local
 files are used where they lie. Whatever goes wrong is a `DownloadError` that names the URL and ends with the fix.
+
+Home-made, because the downloads of fsspec and requests neither resume the same version of a file nor verify it, and pooch starts
+again.
 """
 
 import contextlib
@@ -23,10 +26,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows: parts get unique names, and a cut download starts again
-    fcntl = None
+from tools.common import locks
+from tools.common.files import sha256_of_file, write_atomically
+from tools.common.problems import with_fix
 
 Progress = Callable[[int, int | None], None]
 
@@ -45,7 +47,7 @@ _PACKAGES = {
     "hf": "huggingface_hub with `python -m pip install 'huggingface-hub>=0.27'` (the extra `huggingface`)",
     "s3": "s3fs with `python -m pip install s3fs`",
 }
-_ELSEWHERE = "download the file by other means into a folder, and name that folder as the mirror (--checkpoints)"
+_BY_OTHER_MEANS = "download the file by other means into a folder, and name that folder as the mirror (--checkpoints)"
 
 
 class DownloadError(RuntimeError):
@@ -56,7 +58,7 @@ class NotFound(DownloadError):
     """There is no such file: the server, the storage or the folder says so, and asking again would not help."""
 
 
-class _Temporary(Exception):
+class _RetryableError(Exception):
     """A failure that another attempt may overcome; `seconds` is how long the server asks to wait."""
 
     def __init__(self, reason: str, seconds: float = 0.0):
@@ -84,7 +86,7 @@ def fetch(
     progress: Progress | None = None,
     limit_bytes: int | None = None,
 ) -> pathlib.Path:
-    """The local file with the content of `url`: a path or `file://` (used in place), `http(s)://`, any URL of fsspec.
+    """Return a local file with the content of `url`: a path or `file://` (used in place), `http(s)://`, any URL of fsspec.
 
     cache: the folder that keeps downloads; made when missing. Not used for local files.
     mirrors: a folder or base URL that is asked for the file's name *instead of* upstream.
@@ -99,23 +101,25 @@ def fetch(
     if sha256 is not None:
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
-            raise DownloadError(f"{_shown(url)}: '{sha256}' is no SHA-256. Fix: give its 64 hexadecimal digits")
+            raise DownloadError(
+                with_fix(f"{_redacted(url)}: '{sha256}' is no SHA-256", "give its 64 hexadecimal digits")
+            )
     expected = sha256
     if expected is None and (found := _DIGEST_IN_NAME.search(name)):
         expected = found[1]
     source = url if mirrors is None else _in_mirror(mirrors, name)
-    missing = "check the URL; if upstream moved the file, " + _ELSEWHERE
+    missing_fix = "check the URL; if upstream moved the file, " + _BY_OTHER_MEANS
     if mirrors is not None:
-        missing = f"put the file of {_shown(url)} there, under the name {name}"
+        missing_fix = f"put the file of {_redacted(url)} there, under the name {name}"
 
     local = _local_path(source)
     if local is not None:
         if not local.is_file():
-            raise NotFound(f"{local}: no such file. Fix: {missing}")
+            raise NotFound(with_fix(f"{local}: no such file", missing_fix))
         size = local.stat().st_size
         _check_size(source, size, limit_bytes)
         if expected is not None:
-            _check_digest(source, _digest(local), expected)
+            _check_digest(source, sha256_of_file(local), expected)
         if progress:
             progress(size, size)
         return local
@@ -124,10 +128,10 @@ def fetch(
     opener = _open_http if re.match("https?://", source, re.IGNORECASE) else _open_fsspec
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(target) as part:
+        with _locked_part(target) as part:
             if not _is_cached(target, sha256):
-                _download(source, part, opener, expected, missing, progress, limit_bytes)
-                _keep(part, target)
+                _download(source, part, opener, expected, missing_fix, progress, limit_bytes)
+                _move_into_place(part, target)
             size = target.stat().st_size
             _check_size(source, size, limit_bytes)
             if progress:
@@ -135,71 +139,55 @@ def fetch(
             return target
     except OSError as error:
         fix = "free some space, or choose another cache" if error.errno == errno.ENOSPC else "choose another cache"
-        reason = error.strerror or str(error)
-        raise DownloadError(f"{_shown(source)}: cannot be kept in {target.parent}: {reason}. Fix: {fix}") from error
+        message = f"{_redacted(source)}: cannot be kept in {target.parent}: {error.strerror or error}"
+        raise DownloadError(with_fix(message, fix)) from error
 
 
 # ------------------------------------------------------------------------------------------------------------ the cache
 
 
 def _is_cached(target: pathlib.Path, sha256: str | None) -> bool:
-    """Whether the file is there with the digest beside it, and is the one wanted. Damaged files are fetched again."""
+    """Return whether the file is there with the digest beside it, and is the one wanted. Damaged files are fetched again."""
     try:
-        recorded = _digest_file(target).read_text().split()[0]
-        return sha256 in (None, recorded) and _digest(target) == recorded
+        recorded = _checksum_file(target).read_text().split()[0]
+        return sha256 in (None, recorded) and sha256_of_file(target) == recorded
     except (FileNotFoundError, IndexError, UnicodeDecodeError):
         return False
 
 
-def _keep(part: pathlib.Path, target: pathlib.Path) -> None:
+def _move_into_place(part: pathlib.Path, target: pathlib.Path) -> None:
     """Move a verified download into place. Killed anywhere in between, the next call finds a complete part."""
-    beside = _digest_file(target)
-    draft = beside.with_name(f".{uuid.uuid4().hex}")
-    try:
-        draft.write_text(f"{_digest(part)}  {target.name}\n")
-        os.replace(draft, beside)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomically(_checksum_file(target), f"{sha256_of_file(part)}  {target.name}\n")
     os.replace(part, target)
-    _notes(part).unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _only_one(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The name of the part file, while nobody else downloads the same target.
+def _locked_part(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield the name of the part file, while nobody else downloads the same target.
 
     Where there are no locks (Windows, some network file systems) the name is unique: nothing is resumed.
     """
     with open(target.with_name(".lock"), "ab") as lock:
         try:
-            if fcntl is None:
-                raise OSError(errno.ENOLCK, "no locks")
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file, also when the process is killed
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-                raise
+            locks.acquire(lock.fileno(), wait=True)
+        except locks.LocksUnsupported:
             part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
             try:
                 yield part
             finally:
-                part.unlink(missing_ok=True)
-                _notes(part).unlink(missing_ok=True)
+                _discard(part)
         else:
             yield target.with_name(f"{target.name}.part")
 
 
-def _digest_file(target: pathlib.Path) -> pathlib.Path:
+def _checksum_file(target: pathlib.Path) -> pathlib.Path:
     return target.with_name(f"{target.name}.sha256")
 
 
-def _notes(part: pathlib.Path) -> pathlib.Path:
-    """What the server said about the version that a part belongs to."""
+def _version_file(part: pathlib.Path) -> pathlib.Path:
+    """Return the file beside a part that says which version of the source it belongs to."""
     return part.with_name(f"{part.name}.json")
-
-
-def _digest(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --------------------------------------------------------------------------------------------------------- the download
@@ -210,43 +198,41 @@ def _download(
     part: pathlib.Path,
     opener: Callable[[str, int, str | None, str], _Stream],
     expected: str | None,
-    missing: str,
+    missing_fix: str,
     progress: Progress | None,
     limit_bytes: int | None,
 ) -> None:
     """Fill `part` with the verified content of `source`, going on from what is there."""
-    resumed = _continue(source, part, opener, missing, progress, limit_bytes)
-    digest = _digest(part)
+    resumed = _complete(source, part, opener, missing_fix, progress, limit_bytes)
+    digest = sha256_of_file(part)
     if resumed and expected is not None and not digest.startswith(expected):
         # The older half may be at fault: a fresh download decides.
         _discard(part)
-        _continue(source, part, opener, missing, progress, limit_bytes)
-        digest = _digest(part)
+        _complete(source, part, opener, missing_fix, progress, limit_bytes)
+        digest = sha256_of_file(part)
     try:
         if expected is not None:
             _check_digest(source, digest, expected)
         elif _is_web_page(part):
-            raise DownloadError(
-                f"{_shown(source)}: the server sent a web page instead of the file. Fix: open the URL in a browser (it "
-                f"may need a login or have moved), or {_ELSEWHERE}"
-            )
+            fix = f"open the URL in a browser (it may need a login or have moved), or {_BY_OTHER_MEANS}"
+            raise DownloadError(with_fix(f"{_redacted(source)}: the server sent a web page instead of the file", fix))
     except DownloadError:
         _discard(part)
         raise
 
 
-def _continue(
+def _complete(
     source: str,
     part: pathlib.Path,
     opener: Callable[[str, int, str | None, str], _Stream],
-    missing: str,
+    missing_fix: str,
     progress: Progress | None,
     limit_bytes: int | None,
 ) -> bool:
-    """Append to `part` until it is complete, over as many attempts as it takes; whether it began with an older part."""
+    """Append to `part` until it is complete, over as many attempts as it takes; return whether it began with an older part."""
     failures, started_with = 0, None
     for _ in range(MAXIMUM_ATTEMPTS):
-        validator, total = _read_notes(part)
+        validator, total = _read_version(part)
         have = part.stat().st_size if part.exists() else 0
         if have and validator is None:
             _discard(part)  # nobody can say whether it is of the same version
@@ -256,7 +242,7 @@ def _continue(
         if have and have == total:
             return started_with > 0
         try:
-            stream = opener(source, have, validator, missing)
+            stream = opener(source, have, validator, missing_fix)
             try:
                 _check_size(source, stream.total, limit_bytes)
                 done = _append(source, part, stream, progress, limit_bytes)
@@ -264,31 +250,28 @@ def _continue(
                 stream.close()
             if stream.total is None or done == stream.total:
                 return started_with > 0
-            raise _Temporary(f"the connection ended after {done} of {stream.total} bytes")
-        except _Temporary as failure:
+            raise _RetryableError(f"the connection ended after {done} of {stream.total} bytes")
+        except _RetryableError as failure:
             grown = (part.stat().st_size if part.exists() else 0) > have
             failures = 1 if grown else failures + 1
             if failures >= MAXIMUM_FAILURES:
-                raise DownloadError(
-                    f"{_shown(source)}: {failure}, {failures} times in a row. Fix: check the network and run it again "
-                    f"(it goes on where it stopped), or {_ELSEWHERE}"
-                ) from failure
+                fix = f"check the network and run it again (it goes on where it stopped), or {_BY_OTHER_MEANS}"
+                message = f"{_redacted(source)}: {failure}, {failures} times in a row"
+                raise DownloadError(with_fix(message, fix)) from failure
             _pause(max(failure.seconds, random.uniform(0.5, 1.0) * 2 ** (failures - 1)))
-    raise DownloadError(
-        f"{_shown(source)}: cut {MAXIMUM_ATTEMPTS} times. Fix: run it again (it goes on where it stopped), or "
-        + _ELSEWHERE
-    )
+    fix = f"run it again (it goes on where it stopped), or {_BY_OTHER_MEANS}"
+    raise DownloadError(with_fix(f"{_redacted(source)}: cut {MAXIMUM_ATTEMPTS} times", fix))
 
 
 def _append(
     source: str, part: pathlib.Path, stream: _Stream, progress: Progress | None, limit_bytes: int | None
 ) -> int:
-    """Write the stream behind what `part` has (over it, when the stream begins at 0); the bytes present afterwards."""
+    """Write the stream behind what `part` has (over it, when the stream begins at 0); return the bytes present afterwards."""
     done = stream.offset
     if done == 0:
         _discard(part)
         notes = {"validator": stream.validator, "total": stream.total}
-        _notes(part).write_text(json.dumps(notes))
+        _version_file(part).write_text(json.dumps(notes))
     with open(part, "ab") as file:
         if progress:
             progress(done, stream.total)
@@ -306,16 +289,16 @@ def _append(
     return done
 
 
-def _read_notes(part: pathlib.Path) -> tuple[str | None, int | None]:
+def _read_version(part: pathlib.Path) -> tuple[str | None, int | None]:
     try:
-        notes = json.loads(_notes(part).read_text())
+        notes = json.loads(_version_file(part).read_text())
         return notes["validator"], notes["total"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None, None
 
 
 def _discard(part: pathlib.Path) -> None:
-    _notes(part).unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
     part.unlink(missing_ok=True)
 
 
@@ -326,8 +309,8 @@ def _pause(seconds: float) -> None:
 # ---------------------------------------------------------------------------------------------------------- the sources
 
 
-def _open_http(source: str, offset: int, validator: str | None, missing: str) -> _Stream:
-    """A GET, from `offset` on if the server still has the version that `validator` (ETag or Last-Modified) names.
+def _open_http(source: str, offset: int, validator: str | None, missing_fix: str) -> _Stream:
+    """Open an HTTP source, from `offset` on if the server still has the version that `validator` (ETag or Last-Modified) names.
 
     RFC 9110, sections 13.1.5 (If-Range) and 14 (ranges). Proxies come from the environment.
     """
@@ -335,36 +318,35 @@ def _open_http(source: str, offset: int, validator: str | None, missing: str) ->
 
     # A compressed response would have neither the length nor the ranges of the file.
     headers = {"Accept-Encoding": "identity", "User-Agent": "hubpress"}
-    if offset:
+    if offset and validator is not None:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     try:
         response = requests.get(source, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
-        raise DownloadError(f"{_shown(source)}: {_reason(error)}. Fix: check the URL") from error
+        raise DownloadError(with_fix(f"{_redacted(source)}: {_innermost_cause(error)}", "check the URL")) from error
     except requests.RequestException as error:
-        raise _Temporary(f"no connection ({_reason(error)})") from error
+        raise _RetryableError(f"no connection ({_innermost_cause(error)})") from error
     try:
         status = response.status_code
         if status in _TEMPORARY_STATUS:
             wait = response.headers.get("Retry-After", "")
-            raise _Temporary(f"the server answers {status} {response.reason}", float(wait) if wait.isdigit() else 0.0)
+            raise _RetryableError(
+                f"the server answers {status} {response.reason}", float(wait) if wait.isdigit() else 0.0
+            )
         if status == 416 and offset:  # the file became shorter than what we have of it
             response.close()
-            return _open_http(source, 0, None, missing)
+            return _open_http(source, 0, None, missing_fix)
         if status in (404, 410):
-            raise NotFound(f"{_shown(source)}: no such file on the server ({status}). Fix: {missing}")
+            raise NotFound(with_fix(f"{_redacted(source)}: no such file on the server ({status})", missing_fix))
         if status in (401, 403, 407):
-            raise DownloadError(
-                f"{_shown(source)}: the server refuses access ({status}). Fix: check the URL and its terms, or "
-                + _ELSEWHERE
-            )
+            fix = f"check the URL and its terms, or {_BY_OTHER_MEANS}"
+            raise DownloadError(with_fix(f"{_redacted(source)}: the server refuses access ({status})", fix))
         if status not in (200, 206):
-            raise DownloadError(f"{_shown(source)}: the server answers {status} {response.reason}. Fix: check the URL")
+            message = f"{_redacted(source)}: the server answers {status} {response.reason}"
+            raise DownloadError(with_fix(message, "check the URL"))
         if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
-            raise DownloadError(
-                f"{_shown(source)}: the server compresses the file, so that its length cannot be checked. Fix: "
-                + _ELSEWHERE
-            )
+            message = f"{_redacted(source)}: the server compresses the file, so that its length cannot be checked"
+            raise DownloadError(with_fix(message, _BY_OTHER_MEANS))
         tag = response.headers.get("ETag")
         # If-Range takes strong tags only.
         found = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
@@ -372,9 +354,9 @@ def _open_http(source: str, offset: int, validator: str | None, missing: str) ->
             span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
             if not offset or not span or int(span[1]) != offset or found not in (None, validator):
                 if not offset:
-                    raise _Temporary("the server sends a part of the file although nobody asked for one")
+                    raise _RetryableError("the server sends a part of the file although nobody asked for one")
                 response.close()
-                return _open_http(source, 0, None, missing)
+                return _open_http(source, 0, None, missing_fix)
             return _Stream(offset, int(span[2]), validator, _chunks(response), response.close)
         length = response.headers.get("Content-Length", "")
         return _Stream(0, int(length) if length.isdigit() else None, found, _chunks(response), response.close)
@@ -384,32 +366,33 @@ def _open_http(source: str, offset: int, validator: str | None, missing: str) ->
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
-    """The body as it arrives: a cut loses nothing that came before it."""
+    """Yield the body as it arrives: a cut loses nothing that came before it."""
     import urllib3
 
     try:
         while chunk := response.raw.read1(CHUNK_BYTES):
             yield chunk
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _Temporary(f"the connection was cut ({_reason(error)})") from error
+        raise _RetryableError(f"the connection was cut ({_innermost_cause(error)})") from error
 
 
-def _open_fsspec(source: str, offset: int, validator: str | None, missing: str) -> _Stream:
-    """Any other URL (gs://, s3://, hf://, ...), from `offset` on if it is still the same version."""
+def _open_fsspec(source: str, offset: int, validator: str | None, missing_fix: str) -> _Stream:
+    """Open any other source (gs://, s3://, hf://, ...), from `offset` on if it is still the same version."""
     import fsspec
 
     try:
         files, path = fsspec.core.url_to_fs(source)
     except ImportError as error:
         package = _PACKAGES.get(source.partition(":")[0], "what it needs")
-        raise DownloadError(f"{_shown(source)}: {_reason(error)}. Fix: install {package}, or {_ELSEWHERE}") from error
+        fix = f"install {package}, or {_BY_OTHER_MEANS}"
+        raise DownloadError(with_fix(f"{_redacted(source)}: {_innermost_cause(error)}", fix)) from error
     except ValueError as error:
-        raise DownloadError(f"{_shown(source)}: {error}. Fix: check the URL") from error
-    with _fsspec_failures(source, missing):
+        raise DownloadError(with_fix(f"{_redacted(source)}: {error}", "check the URL")) from error
+    with _fsspec_failures(source, missing_fix):
         files.invalidate_cache()  # the file may be another one since the last attempt
         info = files.info(path)
         if info.get("type") == "directory":
-            raise DownloadError(f"{_shown(source)}: is a folder. Fix: name the file in it")
+            raise DownloadError(with_fix(f"{_redacted(source)}: is a folder", "name the file in it"))
         # What changes with the content: in buckets of several makers, on Hugging Face (blob_id), in folders.
         names = ("etag", "ETag", "generation", "md5Hash", "sha256", "blob_id", "mtime", "LastModified", "created")
         known = {name: str(info[name]) for name in names if info.get(name)}
@@ -418,7 +401,7 @@ def _open_fsspec(source: str, offset: int, validator: str | None, missing: str) 
         file = files.open(path, "rb", block_size=4 * CHUNK_BYTES)
 
     def chunks() -> Iterator[bytes]:
-        with _fsspec_failures(source, missing):
+        with _fsspec_failures(source, missing_fix):
             file.seek(offset)
             while chunk := file.read(4 * CHUNK_BYTES):
                 yield chunk
@@ -427,20 +410,19 @@ def _open_fsspec(source: str, offset: int, validator: str | None, missing: str) 
 
 
 @contextlib.contextmanager
-def _fsspec_failures(source: str, missing: str) -> Iterator[None]:
-    """Filesystems raise what their libraries raise: the few that are final are told apart, the rest is tried again."""
+def _fsspec_failures(source: str, missing_fix: str) -> Iterator[None]:
+    """Tell the few errors of file systems that are final from the rest, which is tried again."""
     try:
         yield
     except (DownloadError, GeneratorExit):
         raise
     except FileNotFoundError as error:
-        raise NotFound(f"{_shown(source)}: no such file there. Fix: {missing}") from error
+        raise NotFound(with_fix(f"{_redacted(source)}: no such file there", missing_fix)) from error
     except PermissionError as error:
-        raise DownloadError(
-            f"{_shown(source)}: access is refused. Fix: log in (for gs://: `gcloud auth application-default login`)"
-        ) from error
+        fix = "log in (for gs://: `gcloud auth application-default login`)"
+        raise DownloadError(with_fix(f"{_redacted(source)}: access is refused", fix)) from error
     except Exception as error:
-        raise _Temporary(f"it could not be read ({_reason(error)})") from error
+        raise _RetryableError(f"it could not be read ({_innermost_cause(error)})") from error
 
 
 # --------------------------------------------------------------------------------------------------------------- checks
@@ -449,18 +431,15 @@ def _fsspec_failures(source: str, missing: str) -> Iterator[None]:
 def _check_digest(source: str, digest: str, expected: str) -> None:
     if not digest.startswith(expected):
         where = "" if len(expected) == 64 else ", as its name says"
-        raise DownloadError(
-            f"{_shown(source)}: the file has the SHA-256 {digest} instead of {expected}{where}. Fix: if upstream "
-            "really replaced the file, pin the new digest; otherwise somebody else did, and it must not be used"
-        )
+        message = f"{_redacted(source)}: the file has the SHA-256 {digest} instead of {expected}{where}"
+        fix = "if upstream really replaced the file, pin the new digest; otherwise somebody else did, and it must not be used"
+        raise DownloadError(with_fix(message, fix))
 
 
 def _check_size(source: str, size: int | None, limit_bytes: int | None) -> None:
     if limit_bytes is not None and size is not None and size > limit_bytes:
-        raise DownloadError(
-            f"{_shown(source)}: has {size} bytes or more, the limit is {limit_bytes}. Fix: check the URL, or raise the "
-            "limit"
-        )
+        message = f"{_redacted(source)}: has {size} bytes or more, the limit is {limit_bytes}"
+        raise DownloadError(with_fix(message, "check the URL, or raise the limit"))
 
 
 def _is_web_page(path: pathlib.Path) -> bool:
@@ -469,7 +448,7 @@ def _is_web_page(path: pathlib.Path) -> bool:
 
 
 def has_digest_in_name(url: str) -> bool:
-    """Whether a file's name begins to say its SHA-256, as torch.hub has it: `regnet_y_400mf-c65dace8.pth`."""
+    """Return whether a file's name begins to say its SHA-256, as torch.hub has it: `regnet_y_400mf-c65dace8.pth`."""
     return _DIGEST_IN_NAME.search(_file_name(url)) is not None
 
 
@@ -478,9 +457,9 @@ def _file_name(url: str) -> str:
     name = urllib.parse.unquote(parts.path if parts.scheme else url).rpartition("/")[2]
     quoted = (parts.path if parts.scheme else url).rpartition("/")[2]
     if not quoted or name in ("", ".", "..") or "/" in urllib.parse.unquote(quoted) or "\\" in name or "\0" in name:
-        raise DownloadError(f"{_shown(url)}: names no file. Fix: give the URL of the file itself")
+        raise DownloadError(with_fix(f"{_redacted(url)}: names no file", "give the URL of the file itself"))
     if len(name.encode()) > 200:
-        raise DownloadError(f"{_shown(url)}: its file name is too long. Fix: {_ELSEWHERE}")
+        raise DownloadError(with_fix(f"{_redacted(url)}: its file name is too long", _BY_OTHER_MEANS))
     return name
 
 
@@ -490,7 +469,7 @@ def _in_mirror(mirrors: str, name: str) -> str:
         return f"{mirrors.rstrip('/')}/{urllib.parse.quote(name)}"
     folder = pathlib.Path(mirrors).expanduser()
     if not folder.is_dir():
-        raise DownloadError(f"{mirrors}: no such folder. Fix: name a folder or base URL that has {name}")
+        raise DownloadError(with_fix(f"{mirrors}: no such folder", f"name a folder or base URL that has {name}"))
     return str(folder / name)
 
 
@@ -501,20 +480,22 @@ def _local_path(source: str) -> pathlib.Path | None:
     if parts.scheme != "file":
         return None
     if parts.netloc not in ("", "localhost"):
-        raise DownloadError(f"{_shown(source)}: a file on another machine. Fix: write file:///path/to/the/file")
+        raise DownloadError(
+            with_fix(f"{_redacted(source)}: a file on another machine", "write file:///path/to/the/file")
+        )
     return pathlib.Path(urllib.parse.unquote(parts.path))
 
 
-def _shown(url: str) -> str:
-    """`url` for messages: without user, password and query, which may hold secrets."""
+def _redacted(url: str) -> str:
+    """Return `url` for messages: without user, password and query, which may hold secrets."""
     if "://" not in url:
         return url
     parts = urllib.parse.urlsplit(url)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause in one line; the outer ones repeat the URL and the names of classes."""
+def _innermost_cause(error: BaseException) -> str:
+    """Return the innermost cause in one line; the outer ones repeat the URL and the names of classes."""
     seen = error
     while (deeper := seen.__cause__ or seen.__context__) is not None:
         seen = deeper

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository
@@ -23,33 +23,32 @@ def sha256_of_file(path: str | os.PathLike[str]) -> str:
 def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write a file so that a reader sees the old content or the new one; make its folder if there is none.
 
+    The new file has the permissions that any new file gets, whatever the old one had. A link at `path` is replaced, not followed.
+
     Raises:
       OSError: the file cannot be written; the old one is as it was, and nothing is left behind.
     """
     content = data.encode("utf-8") if isinstance(data, str) else data
     target = Path(path)
     try:
-        handle, part = _temporary(target)
+        descriptor, part = _open_beside(target)
     except FileNotFoundError:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = _temporary(target)
+        descriptor, part = _open_beside(target)
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o666 & ~_umask())
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         os.replace(part, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
+            part.unlink()
         raise
 
 
-def _temporary(target: Path) -> tuple[int, str]:
-    """Open a new file beside `target`, hidden and with a name of its own."""
-    return tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+def _open_beside(target: Path) -> tuple[int, Path]:
+    """Open a new file in the folder of `target`; its name is hidden and has a fixed length, so that it fits wherever `target` does.
 
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    `tempfile.mkstemp` is no help here: it denies others to read, and asking for the umask changes it for all threads.
+    """
+    part = target.parent / f".{secrets.token_hex(8)}.part"
+    return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), part

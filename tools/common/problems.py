@@ -38,4 +38,5 @@ class Problem(NamedTuple):
 
 def with_fix(message: str, fix: str) -> str:
     """Return `message` and what to do about it in the one form that all messages have."""
-    return f"{message.rstrip('.')}. Fix: {fix.rstrip('.')}."
+    end = "" if fix.endswith("?") else "."
+    return f"{message.rstrip('.')}. Fix: {fix.rstrip('.')}{end}"

@@ -6,8 +6,8 @@
     worker = Worker("builders.build", "SPEC.json", "OUT")
     for message in worker.messages(): ...            # {"event": "stage", "name": "restore"}, ... until it ends
 
-TensorFlow lives in such processes only. A message is an object; one that says `{"error": TEXT}` is a refusal, after which the worker
-goes on. Standard error goes to a log, whose end explains a worker that ended. `serve` is the child's side.
+TensorFlow lives in such processes only. A message is an object. One that says `{"error": TEXT}` is a refusal, after which the
+worker goes on. Standard error goes to a log, whose end explains a worker that ended. `serve` is the child's side.
 """
 
 import contextlib

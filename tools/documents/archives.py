@@ -4,23 +4,52 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from tools.archive.contents import GRAPH, Contents, read
+from tools.archive.members import ArchiveError
+from tools.archive.saved_model import SavedModelError
+from tools.catalog import layout
+from tools.common.problems import ERROR, Problem
+from tools.common.schemas import schema_problems
 from tools.documents.document import Document
-from tools.documents.rules import ERROR, LEGACY, Page, declare
+from tools.documents.metadata import LEGACY
+from tools.documents.rule import DocumentFile, Rule
+from tools.documents.tree import Tree
+from tools.hub.differences import differences, shape_text
 
-ARCHIVE = declare("archive", ERROR, "--archives: the archive is there and holds what an archive may, in order")
-MODEL = declare("archive-model", ERROR, "--archives: its SavedModel can be read and has a serving signature")
-SIGNATURE = declare("archive-signature", ERROR, "--archives: its signature is the one that the page's table shows")
-RECORD = declare("archive-record", ERROR, "--archives: its size and digests are those of the record and of the page")
+ARCHIVE = Rule(
+    "archive",
+    ERROR,
+    "--archives: the archive is there and holds what an archive may, in order",
+    "publish it, or correct the asset-path; a wrong one is packed and published again as the next version",
+)
+MODEL = Rule(
+    "archive-model",
+    ERROR,
+    "--archives: its SavedModel can be read and has a serving signature",
+    "export the model again, as the next version",
+)
+SIGNATURE = Rule(
+    "archive-signature",
+    ERROR,
+    "--archives: its signature is the one that the page's table shows",
+    "correct the page's table",
+)
+RECORD = Rule(
+    "archive-record",
+    ERROR,
+    "--archives: its size and digests are those of the record and of the page",
+    "restore the published archive, or render the page again",
+)
+RULES = (ARCHIVE, MODEL, SIGNATURE, RECORD)
 
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
-def check(pages: list[Page], hub, problems: list) -> int:
+def check(pages: list[DocumentFile], hub: Tree, problems: list[Problem]) -> int:
     """Read the archive of every page that names one; what is wrong is added to `problems`. Returns how many were read."""
     count = 0
     for page in pages:
@@ -29,14 +58,11 @@ def check(pages: list[Page], hub, problems: list) -> int:
             continue
         count += 1
         for rule, message, fix in _check(page, hub, asset):
-            _add(problems, page, rule, message, fix)
+            problems.append(rule.problem(page.file, page.document.line_of("asset-path"), message, fix))
     return count
 
 
-def _check(page: Page, hub, asset: str) -> Iterator[tuple[str, str, str]]:
-    from tools.archive.members import ArchiveError
-    from tools.archive.saved_model import SavedModelError
-
+def _check(page: DocumentFile, hub: Tree, asset: str) -> Iterator[tuple[Rule, str, str]]:
     document = page.document
     try:
         with _opened(hub, asset) as stream:
@@ -61,26 +87,23 @@ def _check(page: Page, hub, asset: str) -> Iterator[tuple[str, str, str]]:
     yield from _check_record(page, hub, asset, contents)
 
 
-def _check_record(page: Page, hub, asset: str, contents: Contents) -> Iterator[tuple[str, str, str]]:
+def _check_record(page: DocumentFile, hub: Tree, asset: str, contents: Contents) -> Iterator[tuple[Rule, str, str]]:
     document = page.document
     named = set(_DIGEST.findall(document.body or ""))
-    file = Path(hub.root, f"{document.handle}.json")
+    file = Path(hub.root, layout.record_path(document.handle))
     if not file.is_file():
         return
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        expected = record["archive"]
-        digest, size, md5 = expected["sha256"], expected["bytes"], expected["md5"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         yield RECORD, f"the record {file} cannot be read: {error!r}", "restore it from where it was published"
         return
-    for what, here, there in (
-        ("sha256", contents.sha256, digest),
-        ("md5", contents.md5, md5),
-        ("size", contents.bytes, size),
-    ):
-        if here != there:
-            yield RECORD, f"{asset} has the {what} {here}, its record says {there}", "restore the published archive"
+    if wrong := schema_problems(record, "record"):
+        yield RECORD, f"the record {file} is malformed: {'; '.join(wrong)}", "restore it from where it was published"
+        return
+    for each in differences(record, contents):
+        yield RECORD, f"{asset}: {each}", "restore the published archive"
+    digest = record["archive"]["sha256"]
     if named and digest not in named:
         yield (
             RECORD,
@@ -89,7 +112,7 @@ def _check_record(page: Page, hub, asset: str, contents: Contents) -> Iterator[t
         )
 
 
-def _check_other(document: Document, stream: BinaryIO) -> Iterator[tuple[str, str, str]]:
+def _check_other(document: Document, stream: BinaryIO) -> Iterator[tuple[Rule, str, str]]:
     """TensorFlow Lite and TensorFlow.js models: the right type of file."""
     start = stream.read(8)
     if document.kind == "Tfjs" and start[:2] != b"\x1f\x8b":
@@ -99,8 +122,8 @@ def _check_other(document: Document, stream: BinaryIO) -> Iterator[tuple[str, st
 
 
 @contextlib.contextmanager
-def _opened(hub, asset: str) -> Iterator[BinaryIO]:
-    """The archive as a stream: from the hub's own folder where it has one, else from the web."""
+def _opened(hub: Tree, asset: str) -> Iterator[BinaryIO]:
+    """Open the archive as a stream: from the hub's own folder where it has one, else from the web."""
     if asset.startswith(hub.url + "/"):
         root = os.path.abspath(hub.root)
         file = os.path.normpath(os.path.join(root, asset[len(hub.url) + 1 :]))
@@ -117,11 +140,11 @@ def _opened(hub, asset: str) -> Iterator[BinaryIO]:
         if response.status_code != 200:
             raise OSError(f"the server answered {response.status_code}")
         response.raw.decode_content = False
-        yield response.raw
+        yield cast(BinaryIO, response.raw)
 
 
 def signature_problems(document: Document, signatures: dict[str, Any]) -> Iterator[str]:
-    """Where a page's table of inputs and outputs and the signatures in the archive disagree."""
+    """Yield where a page's table of inputs and outputs and the signatures in the archive disagree."""
     table = signature_table(document)
     serving = signatures.get("serving_default")
     if not table or serving is None:
@@ -130,36 +153,28 @@ def signature_problems(document: Document, signatures: dict[str, Any]) -> Iterat
     shown = {(name, dtype, shape) for way, name, shape, dtype, _ in table if way == "input"}
     # A signature may have other names (hub.load has the argument's), but not other types or shapes.
     for name, dtype, shape in sorted(shown - taken, key=str):
-        yield f"the page's input {name!r} is {dtype} {_text(shape)}, the archive has {_all(taken)}"
+        yield f"the page's input {name!r} is {dtype} {shape_text(shape)}, the archive has {_all(taken)}"
     given = {(name, t.dtype, t.shape) for name, t in serving.outputs.items()}
     shown = {(name, dtype, shape) for way, name, shape, dtype, _ in table if way == "output"}
     for name, dtype, shape in sorted(shown ^ given, key=str):
         side = "page" if (name, dtype, shape) in shown else "archive"
         other = given if side == "page" else shown
-        yield f"the {side}'s output {name!r} is {dtype} {_text(shape)}, the other has {_all(other)}"
+        yield f"the {side}'s output {name!r} is {dtype} {shape_text(shape)}, the other has {_all(other)}"
 
 
-def _all(tensors) -> str:
-    return ", ".join(f"{name!r} {dtype} {_text(shape)}" for name, dtype, shape in sorted(tensors, key=str)) or "none"
-
-
-def _text(shape) -> str:
-    return "any rank" if shape is None else str(list(shape)).replace("None", "any")
+def _all(tensors: Iterable[tuple[str, str, tuple[int | None, ...] | None]]) -> str:
+    return (
+        ", ".join(f"{name!r} {dtype} {shape_text(shape)}" for name, dtype, shape in sorted(tensors, key=str)) or "none"
+    )
 
 
 _SIGNATURE_ROW = re.compile(r"^\| (input|output) \| `([^`|]+)` \| `\[([^]`|]*)\]` \| (\w+) \| ([^|]*) \|", re.M)
 
 
 def signature_table(document: Document) -> list[tuple[str, str, tuple[int | None, ...], str, str]]:
-    """(input or output, name, shape, type, range) of every row of a page's table of inputs and outputs."""
+    """Return (input or output, name, shape, type, range) of every row of a page's table of inputs and outputs."""
     rows = []
     for way, name, shape, dtype, span in _SIGNATURE_ROW.findall(document.body or ""):
         sizes = [size.strip() for size in shape.split(",") if size.strip()]
         rows.append((way, name, tuple(int(size) if size.isdecimal() else None for size in sizes), dtype, span.strip()))
     return rows
-
-
-def _add(problems: list, page: Page, rule: str, message: str, fix: str) -> None:
-    from tools.documents.validation import Problem
-
-    problems.append(Problem(page.file, page.document.line_of("asset-path"), rule, ERROR, message, fix))

@@ -6,12 +6,14 @@
 
 A document is line 1 with kind and handle, at most one blank line, a description, a block of metadata comments that ends
 at the first line that starts with `#`, and free Markdown. `parse` loses nothing, not even a blank at the end of a line, and
-every part knows its line: errors say `file:line`. Needs the standard library only.
+every part knows its line: errors say `file:line`. Needs nothing but the standard library.
 """
 
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from tools.common.problems import with_fix
 
 MODELS = ("Module", "Placeholder", "Lite", "Tfjs", "Coral")
 KINDS = (*MODELS, "Collection", "Publisher")
@@ -21,6 +23,7 @@ ADDRESS_WORDS = {"lite-model": "Lite", "tfjs-model": "Tfjs", "coral-model": "Cor
 JOINER = "&zwnj;"  # lets a long handle wrap on a page; no part of it
 BADGE = "[![Icon URL]"
 
+# tfhub.dev's own grammar, not that of tools.catalog.layout: its handles have other kinds, and versions may begin with zeros.
 _PUBLISHER = r"[a-z0-9-]+"
 _SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9_.-]+"
 _COLLECTION_SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9_.&;-]+"
@@ -129,12 +132,12 @@ class Document:
 
     @property
     def paths(self) -> list[str]:
-        """Where the document may lie in a tree of documents, the preferred place first; [] without a handle."""
+        """The paths at which the document may lie in a tree of documents, the preferred one first; [] without a handle."""
         return paths(self.kind, self.publisher, self.name, self.version)
 
 
-def paths(kind: str, publisher: str, name: str, version: int | None) -> list[str]:
-    """Where a document of this kind and handle may lie, relative to the root of the documents."""
+def paths(kind: str, publisher: str, name: str, version: int | str | None) -> list[str]:
+    """Return the paths at which a document of this kind and handle may lie, relative to the root of the documents."""
     if not kind:
         return []
     if kind == "Publisher":
@@ -148,15 +151,15 @@ def paths(kind: str, publisher: str, name: str, version: int | None) -> list[str
 def parse(text: str) -> Document:
     """Read a document. Any text gives one, and `render` gives the text back."""
     lines = text.split("\n", _HEAD_LINES)
-    head = _head(lines)
+    head = _head(lines, len(lines) <= _HEAD_LINES)
     if head is None:  # the metadata reaches beyond what was split off, or there is no body
         head = _head(text.split("\n"), whole=True)
+        assert head is not None
     return head
 
 
-def _head(lines: list[str], whole: bool = False) -> Document | None:
-    # The last of `lines` is the unsplit rest of the text, unless `whole`.
-    whole = whole or len(lines) <= _HEAD_LINES
+def _head(lines: list[str], whole: bool) -> Document | None:
+    """Read a document; unless `whole`, the last of `lines` is the rest of the text, and None says that it is needed."""
     end = len(lines) if whole else _HEAD_LINES
     kind, publisher, name, version, heading = _heading(lines[0])
     start = at = 1
@@ -186,8 +189,9 @@ def _heading(line: str) -> tuple[str, str, str, int | None, str]:
     if version is not None and len(version) > 9:  # no version, and int() of a million digits takes minutes
         return "", "", "", None, line
     kind, publisher, name = parts["kind"], parts["publisher"], parts.get("name", "")
-    written = f"# {kind} {publisher}" + (f"/{name}/{int(version)}" if name else "")
-    return kind, publisher, name, int(version) if version else None, "" if line == written else line
+    number = int(version) if version else None
+    written = f"# {kind} {publisher}" + (f"/{name}/{number}" if name else "")
+    return kind, publisher, name, number, "" if line == written else line
 
 
 def _entry(line: str) -> Entry | None:
@@ -214,10 +218,12 @@ def render(document: Document) -> str:
     """
     text = _written(document)
     if parse(text) != document:
-        raise ValueError(
-            f"{document.handle or 'a document'} cannot be written so that it is read back the same: keep the description "
-            "free of empty lines and comments, values on one line without blanks around them, and begin the body with `#`"
+        message = f"{document.handle or 'a document'} cannot be written so that it is read back the same"
+        fix = (
+            "keep the description free of empty lines and comments, values on one line without blanks around them, "
+            "and begin the body with `#`"
         )
+        raise ValueError(with_fix(message, fix))
     return text
 
 
@@ -232,7 +238,7 @@ def _written(document: Document) -> str:
 
 
 def explain_heading(line: str) -> tuple[str, str]:
-    """What is wrong with a line 1 that is no handle, and what to do: (message, fix)."""
+    """Explain what is wrong with a line 1 that is no handle, and what to do: (message, fix)."""
     plain = line.strip().replace(JOINER, "")
     shape = "write `# Module publisher/name/version`"
     if not plain:

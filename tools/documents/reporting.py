@@ -1,35 +1,39 @@
-"""How `tools/validate.py` says what it found: for people, for programs, and for GitHub's annotations."""
+"""Write what `tools/validate.py` found, for people, for programs and for GitHub's annotations; and list its rules."""
 
 import json
 from collections import Counter
+from typing import Any
 
-from tools.documents import (
-    validation,
-)
-from tools.documents.rules import RULES
+from tools.common.problems import Problem, with_fix
+from tools.documents import document as grammar
+from tools.documents.rule import Rule
+from tools.documents.rules import GROUPS, RULES
+from tools.documents.validation import ValidationReport
+
+PROBLEM_KEYS = ("file", "line", "rule", "severity", "message", "fix")
 
 
-def write(report: validation.ValidationReport, form: str) -> str:
-    """The report as text ("file:line: ..."), "json", or "github" workflow commands."""
+def write(report: ValidationReport, form: str) -> str:
+    """Return the report as text ("file:line: ..."), "json", or "github" workflow commands."""
     if form == "json":
         return json.dumps(_plain(report), indent=1, ensure_ascii=False) + "\n"
     if form == "github":
         return "".join(f"{_annotation(each)}\n" for each in report.problems) + _summary(report)
-    lines = [f"{p.file}:{p.line}: {p.severity}: {p.message}; {p.fix} [{p.rule}]\n" for p in report.problems]
+    lines = [f"{p.file}:{p.line}: {p.severity}: {with_fix(p.message, p.fix)} [{p.rule}]\n" for p in report.problems]
     return "".join(lines) + _summary(report)
 
 
-def _plain(report: validation.ValidationReport) -> dict:
+def _plain(report: ValidationReport) -> dict[str, Any]:
     return {
         "documents": report.documents,
         "archives": report.archives,
         "errors": report.errors,
         "warnings": report.warnings,
-        "problems": [each._asdict() for each in report.problems],
+        "problems": [{key: getattr(each, key) for key in PROBLEM_KEYS} for each in report.problems],
     }
 
 
-def _annotation(problem: validation.Problem) -> str:
+def _annotation(problem: Problem) -> str:
     def value(text: str) -> str:
         return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
@@ -37,10 +41,10 @@ def _annotation(problem: validation.Problem) -> str:
         return value(text).replace(":", "%3A").replace(",", "%2C")
 
     where = f"file={key(problem.file)},line={problem.line},title={key(problem.rule)}"
-    return f"::{problem.severity} {where}::{value(problem.message)}; {value(problem.fix)}"
+    return f"::{problem.severity} {where}::{value(with_fix(problem.message, problem.fix))}"
 
 
-def _summary(report: validation.ValidationReport) -> str:
+def _summary(report: ValidationReport) -> str:
     def count(number: int, what: str) -> str:
         return f"{number:,} {what}{'' if number == 1 else 's'}"
 
@@ -52,9 +56,56 @@ def _summary(report: validation.ValidationReport) -> str:
 
 
 def rules(form: str) -> str:
-    """All rules, their severity and what they ask for."""
+    """Return all rules: a line for each, "json", or "markdown" with what they ask for and what to do, in their groups."""
+    if form == "markdown":
+        return _markdown()
     found = sorted(RULES.values(), key=lambda each: (each.severity, each.name))
     if form == "json":
-        return json.dumps([{"name": r.name, "severity": r.severity, "summary": r.summary} for r in found], indent=1)
+        groups = {rule.name: group for group, members in GROUPS.items() for rule in members}
+        return json.dumps(
+            [
+                {
+                    "name": each.name,
+                    "severity": each.severity,
+                    "summary": each.summary,
+                    "fix": each.fix,
+                    "group": groups[each.name],
+                    "kinds": [kind for kind in grammar.KINDS if kind in each.kinds],
+                }
+                for each in found
+            ],
+            indent=1,
+        )
     width = max(len(each.name) for each in found)
     return "\n".join(f"{each.name:{width}}  {each.severity:7}  {each.summary}" for each in found)
+
+
+INTRODUCTION = """# Rules of the validator
+
+`python tools/validate.py PATH` checks Hub documents in tfhub.dev's format against these rules. An error is what the format
+forbids, and makes the exit status 1; a warning is what misleads a reader all the same. `--off RULE` leaves a rule out.
+
+This file is written by `python tools/validate.py --rules --format markdown`."""
+
+
+def _markdown() -> str:
+    parts = [INTRODUCTION]
+    for group, members in GROUPS.items():
+        parts.append(f"## {group}")
+        for each in members:
+            parts.append(f"### `{each.name}` ({each.severity})")
+            parts.append(f"{_sentence(each.summary.removeprefix('--archives: '))}{_scope(group, each)}")
+            parts.append(f"Fix: {each.fix}.")
+    return "\n\n".join(parts)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _scope(group: str, rule: Rule) -> str:
+    """Return what a rule is about, where that is not every kind of document."""
+    if group == "Archives":
+        return " Checked with `--archives`."
+    kinds = [kind for kind in grammar.KINDS if kind in rule.kinds]
+    return f" Documents: {', '.join(kinds)}." if kinds and len(kinds) < len(grammar.KINDS) else ""

@@ -1,4 +1,4 @@
-"""The tag files: the vocabularies of the documents' metadata, read with the place of everything that is wrong.
+"""The tag files: read the vocabularies of the documents' metadata, and find everything that is wrong with them.
 
     ids = read(Path("tags"), problems)["task"]        # {"image-classification", ...}
 
@@ -9,8 +9,18 @@ addresses, `format: url` with an optional `required_domain`.
 import os
 import re
 from pathlib import Path
+from typing import Any
 
-from tools.documents.rules import DOMAINS, ERROR, VOCABULARIES
+from tools.common.problems import ERROR, Problem
+from tools.documents.metadata import DOMAINS, VOCABULARIES
+from tools.documents.rule import Rule
+
+TAG_FILE = Rule(
+    "tag-file",
+    ERROR,
+    "tag files are YAML of the known form, with unique ids",
+    "correct the file at the line that is named",
+)
 
 KEYS = {
     "license": {"id", "display_name", "url"},
@@ -20,8 +30,8 @@ KEYS = {
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
-def read(folder: Path, problems: list) -> dict[str, dict[str, None]]:
-    """The ids of every vocabulary; what is wrong with the files is added to `problems`.
+def read(folder: Path, problems: list[Problem]) -> dict[str, dict[str, None]]:
+    """Return the ids of every vocabulary; what is wrong with the files is added to `problems`.
 
     A vocabulary whose file cannot be read is left out, so that its values are not reported one by one.
     """
@@ -52,7 +62,7 @@ def read(folder: Path, problems: list) -> dict[str, dict[str, None]]:
     return found
 
 
-def _vocabulary(path: Path, node, problems: list, yaml) -> dict[str, None] | None:
+def _vocabulary(path: Path, node: Any, problems: list[Problem], yaml: Any) -> dict[str, None] | None:
     top = _mapping(path, node, problems, yaml)
     if top is None:
         return None
@@ -103,25 +113,29 @@ def _vocabulary(path: Path, node, problems: list, yaml) -> dict[str, None] | Non
     return ids
 
 
-def _check_task(path: Path, line: int, identifier: str, entry: dict, problems: list) -> None:
+def _check_task(
+    path: Path, line: int, identifier: str, entry: dict[str, tuple[int, Any]], problems: list[Problem]
+) -> None:
     if not identifier.startswith(DOMAINS):
         _add(problems, path, line, f"task {identifier!r} does not start with {', '.join(DOMAINS)}", "rename it")
-    domains = entry.get("domains")
-    listed = [each.value for each in domains[1].value] if domains and isinstance(domains[1].value, list) else []
-    if domains and not listed:
-        _add(problems, path, domains[0], "`domains` is not a list", "write `domains:` and below it `  - image`")
+    if "domains" not in entry:
+        return
+    line, node = entry["domains"]
+    listed = [each.value for each in node.value] if isinstance(node.value, list) else []
+    if not listed:
+        _add(problems, path, line, "`domains` is not a list", "write `domains:` and below it `  - image`")
     for domain in listed:
         if f"{domain}-" not in DOMAINS:
-            _add(problems, path, domains[0], f"{domain!r} is no domain", "use image, text, audio or video")
+            _add(problems, path, line, f"{domain!r} is no domain", "use image, text, audio or video")
 
 
-def _mapping(path: Path, node, problems: list, yaml) -> dict[str, tuple[int, object]] | None:
-    """{key: (line, node)} of a mapping; None and a problem if it is none."""
+def _mapping(path: Path, node: Any, problems: list[Problem], yaml: Any) -> dict[str, tuple[int, Any]] | None:
+    """Return {key: (line, node)} of a mapping; None, and a problem is added, if it is none."""
     if not isinstance(node, yaml.MappingNode):
         line = node.start_mark.line + 1 if node is not None else 1
         _add(problems, path, line, "keys and values were expected", "write `id: ...` and `display_name: ...`")
         return None
-    found: dict[str, tuple[int, object]] = {}
+    found: dict[str, tuple[int, Any]] = {}
     for key, value in node.value:
         if str(key.value) in found:
             _add(problems, path, key.start_mark.line + 1, f"key {key.value!r} is there twice", "remove one of the two")
@@ -129,7 +143,5 @@ def _mapping(path: Path, node, problems: list, yaml) -> dict[str, tuple[int, obj
     return found
 
 
-def _add(problems: list, path: Path, line: int, message: str, fix: str) -> None:
-    from tools.documents.validation import TAG_FILE, Problem
-
-    problems.append(Problem(os.fspath(path), line, TAG_FILE, ERROR, message, fix))
+def _add(problems: list[Problem], path: Path, line: int, message: str, fix: str) -> None:
+    problems.append(TAG_FILE.problem(os.fspath(path), line, message, fix))

@@ -31,7 +31,7 @@ from tools.evaluation.counts import Summary, Totals, summary
 from tools.evaluation.images import Images, Shard
 from tools.evaluation.labels import ClassMapping, Labels, match
 from tools.evaluation.modules import EvaluatedModule, unpack_to_cache
-from tools.hub.records import REMOTE_READERS
+from tools.hub.json_objects import REMOTE_READERS
 from tools.hub.storage import NotThere, Storage
 
 if TYPE_CHECKING:

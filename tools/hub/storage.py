@@ -1,4 +1,4 @@
-"""Where a hub lies: a folder, a bucket, or whatever fsspec can reach, with create-only writes.
+"""Storage of a hub: a folder, a bucket, or whatever fsspec can reach, with create-only writes.
 
     storage = Storage("gs://bucket/hub")
     storage.create("publisher/name/1.tar.gz", pathlib.Path("1.tar.gz"))   # AlreadyThere if somebody was first
@@ -22,12 +22,10 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-try:
-    import fcntl
-except ImportError:  # Windows: leftovers are then told from files at work by their age alone
-    fcntl = None
+from tools.common import locks
+from tools.common.problems import with_fix
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"  # may be kept, but is asked for again each time: pages are derived and may change
@@ -76,7 +74,7 @@ class AlreadyThere(StorageError):
 
 @dataclasses.dataclass(frozen=True)
 class ObjectInfo:
-    """What a storage says of an object without reading it.
+    """Facts that a storage states of an object without reading it.
 
     `size` in bytes; `md5` as hexadecimal digits, None where the storage keeps none; `tag` changes with the content.
     """
@@ -87,7 +85,7 @@ class ObjectInfo:
 
 
 def content_type(path: str) -> str:
-    """The media type of a hub path, from its ending; archives are never `Content-Encoding: gzip`, see the server."""
+    """Return the media type of a path, from its ending; archives are never `Content-Encoding: gzip`, see the server."""
     for ending, media_type in CONTENT_TYPES.items():
         if path.endswith(ending):
             return media_type
@@ -96,7 +94,7 @@ def content_type(path: str) -> str:
 
 @functools.lru_cache(maxsize=4096)  # a server and a survey ask of the same paths again and again
 def checked(path: str) -> str:
-    """Returns `path` when it is a plain path below a hub, and raises StorageError otherwise.
+    """Return `path` if it is a plain path below a hub, and raise StorageError otherwise.
 
     Plain means: segments joined by single slashes, none empty, none beginning with a dot (so no `.`, `..`, temporary or
     hidden file), no backslash and no control character, at most 255 bytes each (what file systems take), and at most
@@ -119,7 +117,7 @@ def checked(path: str) -> str:
                 reason = "has a segment of more than 255 bytes"
     if reason:
         raise StorageError(
-            f"{path!r} is no path of a hub: it {reason}. Give a path relative to the hub, like 'a/b/1.json'."
+            with_fix(f"{path!r} is no path of a hub: it {reason}", "give a path relative to the hub, like 'a/b/1.json'")
         )
     return path
 
@@ -135,11 +133,12 @@ class Storage:
       StorageError: if the protocol is unknown or its package is missing. The hub itself need not exist yet.
     """
 
-    def __init__(self, url: str | os.PathLike, **options: Any):
+    def __init__(self, url: str | os.PathLike[str], **options: Any):
         text = os.fspath(url)
         if not text:
-            raise StorageError("The hub's address is empty. Give a folder or a URL, like ./hub or gs://bucket/hub.")
-        self._filesystem = None
+            fix = "give a folder or a URL, like ./hub or gs://bucket/hub"
+            raise StorageError(with_fix("The hub's address is empty", fix))
+        self._filesystem: Any = None
         self._root: pathlib.Path | None = None
         if text.startswith("file://"):
             text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
@@ -159,21 +158,23 @@ class Storage:
         return self._root is not None
 
     def url_for(self, path: str) -> str:
-        """The address of an object: a file path for a folder hub, else the storage's own URL (`gs://...`)."""
+        """Return the address of an object: a file path for a folder hub, else the storage's own URL (`gs://...`)."""
         return f"{self.url}/{checked(path)}"
 
     def local_path(self, path: str) -> pathlib.Path:
-        """The file of a folder hub; raises StorageError for a remote hub, or when a link leads out of the hub."""
+        """Return the file of a folder hub; raises StorageError for a remote hub, or when a link leads out of the hub."""
         if self._root is None:
-            raise StorageError(f"{self.url} is not a folder, so {path} has no local file. Read it with Storage.read.")
+            message = f"{self.url} is not a folder, so {path} has no local file"
+            raise StorageError(with_fix(message, "read it with Storage.read"))
         file = self._root / checked(path)
         # A link may point wherever it likes inside the hub, but never out of it.
         if not file.resolve().is_relative_to(self._root):
-            raise NotThere(f"{file} leads out of the hub {self._root}. Put the file itself there instead of a link.")
+            message = f"{file} leads out of the hub {self._root}"
+            raise NotThere(with_fix(message, "put the file itself there instead of a link"))
         return file
 
     def is_there(self) -> bool:
-        """Whether the hub itself exists: its folder, or for a bucket at least one object."""
+        """Return whether the hub itself exists: its folder, or for a bucket at least one object."""
         if self._root is not None:
             return self._root.is_dir()
         with _explained(f"look into the hub {self.url}"):
@@ -186,7 +187,7 @@ class Storage:
     # Writing
 
     def prepare(self) -> None:
-        """Makes a folder hub if there is none, and raises StorageError if nothing can be written there: before work begins."""
+        """Make a folder hub if there is none, and raise StorageError if nothing can be written there: before work begins."""
         if self._root is not None:
             with _explained(f"write into the hub {self.url}"):
                 _make_folders(self._root)
@@ -198,13 +199,13 @@ class Storage:
     def create(
         self,
         path: str,
-        source: bytes | os.PathLike,
+        source: bytes | os.PathLike[str],
         *,
         content_type: str | None = None,
         cache_control: str = IMMUTABLE,
         progress: Progress | None = None,
     ) -> None:
-        """Writes an object that must not exist yet; it appears whole or not at all.
+        """Write an object that must not exist yet; it appears whole or not at all.
 
         Args:
           path: where, relative to the hub.
@@ -222,13 +223,13 @@ class Storage:
     def replace(
         self,
         path: str,
-        data: bytes | os.PathLike,
+        data: bytes | os.PathLike[str],
         *,
         content_type: str | None = None,
         cache_control: str = REVALIDATE,
         known: ObjectInfo | None = None,
     ) -> bool:
-        """Writes an object over whatever was there, atomically; for what is derived, like pages and indexes.
+        """Write an object over whatever was there, atomically; for what is derived, like pages and indexes.
 
         Args:
           known: what `list_objects` just said of the object, so that nobody need ask again.
@@ -245,32 +246,48 @@ class Storage:
         self._write(path, data, content_type, cache_control, None, create_only=False)
         return True
 
-    def _write(self, path, source, media_type, cache_control, progress, *, create_only):
+    def _write(
+        self,
+        path: str,
+        source: bytes | os.PathLike[str],
+        media_type: str | None,
+        cache_control: str,
+        progress: Progress | None,
+        *,
+        create_only: bool,
+    ) -> None:
         checked(path)
         if not isinstance(source, bytes) and not os.path.isfile(source):
-            raise StorageError(f"Cannot publish {os.fspath(source)} as {path}: there is no such file. Build it first.")
+            message = f"Cannot publish {os.fspath(source)} as {path}: there is no such file"
+            raise StorageError(with_fix(message, "build it first"))
         if self._root is not None:
-            self._write_local(path, source, progress, create_only)
+            self._write_local(self._root, path, source, progress, create_only)
         else:
             self._write_remote(path, source, media_type or content_type(path), cache_control, progress, create_only)
 
-    def _write_local(self, path, source, progress, create_only):
+    def _write_local(
+        self,
+        root: pathlib.Path,
+        path: str,
+        source: bytes | os.PathLike[str],
+        progress: Progress | None,
+        create_only: bool,
+    ) -> None:
         final = self.local_path(path)
-        with _explained(f"write {final}", already=f"{final} exists already, and what is published never changes."):
+        with _explained(f"write {final}", already=f"{final} {_NEVER_CHANGES}"):
             if create_only and os.path.lexists(final):
                 raise FileExistsError(final)
             _make_folders(final.parent)
             temporary = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
             try:
-                # The lock lives as long as this process, so that `delete_leftovers` of another one can tell.
                 with open(temporary, "xb", buffering=0) as file:
-                    if fcntl:
-                        with contextlib.suppress(OSError):
-                            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # The lock lives as long as this process, so that `delete_leftovers` of another one can tell.
+                    with contextlib.suppress(locks.LockHeld, locks.LocksUnsupported):
+                        locks.acquire(file.fileno(), wait=False)
                     _copy(source, file, progress)
                     os.fsync(file.fileno())
                     if create_only:
-                        self._link(temporary, final)
+                        _link(temporary, final, root / LOCK_NAME)
                     else:
                         os.replace(temporary, final)
                 _sync_folder(final.parent)
@@ -278,30 +295,15 @@ class Storage:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
 
-    def _link(self, temporary: pathlib.Path, final: pathlib.Path) -> None:
-        """Gives a finished temporary file its name, unless the name is taken."""
-        try:
-            os.link(temporary, final)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-        # A file system without hard links: publishers take turns instead.
-        with open(self._root / LOCK_NAME, "ab") as lock:
-            if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.lexists(final):
-                raise FileExistsError(final)
-            os.rename(temporary, final)
-
-    def _write_remote(self, path, source, media_type, cache_control, progress, create_only):
-        from fsspec.callbacks import Callback
-
-        class Forward(Callback):
-            def call(self, *args, **kwargs):
-                if progress:
-                    progress(self.value, self.size)
-
+    def _write_remote(
+        self,
+        path: str,
+        source: bytes | os.PathLike[str],
+        media_type: str,
+        cache_control: str,
+        progress: Progress | None,
+        create_only: bool,
+    ) -> None:
         target = f"{self._base}/{path}"
         settings: dict[str, Any] = {}
         if self._protocol == "gs":
@@ -312,7 +314,7 @@ class Storage:
             }
         mode = "create" if create_only else "overwrite"
         where = self.url_for(path)
-        with _explained(f"write {where}", already=f"{where} exists already, and what is published never changes."):
+        with _explained(f"write {where}", already=f"{where} {_NEVER_CHANGES}"):
             self._filesystem.invalidate_cache()
             # Asked first because not every file system refuses by itself, and because no byte need travel then.
             if create_only and self._information(path) is not None:
@@ -328,7 +330,8 @@ class Storage:
                 else:
                     if self._protocol == "gs":
                         settings["chunksize"] = UPLOAD_BYTES
-                    self._filesystem.put_file(os.fspath(source), target, mode=mode, callback=Forward(), **settings)
+                    callback = _callback(progress)
+                    self._filesystem.put_file(os.fspath(source), target, mode=mode, callback=callback, **settings)
             except Exception as error:
                 # Damaged on the way, it lies there under its name: what we just made, we may remove.
                 if type(error).__name__ == "ChecksumError":
@@ -339,22 +342,22 @@ class Storage:
     # Reading
 
     def read(self, path: str) -> bytes:
-        """The whole object, in one question to the storage; raises NotThere if it does not exist."""
+        """Return the whole object, in one request to the storage; raises NotThere if it does not exist."""
         if self._root is None:
             checked(path)
             with _explained(f"read {self.url_for(path)}"):
-                return self._filesystem.cat_file(f"{self._base}/{path}")
+                return cast(bytes, self._filesystem.cat_file(f"{self._base}/{path}"))
         with self.open(path) as file, _explained(f"read {self.url_for(path)}"):
             return file.read()
 
     def open(self, path: str) -> BinaryIO:
-        """The object as a seekable binary file; raises NotThere if it does not exist."""
+        """Open the object as a seekable binary file; raises NotThere if it does not exist."""
         checked(path)
         with _explained(f"read {self.url_for(path)}"):
             if self._root is None:
                 if self._protocol == "memory":  # whose files are one object, with one position, for all readers
                     return io.BytesIO(self._filesystem.cat_file(f"{self._base}/{path}"))
-                return self._filesystem.open(f"{self._base}/{path}", "rb")
+                return cast(BinaryIO, self._filesystem.open(f"{self._base}/{path}", "rb"))
             # Without O_NONBLOCK a named pipe in the hub would hold the reader for ever.
             descriptor = os.open(self.local_path(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             try:
@@ -366,12 +369,12 @@ class Storage:
                 raise
 
     def exists(self, path: str) -> bool:
-        """Whether the object exists; an unreachable storage is an error, never a no."""
+        """Return whether the object exists; an unreachable storage is an error, never a no."""
         with _explained(f"look for {self.url_for(path)}"):
             return self._information(path) is not None
 
     def stat(self, path: str) -> ObjectInfo:
-        """Size, MD5 where known, and a tag, in one question to the storage; raises NotThere if it does not exist."""
+        """Return size, MD5 where known, and a tag, in one request to the storage; raises NotThere if it does not exist."""
         with _explained(f"look for {self.url_for(path)}"):
             information = self._information(path)
             if information is None:
@@ -379,17 +382,17 @@ class Storage:
         return _object_info(information)
 
     def size(self, path: str) -> int:
-        """The object's size in bytes; raises NotThere if it does not exist."""
+        """Return the object's size in bytes; raises NotThere if it does not exist."""
         return self.stat(path).size
 
     def digest(self, path: str) -> str | None:
-        """The object's MD5 as hexadecimal digits where the storage knows it (Google Cloud Storage does), else None."""
+        """Return the object's MD5 as hexadecimal digits where the storage knows it (Google Cloud Storage does), else None."""
         return self.stat(path).md5
 
     def verify(
         self, path: str, size: int, sha256: str, md5: str | None = None, progress: Progress | None = None
     ) -> None:
-        """Checks what arrived against what was sent.
+        """Compare what arrived with what was sent.
 
         Where the storage keeps an MD5 of its own, size and MD5 are compared and nothing is read; else the object is
         read back and its SHA-256 compared.
@@ -398,13 +401,13 @@ class Storage:
           StorageError: if the object differs, is missing, or cannot be read.
         """
         where = self.url_for(path)
-        about = self.stat(path)
-        advice = f"Delete {where} if no record beside it says that it is published, and publish again."
-        if about.size != size:
-            raise StorageError(f"{where} has {about.size:,} bytes, not the expected {size:,}. {advice}")
-        if md5 and about.md5:
-            if about.md5 != md5:
-                raise StorageError(f"{where} has the MD5 {about.md5}, not the expected {md5}. {advice}")
+        fix = f"delete {where} if no record beside it says that it is published, and publish again"
+        info = self.stat(path)
+        if info.size != size:
+            raise StorageError(with_fix(f"{where} has {info.size:,} bytes, not the expected {size:,}", fix))
+        if md5 and info.md5:
+            if info.md5 != md5:
+                raise StorageError(with_fix(f"{where} has the MD5 {info.md5}, not the expected {md5}", fix))
             return
         digest = hashlib.sha256()
         done = 0
@@ -415,13 +418,15 @@ class Storage:
                 if progress:
                     progress(done, size)
         if digest.hexdigest() != sha256:
-            raise StorageError(f"{where} has the SHA-256 {digest.hexdigest()}, not the expected {sha256}. {advice}")
+            message = f"{where} has the SHA-256 {digest.hexdigest()}, not the expected {sha256}"
+            raise StorageError(with_fix(message, fix))
 
     def delete_leftovers(self, older_than: float = 60.0) -> list[str]:
-        """Removes temporary files of publishers that were killed; those of publishers at work are left alone.
+        """Remove temporary files of publishers that were killed; those of publishers at work are left alone.
 
         Args:
-          older_than: seconds since the last write; a file that is being written is also told by its lock.
+          older_than: seconds since the last write; a file that is being written is also told by its lock. Where there are no locks
+            nothing is removed: nobody can know whether it is at work.
 
         Returns:
           What was removed, as paths relative to the hub. Remote storages leave nothing behind.
@@ -436,27 +441,27 @@ class Storage:
                         continue
                     file = pathlib.Path(folder, name)
                     with contextlib.suppress(FileNotFoundError):
-                        if time.time() - file.stat().st_mtime >= older_than and not _is_locked(file):
+                        if time.time() - file.stat().st_mtime >= older_than and not locks.may_be_held(file):
                             file.unlink()
                             removed.append(file.relative_to(self._root).as_posix())
         return sorted(removed)
 
     def list_objects(self) -> dict[str, ObjectInfo | None]:
-        """Every object of the hub by path, with what the storage's listing says of it: one question for a thousand objects.
+        """Return every object of the hub by path, with what the storage's listing says of it: one request for a thousand objects.
 
-        The value is None where a listing says nothing (folders): ask `about` for the single one.
+        The value is None where a listing says nothing (folders): ask `stat` for the single one.
         """
         if self._root is not None:
             return dict.fromkeys(self.list())
         with _explained(f"list {self.url}"):
             self._filesystem.invalidate_cache()
             found = self._filesystem.find(self._base, detail=True)
-            paths = ((name[len(self._base) :].lstrip("/"), about) for name, about in found.items())
-            return {path: _object_info(about) for path, about in sorted(paths) if path and "/." not in f"/{path}"}
+            paths = ((name[len(self._base) :].lstrip("/"), each) for name, each in found.items())
+            return {path: _object_info(each) for path, each in sorted(paths) if path and "/." not in f"/{path}"}
 
     # The last of the public methods: below it, `list` would no longer mean the built-in.
     def list(self, prefix: str = "", suffix: str = "", *, recursive: bool = True) -> list[str]:
-        """The paths of all objects that begin with `prefix` and end with `suffix`, sorted; temporary files left out.
+        """Return the paths of all objects that begin with `prefix` and end with `suffix`, sorted; temporary files left out.
 
         With `recursive=False` only those in the folder that `prefix` names (up to its last slash).
         """
@@ -486,7 +491,7 @@ class Storage:
         return "gs" if "gs" in names else names[0]
 
     def _information(self, path: str) -> dict[str, Any] | None:
-        """What is known about an object, or None if there is no such object (a folder is none)."""
+        """Return what the file system says of an object, or None if there is no such object (a folder is none)."""
         checked(path)
         try:
             if self._root is not None:
@@ -514,8 +519,8 @@ class Storage:
             return False
 
 
-def _open_filesystem(url: str, options: dict[str, Any]):
-    """The fsspec file system of a URL and the path of the hub in it."""
+def _open_filesystem(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL and the path of the hub in it."""
     if url.startswith(("gs://", "gcs://")):
         # Read when gcsfs is imported: without it each bucket is first asked for its type over gRPC, which an emulator
         # never answers and which plain buckets do not need.
@@ -529,88 +534,120 @@ def _open_filesystem(url: str, options: dict[str, Any]):
         silence = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
         options = {"requests_timeout": silence, "use_listings_cache": False, **options}
         if os.environ.get("STORAGE_EMULATOR_HOST"):
-            options.setdefault(
-                "token", "anon"
-            )  # an emulator knows nobody, and asking the cloud for who we are takes long
+            # An emulator knows nobody, and asking the cloud for who we are takes long.
+            options.setdefault("token", "anon")
     from fsspec.core import url_to_fs
 
     scheme = url.partition(":")[0]
     try:
         filesystem, base = url_to_fs(url, **options)
     except ImportError as error:
-        raise StorageError(
-            f"The hub {url} needs a package that is not installed: {error}. Install the fsspec package for {scheme}://."
-        ) from error
+        message = f"The hub {url} needs a package that is not installed: {error}"
+        raise StorageError(with_fix(message, f"install the fsspec package for {scheme}://")) from error
     except ValueError as error:
-        raise StorageError(
-            f"The hub's address {url} cannot be used: {error}. Give a folder, gs://bucket/folder or another URL that "
-            "fsspec knows."
-        ) from error
+        fix = "give a folder, gs://bucket/folder or another URL that fsspec knows"
+        raise StorageError(with_fix(f"The hub's address {url} cannot be used: {error}", fix)) from error
     except Exception as error:
         raise StorageError(_reason(f"open the hub {url}", error)) from error
     return filesystem, base.rstrip("/")
 
 
 @contextlib.contextmanager
-def _explained(action: str, already: str = "It exists already.") -> Iterator[None]:
-    """Turns whatever a file system raises into a StorageError with a reason and a fix."""
+def _explained(action: str, already: str = "it exists already") -> Iterator[None]:
+    """Turn whatever a file system raises into a StorageError with a reason and a fix."""
     try:
         yield
     except StorageError:
         raise
     except FileExistsError as error:
-        raise AlreadyThere(f"{already} Publish a new version instead.") from error
+        raise AlreadyThere(with_fix(already, "publish a new version instead")) from error
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise NotThere(f"Cannot {action}: there is no such object. Check the path and the hub's address.") from error
+        message = f"Cannot {action}: there is no such object"
+        raise NotThere(with_fix(message, "check the path and the hub's address")) from error
     except (MemoryError, AssertionError, TypeError, AttributeError, KeyError, IndexError, NameError):
         raise  # programming errors keep their traceback
     except Exception as error:
         raise StorageError(_reason(action, error)) from error
 
 
+_NEVER_CHANGES = "exists already, and what is published never changes"
 _FIXES = {
-    errno.ENOSPC: ("the disk is full", "Free some space and run the same command again."),
-    errno.EDQUOT: ("the disk quota is used up", "Free some space and run the same command again."),
-    errno.EROFS: ("the file system is read-only", "Choose a hub that can be written, or remount it."),
-    errno.EACCES: ("permission is denied", "Give this user the right to it, or choose another hub."),
-    errno.EPERM: ("the operation is not permitted", "Give this user the right to it, or choose another hub."),
-    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name or a hub closer to the root."),
-    errno.EMFILE: ("too many files are open", "Raise the limit (ulimit -n) and run the same command again."),
+    errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
+    errno.EROFS: ("the file system is read-only", "choose a hub that can be written, or remount it"),
+    errno.EACCES: ("permission is denied", "give this user the right to it, or choose another hub"),
+    errno.EPERM: ("the operation is not permitted", "give this user the right to it, or choose another hub"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter name or a hub closer to the root"),
+    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n) and run the same command again"),
 }
 
 
 def _reason(action: str, error: Exception) -> str:
-    """One sentence about what failed and why, and one about the fix."""
+    """Return the message of a failure: what failed and why, and the fix."""
+    reason, fix = _explain(error)
+    return with_fix(f"Cannot {action}: {reason}", fix)
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """Return why something failed, and the fix."""
     text = " ".join(str(error).split()) or type(error).__name__
     kind = f"{type(error).__module__}.{type(error).__name__}"
     lowered = text.lower()
     code = str(getattr(error, "code", "") or getattr(error, "status", "") or "")
+    if isinstance(error, locks.LocksUnsupported):
+        return (
+            "the file system has neither hard links nor locks, so two publishers could overwrite each other",
+            "choose a hub on another file system",
+        )
     if isinstance(error, OSError) and error.errno in _FIXES:
-        reason, fix = _FIXES[error.errno]
-        return f"Cannot {action}: {reason}. {fix}"
+        return _FIXES[error.errno]
     if "auth" in kind.lower() or code == "401" or "credentials" in lowered or "anonymous caller" in lowered:
         return (
-            f"Cannot {action}: credentials are missing or not accepted ({text}). For gs:// run "
-            "`gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS, then run the same command "
-            "again."
+            f"credentials are missing or not accepted ({text})",
+            "for gs:// run `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS, then run the same "
+            "command again",
         )
     if code == "403" or "forbidden" in lowered or "permission" in lowered:
-        return (
-            f"Cannot {action}: permission is denied ({text}). Give this account the right to it, or choose another hub."
-        )
+        return f"permission is denied ({text})", "give this account the right to it, or choose another hub"
     if "checksum" in kind.lower():
-        return f"Cannot {action}: the bytes were damaged on the way ({text}). Run the same command again."
+        return f"the bytes were damaged on the way ({text})", "run the same command again"
     if (
         isinstance(error, (ConnectionError, TimeoutError))
         or kind.startswith(("aiohttp.", "requests.", "urllib3.", "socket."))
         or code.startswith("5")
         or code == "429"
     ):
-        return f"Cannot {action}: the storage cannot be reached ({text}). Check the network, then run it again."
-    return f"Cannot {action}: {text} ({type(error).__name__}). Put that right and run the same command again."
+        return f"the storage cannot be reached ({text})", "check the network, then run it again"
+    return f"{text} ({type(error).__name__})", "put that right and run the same command again"
 
 
-def _copy(source: bytes | os.PathLike, target: io.RawIOBase, progress: Progress | None) -> None:
+def _callback(progress: Progress | None) -> Any:
+    """Return an fsspec callback that reports to `progress`."""
+    from fsspec.callbacks import Callback
+
+    found = Callback()
+    if progress:
+        found.hooks["progress"] = lambda size, value, **_: progress(value, size)
+    return found
+
+
+def _link(temporary: pathlib.Path, final: pathlib.Path, lock_file: pathlib.Path) -> None:
+    """Give a finished temporary file its name, unless the name is taken."""
+    try:
+        os.link(temporary, final)
+        return
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+    # A file system without hard links: publishers take turns instead, and without locks either nothing can be created safely.
+    with open(lock_file, "ab") as lock:
+        locks.acquire(lock.fileno(), wait=True)
+        if os.path.lexists(final):
+            raise FileExistsError(final)
+        os.rename(temporary, final)
+
+
+def _copy(source: bytes | os.PathLike[str], target: io.FileIO, progress: Progress | None) -> None:
     if isinstance(source, bytes):
         view = memoryview(source)
         while view:
@@ -630,8 +667,8 @@ def _copy(source: bytes | os.PathLike, target: io.RawIOBase, progress: Progress 
                 progress(done, size)
 
 
-def _copy_range(source: io.FileIO, target: io.RawIOBase, limit: int) -> int:
-    """Copies a piece from where both files stand; inside the kernel where that works."""
+def _copy_range(source: io.FileIO, target: io.FileIO, limit: int) -> int:
+    """Copy a piece from where both files stand; inside the kernel where that works."""
     piece = min(limit, 8 * CHUNK_BYTES)
     if hasattr(os, "copy_file_range"):
         with contextlib.suppress(OSError):
@@ -646,7 +683,7 @@ def _copy_range(source: io.FileIO, target: io.RawIOBase, limit: int) -> int:
 
 
 def _make_folders(folder: pathlib.Path) -> None:
-    """Makes a folder and what is missing above it, and sees to it that they survive a crash."""
+    """Make a folder and what is missing above it, and see to it that they survive a crash."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
@@ -655,9 +692,8 @@ def _make_folders(folder: pathlib.Path) -> None:
         try:
             new.mkdir(exist_ok=True)
         except FileExistsError as error:  # a file where a folder must be; not the object being written
-            raise StorageError(
-                f"{new} is a file, but a folder is needed there. Remove it or choose another hub."
-            ) from error
+            message = f"{new} is a file, but a folder is needed there"
+            raise StorageError(with_fix(message, "remove it or choose another hub")) from error
         _sync_folder(new.parent)
 
 
@@ -674,8 +710,8 @@ def _sync_folder(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: str | os.PathLike, prefix: str, recursive: bool) -> Iterator[str]:
-    """Relative paths of the regular files below a folder, without anything that begins with a dot."""
+def _walk(folder: str | os.PathLike[str], prefix: str, recursive: bool) -> Iterator[str]:
+    """Yield relative paths of the regular files below a folder, without anything that begins with a dot."""
     waiting = [(os.fspath(folder), prefix)]
     while waiting:
         folder, prefix = waiting.pop()
@@ -694,17 +730,6 @@ def _walk(folder: str | os.PathLike, prefix: str, recursive: bool) -> Iterator[s
                         waiting.append((entry.path, f"{prefix}{name}/"))
                 elif entry.is_file(follow_symlinks=False):
                     yield prefix + name
-
-
-def _is_locked(file: pathlib.Path) -> bool:
-    if not fcntl:
-        return False
-    with open(file, "rb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False
 
 
 def _object_info(information: dict[str, Any]) -> ObjectInfo:

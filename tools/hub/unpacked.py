@@ -1,6 +1,6 @@
 """Modules that are also kept unpacked, for clients that read a SavedModel where it lies instead of downloading it.
 
-    keep(storage, "publisher/name/1")     # the members of publisher/name/1.tar.gz, below publisher/name/1/
+    store(storage, "publisher/name/1")     # the members of publisher/name/1.tar.gz, below publisher/name/1/
 
 `TFHUB_MODEL_LOAD_FORMAT=UNCOMPRESSED` makes tensorflow_hub ask for `?tf-hub-format=uncompressed`; the server answers with the
 module's gs:// address once `saved_model.pb` is there. It is written last and, like every member, only ever created, so whatever is
@@ -13,46 +13,49 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.archive import reading
+from tools.archive.contents import GRAPH
+from tools.catalog import layout
+from tools.common.problems import with_fix
 from tools.hub import records
-from tools.hub.storage import AlreadyThere, Storage, StorageError
+from tools.hub.storage import CHUNK_BYTES, AlreadyThere, Storage, StorageError
 
 WRITERS = 8  # members that travel at the same time
-MARK = "saved_model.pb"
 
 
 def store(storage: Storage, handle: str) -> bool:
-    """Unpack a published module beside its archive; False if that was done before.
+    """Unpack a published module beside its archive; returns False if that was done before.
 
     Raises:
       StorageError: it is not published, a member cannot be written, or other bytes lie in its place.
     """
     record = records.load(storage, handle)
     if record is None:
-        raise StorageError(f"{handle} is not published in {storage.url}. Publish it first.")
-    if storage.exists(f"{handle}/{MARK}"):
+        raise StorageError(with_fix(f"{handle} is not published in {storage.url}", "publish it first"))
+    graph = f"{handle}/{GRAPH}"
+    if storage.exists(graph):
         return False
     with tempfile.TemporaryDirectory(prefix="hubpress-unpack-") as folder:
-        packed = Path(folder) / "module.tar.gz"
+        packed, unpacked = Path(folder) / "module.tar.gz", Path(folder) / "module"
         digest = hashlib.sha256()
-        with storage.open(records.paths(handle)["archive"]) as source, packed.open("wb") as target:
-            while piece := source.read(4 << 20):
+        with storage.open(layout.archive_path(handle)) as source, packed.open("wb") as target:
+            while piece := source.read(CHUNK_BYTES):
                 digest.update(piece)
                 target.write(piece)
         if digest.hexdigest() != record["archive"]["sha256"]:
-            raise StorageError(f"The archive of {handle} is damaged. Look at the hub with --audit --thorough.")
-        reading.unpack(packed, Path(folder) / "module")
+            raise StorageError(with_fix(f"The archive of {handle} is damaged", "look at the whole hub with an audit"))
+        reading.unpack(packed, unpacked)
         packed.unlink()
-        files = [file for file in sorted((Path(folder) / "module").rglob("*")) if file.is_file()]
-        paths = {f"{handle}/{file.relative_to(Path(folder) / 'module').as_posix()}": file for file in files}
-        mark = {f"{handle}/{MARK}": paths.pop(f"{handle}/{MARK}")}
-        for wave in (paths, mark):
+        files = [file for file in sorted(unpacked.rglob("*")) if file.is_file()]
+        members = {f"{handle}/{file.relative_to(unpacked).as_posix()}": file for file in files}
+        last = {graph: members.pop(graph)}
+        for wave in (members, last):
             with ThreadPoolExecutor(1 if storage.is_local else WRITERS) as pool:
-                list(pool.map(lambda path, wave=wave: _create(storage, path, wave[path]), wave))
+                list(pool.map(lambda item: _create(storage, *item), wave.items()))
     return True
 
 
 def _create(storage: Storage, path: str, file: Path) -> None:
-    """A member, once; one that is there already must hold the same."""
+    """Create a member; one that is there already must hold the same."""
     try:
         storage.create(path, file)
     except AlreadyThere:

@@ -21,8 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.catalog import catalog
-from tools.catalog.fields import CatalogError
+from tools import catalog
 from tools.publishing.transaction import Publishing
 
 _LOCKED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;]+)")
@@ -134,7 +133,7 @@ def main(arguments: list[str]) -> int:
         else:
             spec = json.loads(options.spec.read_text())
             build(root=root, spec=spec, made=options.made, archives=options.archives)
-    except (CatalogError, RuntimeError, ValueError, OSError) as error:
+    except (catalog.CatalogError, RuntimeError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

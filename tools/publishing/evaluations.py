@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from tools import catalog
-from tools.catalog import ROOT, vocabularies
+from tools.catalog import vocabularies
 from tools.catalog.layout import archive_path
+from tools.common.files import ROOT
 from tools.evaluation import EvaluationError
 from tools.evaluation.counts import Summary, Totals
 from tools.evaluation.modules import EvaluatedModule
 from tools.evaluation.running import Plan
-from tools.hub import address, records
+from tools.hub import address, notes, records
 from tools.hub.storage import Storage
 from tools.publishing.transaction import write_pages
 
@@ -91,7 +92,7 @@ def record(
             "versions": totals.versions[0],
             "list_sha256": plan.images.digest,
         }
-        note = records.add_measurement(storage, handle, "evaluation", measurement, date=date)
+        note = notes.add_measurement(storage, handle, notes.EVALUATION, measurement, date=date)
         done.append(f"{handle}: recorded" if note else f"{handle}: the same is recorded already")
     rows = catalog.load()
     for storage, base_url in addresses:

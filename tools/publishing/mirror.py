@@ -29,9 +29,9 @@ from tools.common.problems import with_fix
 from tools.documents.document import parse
 from tools.hub import records
 from tools.hub.storage import Storage
-from tools.site import pages as site
-from tools.site import rendering
-from tools.site.facts import Hub, ModulePage
+from tools.site import pages, rendering
+from tools.site.gathering import Hub
+from tools.site.published_module import PublishedModule
 
 PIPELINES = {"image-classification": "image-classification", "image-feature-vector": "image-feature-extraction"}
 # Our data sets under the names that they have there; one that has none is left out of `datasets`.
@@ -79,7 +79,7 @@ class MirrorError(ValueError):
 def gather(storage: Storage, catalog: Catalog, base_url: str) -> Hub:
     """Return everything that is published in a hub, as its pages see it."""
     hub = records.snapshot(storage)
-    return site.gather(
+    return pages.gather(
         hub.records,
         publisher=catalog.publisher,
         collections=catalog.collections,
@@ -118,7 +118,7 @@ def write(published: Iterable[Mapping[str, Any]], *, storage: Storage, hub: Hub,
     return folders
 
 
-def model_card(module: ModulePage, hub: Hub) -> str:
+def model_card(module: PublishedModule, hub: Hub) -> str:
     """Return the README.md of a Hugging Face repository: YAML front matter, then the page of the module as Markdown."""
     import yaml
 
@@ -137,7 +137,7 @@ def model_card(module: ModulePage, hub: Hub) -> str:
         front["datasets"] = datasets
     if results := _results(module):
         front["model-index"] = [{"name": module.name, "results": results}]
-    document = parse(site.module_markdown(module.record, hub))
+    document = parse(pages.module_markdown(module.record, hub))
     text = rendering.text(
         "mirror/huggingface.md.j2",
         module=module,
@@ -149,7 +149,7 @@ def model_card(module: ModulePage, hub: Hub) -> str:
     return f"---\n{written}---\n\n{text}"
 
 
-def _results(module: ModulePage) -> list[dict[str, Any]]:
+def _results(module: PublishedModule) -> list[dict[str, Any]]:
     """Return the results of the model-index, reported by the source and measured here, each with who says so."""
     row, found = module.row, module.evaluation
     results = []
@@ -173,7 +173,7 @@ def _accuracy(name: str, value: float) -> dict[str, Any]:
 
 
 def _result(
-    module: ModulePage, dataset: str, split: str, metrics: list[dict[str, Any]], source: dict[str, str]
+    module: PublishedModule, dataset: str, split: str, metrics: list[dict[str, Any]], source: dict[str, str]
 ) -> dict[str, Any]:
     name = module.tags["dataset"][dataset].display_name if dataset in module.tags["dataset"] else dataset
     return {
@@ -184,7 +184,7 @@ def _result(
     }
 
 
-def kaggle_model(module: ModulePage, hub: Hub) -> dict[str, Any]:
+def kaggle_model(module: PublishedModule, hub: Hub) -> dict[str, Any]:
     """Return Kaggle's model-metadata.json of a module's family, whose variations are the hub's modules of that family."""
     members = [each for each in hub.names if each.row["family"] == module.row["family"]]
     members.sort(key=lambda each: each.name)
@@ -200,14 +200,14 @@ def kaggle_model(module: ModulePage, hub: Hub) -> dict[str, Any]:
             module=module,
             members=members,
             papers=list(papers.values()),
-            describe=site.describe,
+            describe=pages.describe,
         ),
         "publishTime": min(each.published for each in members)[:10],
         "provenanceSources": "\n".join(sorted({each.checkpoint["url"] for each in members})),
     }
 
 
-def kaggle_instance(module: ModulePage, hub: Hub) -> dict[str, Any]:
+def kaggle_instance(module: PublishedModule, hub: Hub) -> dict[str, Any]:
     """Return Kaggle's model-instance-metadata.json of one module. Raises MirrorError if Kaggle has no such licence."""
     licence = module.row["licence"]
     if licence not in KAGGLE_LICENCES:
@@ -216,7 +216,7 @@ def kaggle_instance(module: ModulePage, hub: Hub) -> dict[str, Any]:
             "leave this module out, or add its name there to KAGGLE_LICENCES in tools/publishing/mirror.py",
         )
     model, instance = _slug(module.row["family"]), _slug(module.name)
-    document = parse(site.module_markdown(module.record, hub))
+    document = parse(pages.module_markdown(module.record, hub))
     usage = rendering.text(
         "mirror/kaggle_usage.md.j2",
         module=module,
@@ -256,7 +256,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _unpack(module: ModulePage, storage: Storage, directory: Path) -> None:
+def _unpack(module: PublishedModule, storage: Storage, directory: Path) -> None:
     """Unpack a module's archive, and check that it is the recorded one."""
     path = module.archive["path"]
     with storage.open(path) as stream:

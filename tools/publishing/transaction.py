@@ -24,6 +24,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from tools.catalog import layout
 from tools.catalog.catalog import HEADS, Catalog, Module, Variant
 from tools.common.download import fetch, has_digest_in_name
 from tools.hub import records
@@ -160,7 +161,7 @@ class Publishing:
     def _record(self, handle: str) -> dict[str, Any] | None:
         record = records.load(self.storage, handle)
         if record is not None:
-            self._known[records.paths(handle)["record"]] = record
+            self._known[layout.record_path(handle)] = record
         return record
 
     @property
@@ -224,7 +225,7 @@ class Publishing:
     ) -> PublishResult:
         """Store the archive, check what arrived, and create the record. The record's creation is the publication."""
 
-        where = records.paths(module.handle)
+        archive, record_file = layout.archive_path(module.handle), layout.record_path(module.handle)
         stage = f"store {module.head}"
         if existing is None:
             consistency.check(
@@ -232,7 +233,7 @@ class Publishing:
             )
             try:
                 self.storage.create(
-                    where["archive"],
+                    archive,
                     file,
                     content_type="application/gzip",
                     progress=lambda done, total: self.report(module.variant, stage, done, total),
@@ -240,16 +241,16 @@ class Publishing:
             except AlreadyThere:
                 # Left by a run that was cut off, or written just now by another publisher: fine if it is the same.
                 existing = records.load(self.storage, module.handle)
-                if existing is None and not self._holds(where["archive"], packed):
+                if existing is None and not self._holds(archive, packed):
                     raise PublishError(
-                        f"{module.handle}: an archive with other bytes lies at {self.storage.url_for(where['archive'])} without a "
+                        f"{module.handle}: an archive with other bytes lies at {self.storage.url_for(archive)} without a "
                         f"record, from a publisher that is still at work or was cut off; let it finish, or publish version "
                         f"{module.variant.version + 1}"
                     ) from None
         if existing is None:
-            self.storage.verify(where["archive"], packed["bytes"], packed["sha256"], packed["md5"])
+            self.storage.verify(archive, packed["bytes"], packed["sha256"], packed["md5"])
             try:
-                self.storage.create(where["record"], records.encode(record), content_type="application/json")
+                self.storage.create(record_file, records.encode(record), content_type="application/json")
                 return PublishResult(module, "published", record=record)
             except AlreadyThere:
                 existing = records.load(self.storage, module.handle)

@@ -1,14 +1,15 @@
-"""A configuration of nginx that serves a folder hub: what `tools/serve.py --print-nginx` prints.
+"""Generate the configuration of nginx for a folder hub, which `tools/serve.py --print-nginx` prints.
 
     python tools/serve.py --hub /srv/hub --port 8080 --print-nginx > /etc/nginx/conf.d/hub.conf
 
-The text is made from what the server itself goes by (media types, cache lifetimes, headers), and the tests run nginx with it.
+The text is made from the server's own tables (media types, cache lifetimes, headers), and the tests run nginx with it.
 """
 
 import re
 
+from tools.common.problems import with_fix
 from tools.hub.storage import CONTENT_TYPES, IMMUTABLE, REVALIDATE, Storage, StorageError
-from tools.server.server import SECURITY_HEADERS
+from tools.server.messages import SECURITY_HEADERS
 
 # nginx compresses these for those who take it; archives and pictures are compressed already.
 COMPRESSED = (".css", ".js", ".json", ".md", ".svg", ".txt", ".xml")
@@ -86,16 +87,18 @@ server {
 
 
 def configuration(storage: Storage, *, listen: str) -> str:
-    """The text for a folder hub; `listen` as nginx has it, like `127.0.0.1:8080` or `80`.
+    """Return the text for a folder hub; `listen` as nginx has it, like `127.0.0.1:8080` or `80`.
 
     Raises:
       StorageError: the hub is no folder, or its path cannot be written down.
     """
     if not storage.is_local:
-        raise StorageError(f"nginx cannot read {storage.url}: give a folder, or put nginx in front of tools/serve.py.")
+        message = f"nginx cannot read {storage.url}"
+        raise StorageError(with_fix(message, "give a folder, or put nginx in front of tools/serve.py"))
     if re.search(r'["$\\\s;{}]', storage.url):
-        raise StorageError(f"{storage.url} has characters that nginx reads as its own. Move the hub, or link to it.")
-    types = {}
+        message = f"{storage.url} has characters that have a meaning in a configuration of nginx"
+        raise StorageError(with_fix(message, "move the hub, or link to it"))
+    types: dict[str, list[str]] = {}
     for ending, media_type in CONTENT_TYPES.items():
         types.setdefault(media_type.partition(";")[0], []).append(ending.rpartition(".")[2])
     del types["application/gzip"]

@@ -1,10 +1,10 @@
-"""What `tools/benchmark.py` measured, as a page of the site and as a picture: tables, bars of ratios, machine, versions, date.
+"""The page and the picture of what `tools/benchmark.py` measured: tables, bars of ratios, machine, versions, date.
 
     page = benchmarks.page(report, site=site, link=rendering.linker("benchmarks/index.html"))     # HTML; report: benchmarks.json
     picture = benchmarks.svg(report)                                                              # benchmarks.svg, on its own
 
 A bar says how many times as good as the best peer ours is, on a logarithmic axis whose middle is "the same"; the marks are the
-other peers. Pure: no clock, no network, no storage. The report's schema is in tools/benchmarks/measuring.py.
+other peers. Pure: no clock, no network, no storage. The report's format is in `tools.site.benchmark_report`.
 """
 
 import math
@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tools.benchmarks import measuring
+from tools.common.problems import with_fix
 from tools.site import rendering
-from tools.site.facts import PageError, day, thousands
+from tools.site.benchmark_report import absent, best_peer, label, report_problems
+from tools.site.formatting import day, thousands
+from tools.site.jobs import PageError
 
 PATH = "benchmarks/index.html"
 FILE = "benchmarks.json"  # at the root of a hub
@@ -102,13 +104,14 @@ class Section:
 
 
 def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
-    """What the page shows of a report.
+    """Return what the page shows of a report.
 
     Raises:
       PageError: it breaks the schema.
     """
-    if wrong := measuring.problem(report):
-        raise PageError(f"{FILE}: {wrong}; measure again with tools/benchmark.py, or take the file away")
+    if wrong := report_problems(report):
+        fix = "measure again with tools/benchmark.py, or take the file away"
+        raise PageError(with_fix(f"{FILE}: {'; '.join(wrong)}", fix))
     known = [command for command in TITLES if command in report["sections"]]
     return tuple(_section(command, report["sections"][command]) for command in known)
 
@@ -116,7 +119,7 @@ def sections(report: Mapping[str, Any]) -> tuple[Section, ...]:
 def page(
     report: Mapping[str, Any], *, site: rendering.Site, link: Callable[[str], str], canonical: str | None = None
 ) -> str:
-    """The HTML of `/benchmarks/`; `link` turns paths of the site into links from `PATH`."""
+    """Return the HTML of `/benchmarks/`; `link` turns paths of the site into links from `PATH`."""
     found = sections(report)
     return rendering.page(
         "site/benchmarks.html.j2", sections=found, file=FILE, site=site, link=link, canonical=canonical, data=None
@@ -124,7 +127,7 @@ def page(
 
 
 def svg(report: Mapping[str, Any]) -> str:
-    """All bars of a report as one SVG file, for light and dark; it says what it shows to those who do not see it."""
+    """Return all bars of a report as one SVG file, for light and dark; it says what it shows to those who do not see it."""
     pictures, top = [], 0.0
     for section in sections(report):
         if section.picture:
@@ -134,7 +137,7 @@ def svg(report: Mapping[str, Any]) -> str:
 
 
 def number(value: float) -> str:
-    """About three digits; whole numbers from ten on with separators."""
+    """Return about three digits; whole numbers from ten on with separators."""
     if (value == int(value) and abs(value) >= 10) or abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) < 0.1 and value:
@@ -143,7 +146,7 @@ def number(value: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio in three digits: 1.234 -> "1.23 ×"."""
+    """Return a ratio in three digits: 1.234 -> "1.23 ×"."""
     return f"{number(ratio)} ×"
 
 
@@ -158,7 +161,7 @@ def _section(command: str, found: Mapping[str, Any]) -> Section:
     for subject in subjects:
         comparisons = [each for each in found["comparisons"] if each["subject"] == subject]
         rows = tuple(row for each in comparisons for row in _rows(each))
-        tables.append((subject, rows, tuple(measuring.absent(comparisons).items())))
+        tables.append((subject, rows, tuple(absent(comparisons).items())))
     return Section(
         command=command,
         title=title,
@@ -181,12 +184,12 @@ def _setting(value: Any) -> str:
 
 def _rows(comparison: Mapping[str, Any]) -> list[Row]:
     measured = [each for each in comparison["contestants"] if each["median"] is not None]
-    best, rows = measuring.best_peer(comparison), []
+    best, rows = best_peer(comparison), []
     for index, each in enumerate(measured):
         ratio = each["ratio"]
         rows.append(
             Row(
-                case="" if index else measuring.label(comparison),
+                case="" if index else label(comparison),
                 span=0 if index else len(measured),
                 name=each["name"],
                 ours=each["ours"],
@@ -206,8 +209,8 @@ def _between(spread: Mapping[str, float]) -> str:
 
 
 def _picture(title: str, comparisons: list[dict[str, Any]]) -> Picture | None:
-    """The bars of the comparisons that have a peer; None if none has."""
-    compared = [(each, best) for each in comparisons if (best := measuring.best_peer(each)) is not None]
+    """Return the bars of the comparisons that have a peer; None if none has."""
+    compared = [(each, best) for each in comparisons if (best := best_peer(each)) is not None]
     if not compared:
         return None
     ratios = [

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tools.site.facts import ModulePage, decimal
+from tools.site.formatting import decimal
+from tools.site.published_module import PublishedModule
 
 WIDTH, HEIGHT = 560, 340
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
@@ -22,7 +23,7 @@ SERIES = 6  # colours in static/style.css; further series begin again
 class Point:
     """One mark: `accuracy` in per cent, measured here or reported by the source; `series` numbers its colour."""
 
-    module: ModulePage
+    module: PublishedModule
     x: float
     y: float
     accuracy: float
@@ -64,8 +65,8 @@ _KINDS = {
 }
 
 
-def accuracy(members: Iterable[ModulePage], kind: str) -> Plot | None:
-    """The plot of the classifiers among `members` against "parameters" or "gflops"; None with fewer than two sizes."""
+def accuracy(members: Iterable[PublishedModule], kind: str) -> Plot | None:
+    """Return the plot of the classifiers among `members` against "parameters" or "gflops"; None with fewer than two sizes."""
     title, unit, scale = _KINDS[kind]
     found = []
     for module in members:
@@ -115,7 +116,7 @@ def accuracy(members: Iterable[ModulePage], kind: str) -> Plot | None:
 
 
 def _frontiers(points: tuple[Point, ...]) -> tuple[tuple[int, str], ...]:
-    """Per series, a line through the marks that nothing smaller reaches: what a size buys at best."""
+    """Return, for each series, a line through the marks that nothing smaller reaches: what a size buys at best."""
     lines = []
     for series in sorted({point.series for point in points}):
         best: list[Point] = []
@@ -129,14 +130,14 @@ def _frontiers(points: tuple[Point, ...]) -> tuple[tuple[int, str], ...]:
 
 
 def _step(extent: float) -> float:
-    """A round step that gives about five ticks."""
+    """Return a round step that gives about five ticks."""
     rough = max(extent, 0.5) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough - 1e-9)
 
 
 def _logarithmic(low: float, high: float) -> list[float]:
-    """Round values between 10**low and 10**high: powers of ten with 2 and 5, or fewer over many decades."""
+    """Return round values between 10**low and 10**high: powers of ten with 2 and 5, or fewer over many decades."""
     factors = (1, 2, 5) if high - low < 2.6 else (1, 3) if high - low < 4 else (1,)
     found = []
     for exponent in range(math.floor(low), math.ceil(high) + 1):

@@ -1,4 +1,4 @@
-"""From templates and Markdown to text: two strict Jinja2 environments, and the ways in which foreign text becomes safe.
+"""Render templates and Markdown: two strict Jinja2 environments, and functions that make foreign text safe.
 
 text("hub/module.md.j2", module=module)      # Hub Markdown: no HTML escaping, exactly one newline at the end
 page("site/module.html.j2", module=module)   # HTML: everything escaped
@@ -24,10 +24,13 @@ import pygments.lexers
 from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 
-from tools.site import facts, plots
+from tools.common.files import ROOT
+from tools.site import formatting, plots
+from tools.site.published_collection import cell, raw
+from tools.site.published_module import crop_of
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
-# What a fence of code may say, and the lexer that colours it, which is imported when it is needed.
+TEMPLATES = ROOT / "templates"
+# Languages of code blocks, and the lexer that colours each, which is imported when it is needed.
 LANGUAGES = {
     **dict.fromkeys(("python", "py", "python3", "ipython3"), "PythonLexer"),
     **dict.fromkeys(("shell", "bash", "sh", "console", "zsh"), "BashLexer"),
@@ -40,28 +43,28 @@ LANGUAGES = {
     "json": "JsonLexer",
     "kotlin": "KotlinLexer",
 }
-_FILTERS = {
-    "thousands": facts.thousands,
-    "millions": facts.millions,
-    "decimal": facts.decimal,
-    "percent": facts.percent,
-    "measured_percent": facts.measured_percent,
-    "versions": facts.versions,
-    "size": facts.size,
-    "shape": facts.shape,
-    "span": facts.span,
-    "day": facts.day,
-    "one_line": facts.one_line,
-    "cell": facts.cell,
-    "raw": facts.raw,
-    "trained": facts.trained,
-    "crop_of": facts.crop_of,
+_FILTERS: dict[str, Callable[..., Any]] = {
+    "thousands": formatting.thousands,
+    "millions": formatting.millions,
+    "decimal": formatting.decimal,
+    "percent": formatting.percent,
+    "measured_percent": formatting.measured_percent,
+    "versions": formatting.versions,
+    "size": formatting.size,
+    "shape": formatting.shape,
+    "span": formatting.span,
+    "day": formatting.day,
+    "one_line": formatting.one_line,
+    "cell": cell,
+    "raw": raw,
+    "trained": formatting.trained,
+    "crop_of": crop_of,
     "accuracy": plots.accuracy,
 }
 
 
 def environment(folder: Path, *, escape: bool) -> jinja2.Environment:
-    """Jinja2 over a folder of templates, where a fact that does not exist is an error and never an empty place."""
+    """Return Jinja2 over a folder of templates, where a fact that does not exist is an error and never an empty place."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
@@ -74,14 +77,14 @@ def environment(folder: Path, *, escape: bool) -> jinja2.Environment:
     made.filters.update(
         {name: _strict(function) for name, function in {**_FILTERS, "plain": plain, "in_cell": in_cell}.items()}
     )
-    made.globals["dash"] = facts.DASH
+    made.globals["dash"] = formatting.DASH
     return made
 
 
-def _strict(function):
-    """The function as a filter that names a fact that does not exist, instead of tripping over it."""
+def _strict(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as a filter that names a fact that does not exist, instead of failing at it."""
 
-    def apply(value, *arguments, **keywords):
+    def apply(value: Any, *arguments: Any, **keywords: Any) -> Any:
         if isinstance(value, jinja2.Undefined):
             str(value)  # raises UndefinedError with the fact's name
         return function(value, *arguments, **keywords)
@@ -91,7 +94,7 @@ def _strict(function):
 
 @dataclass(frozen=True)
 class Site:
-    """What all pages of a site have around their content; `navigation` holds (label, path, anchor)."""
+    """The frame of a site's pages, around their content; `navigation` holds (label, path, anchor)."""
 
     title: str
     description: str
@@ -100,7 +103,7 @@ class Site:
 
 
 def linker(page: str, root: str = "/") -> Callable[[str], str]:
-    """A function from a path of the site to the relative link from `page`; `x/index.html` is linked as `x/`.
+    """Return a function from a path of the site to the relative link from `page`; `x/index.html` is linked as `x/`.
 
     The page for missing addresses is shown at any depth: its links begin at `root`, the site's path on its server.
     """
@@ -129,7 +132,7 @@ def linker(page: str, root: str = "/") -> Callable[[str], str]:
 
 
 def json_block(data: Any) -> Markup:
-    """JSON for a data block of a page: nothing in it can end the block or begin markup."""
+    """Return JSON for a data block of a page: nothing in it can end the block or begin markup."""
     written = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return Markup(written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
@@ -152,7 +155,7 @@ def use_template_cache(folder: Path) -> None:
             each.bytecode_cache = jinja2.FileSystemBytecodeCache(str(folder), "%s.jinja")
 
 
-def warm(folder: str) -> None:
+def compile_templates(folder: str) -> None:
     """Compile the HTML templates of a folder now, so that processes forked later need not."""
     for name in _site().list_templates(filter_func=lambda name: name.startswith(folder + "/")):
         _site().get_template(name)
@@ -181,12 +184,12 @@ def page(template: str, **context: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """A fact for Markdown: on one line, and no HTML can begin in it."""
-    return facts.one_line(value).replace("<", "&lt;")
+    """Return a fact for Markdown: on one line, and no HTML can begin in it."""
+    return formatting.one_line(value).replace("<", "&lt;")
 
 
 def in_cell(value: Any) -> str:
-    """A fact for a cell of a Markdown table."""
+    """Return a fact for a cell of a Markdown table."""
     return plain(value).replace("|", "\\|")
 
 
@@ -195,8 +198,8 @@ def _markdown() -> markdown.Markdown:
     return markdown.Markdown(extensions=["tables", "fenced_code", "sane_lists"], output_format="html")
 
 
-def prose(source: str, *, link=None, inline: bool = False) -> Markup:
-    """Sanitised HTML of a piece of Markdown.
+def prose(source: str, *, link: Callable[[str], str] | None = None, inline: bool = False) -> Markup:
+    """Return sanitised HTML of a piece of Markdown.
 
     `link` maps each link's target to the one to write (absolute addresses inside the hub to relative ones); `inline`
     takes the single paragraph off. Scripts, styles, event handlers and foreign schemes do not survive.
@@ -223,7 +226,7 @@ def _converted(source: str) -> str:
 
 
 def highlight(code: str, language: str, *, volatile: tuple[str, ...] = ()) -> Markup:
-    """The code as HTML with Pygments' class names, without any style.
+    """Return the code as HTML with Pygments' class names, without any style.
 
     `volatile` are the parts that differ from page to page (addresses, digests): they are taken out first, so that the
     same snippet is coloured once for all modules.

@@ -1,4 +1,4 @@
-"""Markdown that strangers wrote, as HTML that can do nothing: no script, no style, no request, no link that leads nowhere.
+"""Turn Markdown that strangers wrote into harmless HTML: no script, no style, no request, no link that leads nowhere.
 
     safe(body, resolve)         # resolve(address) -> relative link, False (dead), or None (a link to the web)
 
@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import cache
+from types import FrameType
 
 import markdown
 import nh3
@@ -43,7 +44,7 @@ _DEAD = '<span class="visually-hidden"> (not in this archive)</span></span>'
 Resolve = Callable[[str], str | bool | None]
 
 
-class _TooLong(Exception):
+class _TooLongError(Exception):
     """The document's Markdown takes too long."""
 
 
@@ -53,17 +54,17 @@ def _markdown() -> markdown.Markdown:
 
 
 def safe(source: str, resolve: Resolve) -> Markup:
-    """Safe HTML of a document's body; one that cannot be read as Markdown within `SECONDS` is shown as it is written."""
+    """Return safe HTML of a document's body; one that cannot be read as Markdown within `SECONDS` is shown as it is written."""
     try:
         clean = _limited(lambda: _cleaned(source))
-    except (_TooLong, RecursionError, ValueError, AttributeError, IndexError, KeyError):
+    except (_TooLongError, RecursionError, ValueError, AttributeError, IndexError, KeyError):
         _markdown.cache_clear()
         return Markup('<pre tabindex="0"><code>') + source + Markup("</code></pre>")
     return Markup(_finished(clean, resolve))
 
 
 def _cleaned(source: str) -> str:
-    """The document as clean HTML, its code coloured; nothing but that keeps a class."""
+    """Return the document as clean HTML, its code coloured; nothing but that keeps a class."""
     clean = nh3.clean(
         _markdown().reset().convert(source),
         tags=_TAGS,
@@ -78,7 +79,7 @@ def _cleaned(source: str) -> str:
     return re.sub(r"<th>\s*</th>", "<td></td>", re.sub(r"<(h[1-6])>\s*</\1>", "", clean))
 
 
-def _coloured(match: re.Match) -> str:
+def _coloured(match: re.Match[str]) -> str:
     code = html.unescape(match[2])
     if len(code) > COLOURED or match[1].lower() not in rendering.LANGUAGES:
         return f"<pre><code>{match[2]}</code></pre>"
@@ -86,12 +87,12 @@ def _coloured(match: re.Match) -> str:
 
 
 def _limited(work: Callable[[], str]) -> str:
-    """What `work` returns, unless it takes longer than a document may."""
+    """Return what `work` returns; raise `_TooLongError` if it takes longer than a document may."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         return work()
 
-    def stop(number, frame):
-        raise _TooLong
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TooLongError
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
@@ -103,7 +104,7 @@ def _limited(work: Callable[[], str]) -> str:
 
 
 def slug(text: str) -> str:
-    """The id of a heading, as documents link it: "Fine-tuning (TF2)" -> "fine-tuning-tf2"."""
+    """Return the id of a heading, as documents link it: "Fine-tuning (TF2)" -> "fine-tuning-tf2"."""
     words = re.sub(r"<[^>]*>", "", html.unescape(text)).lower()
     return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", words)).strip("-")
 
@@ -111,10 +112,11 @@ def slug(text: str) -> str:
 def _finished(clean: str, resolve: Resolve) -> str:
     ids = _ids(clean)
     remaining = iter(ids)
-    level, closing, tables = 1, [], 0
+    level, tables = 1, 0
+    closing: list[int] = []  # levels of the headings that are open
     anchor = ""  # what ends the link that is open
 
-    def tag(match: re.Match) -> str:
+    def tag(match: re.Match[str]) -> str:
         nonlocal level, tables, anchor
         end, name, attributes = match[1], match[2], {k: html.unescape(v) for k, v in _ATTRIBUTE.findall(match[3])}
         if name == "a":
@@ -143,7 +145,7 @@ def _finished(clean: str, resolve: Resolve) -> str:
 
 
 def _ids(clean: str) -> dict[str, None]:
-    """The ids of the headings, in order and each once."""
+    """Return the ids of the headings, in order and each once."""
     found: dict[str, None] = {}
     for match in re.finditer(r"<h[1-6]>(.*?)</h[1-6]>", clean, re.DOTALL):
         base = unique = "doc-" + (slug(match[1]) or "part")
@@ -159,7 +161,7 @@ def _ids(clean: str) -> dict[str, None]:
 
 
 def _link(target: str, resolve: Resolve, ids: dict[str, None]) -> tuple[str, str]:
-    """What begins and what ends a link."""
+    """Return the markup that begins a link and the markup that ends it."""
     dead = ('<span class="dead">', _DEAD)
     if target.startswith("#"):
         inside = "doc-" + slug(target[1:].replace("_", "-")) if target[1:] else ""

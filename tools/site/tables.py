@@ -1,6 +1,6 @@
 """A collection's table as data: the CSV and JSON that its page offers for download.
 
-    rows = rows(collection)          # one dictionary per module, the same keys in each
+    rows = table_rows(collection)          # one dictionary per module, the same keys in each
     as_csv(rows), as_json(rows)
 
 Accuracies are per cent, `gflops` 10^9 multiply-adds for one image, `download` bytes. What nobody reported or measured is an
@@ -12,14 +12,15 @@ import io
 import json
 from typing import Any
 
-from tools.site.facts import ACCURACIES, SPEED, CollectionPage, raw
+from tools.site.published_collection import ACCURACIES, PublishedCollection, raw
+from tools.site.published_module import SPEED
 
 COLUMNS = ("resolution", "parameters", "gflops", *ACCURACIES, "download")
 BATCHES = ("1", "8")  # images at a time, of which the speed has a column
 
 
-def rows(collection: CollectionPage) -> list[dict[str, Any]]:
-    """The rows of a collection's tables, classifiers first, in the order of the page."""
+def table_rows(collection: PublishedCollection) -> list[dict[str, Any]]:
+    """Return the rows of a collection's tables, classifiers first, in the order of the page."""
     rows = []
     for module in [*collection.classifiers, *collection.feature_extractors]:
         row = {
@@ -48,7 +49,7 @@ def rows(collection: CollectionPage) -> list[dict[str, Any]]:
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
-    """RFC 4180, with a header and lines that end in CRLF; text that a spreadsheet would run as a formula is quoted."""
+    """Return CSV of RFC 4180, with a header and lines that end in CRLF; what a spreadsheet would run as a formula is quoted."""
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, list(rows[0]))
     writer.writeheader()
@@ -63,5 +64,5 @@ def _cell(value: Any) -> Any:
 
 
 def as_json(rows: list[dict[str, Any]]) -> str:
-    """A list of objects, one on each line."""
+    """Return a JSON list of objects, one on each line."""
     return "[\n " + ",\n ".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"

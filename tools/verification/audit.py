@@ -1,36 +1,34 @@
-"""Is a whole hub in order? Everything that a publisher or an accident could have left wrong, without a network of its own.
+"""Audit a whole hub: everything that a publisher or an accident could have left wrong, without a network of its own.
 
     report = audit(Storage("gs://bucket/hub"))                    # sizes, and digests where the storage keeps them
-    report = audit(Storage("hub"), thorough=True)                 # every archive is read: digests and members
+    report = audit(Storage("hub"), thorough=True)                 # every archive is read: digests, signatures, labels
 
 Errors are what makes a published module unusable or a page untrue; warnings are what a publisher at work, or one that was cut
 off, leaves until the same command is run again.
 """
 
 import json
-import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 from tools.archive import contents as archive_contents
-from tools.archive import saved_model
 from tools.archive.members import ArchiveError
+from tools.archive.saved_model import SavedModelError
+from tools.catalog import layout
+from tools.common.problems import ERROR, WARNING, Problem, with_fix
+from tools.common.schemas import schema_problems
 from tools.hub import records
+from tools.hub.differences import differences, file_differences
+from tools.hub.records import HubSnapshot, Record
 from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
 
 READERS = 4  # archives that are read at the same time
-_PAGE = re.compile(r"((?:[^/]+/){2,}(?:0|[1-9][0-9]*))(?:/index\.html|\.md)")
-_NOTE = re.compile(r"(.+)\.note-([1-9][0-9]*)\.json")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not in order: where, what, and what to do."""
-
-    path: str
-    message: str
-    is_error: bool = True
+RENDER = "run tools/render.py"
+ARCHIVE_SUFFIX = layout.archive_path("")
+Listing = dict[str, ObjectInfo | None]
+Depth = Literal["sizes", "digests", "content"]
 
 
 @dataclass
@@ -39,12 +37,13 @@ class AuditReport:
 
     modules: int = 0
     bytes: int = 0
-    depth: str = "sizes"
-    findings: list[Finding] = field(default_factory=list)
+    depth: Depth = "sizes"
+    problems: list[Problem] = field(default_factory=list)
 
     @property
-    def errors(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.is_error]
+    def errors(self) -> list[Problem]:
+        """The problems that are no warnings."""
+        return [problem for problem in self.problems if problem.is_error]
 
 
 def audit(storage: Storage, *, thorough: bool = False) -> AuditReport:
@@ -55,121 +54,113 @@ def audit(storage: Storage, *, thorough: bool = False) -> AuditReport:
     """
     hub = records.snapshot(storage)
     report = AuditReport(modules=len(hub.records))
-    handles = {record["handle"] for record in hub.records}
     digests = True
     with ThreadPoolExecutor(READERS) as pool:
-        checked = pool.map(lambda record: _archive(storage, record, hub.listing, thorough), hub.records)
-        for record, (about, findings) in zip(hub.records, checked, strict=True):
-            report.findings += findings
-            report.bytes += about.size if about else 0
-            digests = digests and (about is None or about.md5 is not None)
-            for path in (f"{record['handle']}.md", f"{record['handle']}/index.html"):
-                if path not in hub.listing:
-                    report.findings.append(_unfinished(path, f"{record['handle']} is published, but {path} is missing"))
+        checked = pool.map(lambda record: _check_module(storage, record, hub.listing, thorough), hub.records)
+        for info, problems in checked:
+            report.problems += problems
+            report.bytes += info.size if info else 0
+            digests = digests and (info is None or info.md5 is not None)
     report.depth = "content" if thorough else "digests" if digests and hub.records else "sizes"
-    report.findings += _without_a_record(storage, hub.listing, handles)
-    report.findings += _index(storage, hub)
+    report.problems += _without_record(hub)
+    report.problems += _index(storage, hub)
     return report
 
 
-def _archive(
-    storage: Storage, record: dict[str, Any], listing: dict[str, ObjectInfo | None], thorough: bool
-) -> tuple[ObjectInfo | None, list[Finding]]:
-    path, handle = records.paths(record["handle"])["archive"], record["handle"]
-    restore = (
-        f"restore it from a copy (its build key is {record.get('build', {}).get('key', 'not known')}), or yank {handle}"
-    )
-    facts = record.get("archive") if isinstance(record.get("archive"), dict) else {}
-    if not re.fullmatch("[0-9a-f]{64}", str(facts.get("sha256"))) or not isinstance(facts.get("bytes"), int):
-        return None, [
-            Finding(f"{handle}.json", f"{handle}.json does not say what its archive is; restore it from a copy")
-        ]
+def _check_module(
+    storage: Storage, record: Record, listing: Listing, thorough: bool
+) -> tuple[ObjectInfo | None, list[Problem]]:
+    """Check a record, its archive and its pages; returns what the storage says of the archive, and what is wrong."""
+    handle = record["handle"]
+    pages = [
+        Problem(path, f"{handle} is published, but this page is missing", RENDER, severity=WARNING)
+        for path in (layout.document_path(handle), layout.page_path(handle))
+        if path not in listing
+    ]
+    if wrong := schema_problems(record, "record"):
+        message = f"the record is malformed: {'; '.join(wrong)}"
+        return None, [Problem(layout.record_path(handle), message, "restore it from a copy"), *pages]
+    path = layout.archive_path(handle)
+    restore = f"restore it from a copy (its build key is {record['build']['key']}), or yank {handle}"
     if path not in listing:
-        return None, [Finding(path, f"{path} is missing although {handle} is published; {restore}")]
+        return None, [Problem(path, f"it is missing although {handle} is published", restore), *pages]
     try:
-        about = listing[path] or storage.stat(path)
-        if thorough:
-            problem = _content(storage, path, facts)
-        elif about.size != facts["bytes"]:
-            problem = f"has {about.size:,} bytes, its record says {facts['bytes']:,}"
-        elif about.md5 and facts.get("md5") and about.md5 != facts["md5"]:
-            problem = f"has the MD5 {about.md5}, its record says {facts['md5']}"
-        else:
-            problem = None
+        info = listing[path] or storage.stat(path)
+        wrong = (
+            _content(storage, path, record)
+            if thorough
+            else [str(each) for each in file_differences(record, {"bytes": info.size, "md5": info.md5})]
+        )
     except NotThere:
-        return None, [Finding(path, f"{path} cannot be read although {handle} is published; {restore}")]
-    return about, [Finding(path, f"{path} {problem}; {restore}")] if problem else []
+        return None, [Problem(path, f"it cannot be read although {handle} is published", restore), *pages]
+    return info, [*(Problem(path, each, restore) for each in wrong), *pages]
 
 
-def _content(storage: Storage, path: str, facts: dict[str, Any]) -> str | None:
-    """What is wrong with an archive that is read to its end, or None."""
+def _content(storage: Storage, path: str, record: Record) -> list[str]:
+    """Read an archive to its end and return what is wrong with it."""
     with storage.open(path) as stream:
         try:
             found = archive_contents.read(stream, path)
-        except (ArchiveError, saved_model.SavedModelError) as error:
-            return f"is damaged: {error}".rstrip(".")
+        except (ArchiveError, SavedModelError) as error:
+            return [f"it is damaged: {error}".rstrip(".")]
         except (OSError, EOFError) as error:
-            raise StorageError(f"Cannot read {storage.url_for(path)}: {error}. Run the same command again.") from error
-    for what, here, there in (
-        ("bytes", found.bytes, facts["bytes"]),
-        ("SHA-256", found.sha256, facts["sha256"]),
-        ("MD5", found.md5, facts.get("md5", found.md5)),
-        ("number of files", found.files, facts.get("members", found.files)),
-    ):
-        if here != there:
-            return f"has the {what} {here}, its record says {there}"
-    return None
+            raise StorageError(
+                with_fix(f"cannot read {storage.url_for(path)}: {error}", "run the same command again")
+            ) from error
+    return [str(each) for each in differences(record, found)]
 
 
-def _without_a_record(storage: Storage, listing: dict[str, Any], handles: set[str]) -> list[Finding]:
-    found = []
+def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
+    """Yield archives, pages and notes of modules that have no record, and notes whose numbers have gaps."""
+    handles = {record["handle"] for record in hub.records}
     numbers: dict[str, list[int]] = {}
-    for path in listing:
-        if path.endswith(".tar.gz") and path.removesuffix(".tar.gz") not in handles:
-            message = f"{path} has no record: its publisher is at work or was cut off; publish it again to finish, or delete it"
-            found.append(Finding(path, message, is_error=False))
-        elif match := _NOTE.fullmatch(path):
-            numbers.setdefault(match[1], []).append(int(match[2]))
-        elif (match := _PAGE.fullmatch(path)) and match[1] not in handles and "/collections/" not in path:
-            message = f"{path} is a page of {match[1]}, which has no record; delete it, or restore the record"
-            found.append(Finding(path, message))
+    for path in hub.listing:
+        if path.endswith(ARCHIVE_SUFFIX) and layout.handle_of_archive(path) not in handles:
+            message = "it has no record: its publisher is at work or was cut off"
+            yield Problem(path, message, "publish it again to finish, or delete it", severity=WARNING)
+        elif note := layout.parse_note_path(path):
+            numbers.setdefault(note.handle, []).append(note.number)
+        elif (handle := layout.handle_of_page(path)) and handle not in handles and not _is_of_collection(handle):
+            yield Problem(path, f"it is a page of {handle}, which has no record", "delete it, or restore the record")
     for handle, present in numbers.items():
         if handle not in handles:
-            found.append(Finding(handle, f"{handle} has notes but no record; restore the record"))
+            yield Problem(handle, "it has notes but no record", "restore the record")
         elif sorted(present) != list(range(1, len(present) + 1)):
-            message = (
-                f"{handle} has the notes {sorted(present)}: one is missing, and notes are never deleted; restore it"
-            )
-            found.append(Finding(handle, message))
-    return found
+            message = f"it has the notes {sorted(present)}: one is missing, and notes are never deleted"
+            yield Problem(handle, message, "restore it from a copy")
 
 
-def _index(storage: Storage, hub: records.HubSnapshot) -> list[Finding]:
+def _is_of_collection(handle: str) -> bool:
+    return handle.split("/")[1] == layout.COLLECTIONS
+
+
+def _index(storage: Storage, hub: HubSnapshot) -> Iterator[Problem]:
+    """Yield where the index is not what the records and notes say."""
+
+    def problem(message: str, severity: str = ERROR) -> Problem:
+        return Problem(layout.INDEX, message, RENDER, severity=severity)
+
     if not hub.records:
-        return []
+        return
     try:
-        index = json.loads(storage.read("index.json"))
-        listed = {module["handle"]: module for module in index["modules"]}
+        index = json.loads(storage.read(layout.INDEX))
+        listed = {str(module["handle"]): (module["archive"]["sha256"], module["yanked"]) for module in index["modules"]}
     except NotThere:
-        return [_unfinished("index.json", "index.json is missing")]
+        yield problem("it is missing", WARNING)
+        return
     except (ValueError, TypeError, KeyError):
-        return [_unfinished("index.json", "index.json cannot be understood", is_error=True)]
-    found = []
+        yield problem("it cannot be understood")
+        return
     for record in hub.records:
         handle = record["handle"]
-        module = listed.pop(handle, None)
-        if module is None:
-            found.append(_unfinished("index.json", f"index.json does not list {handle}"))
-        elif module["archive"]["sha256"] != record["archive"].get("sha256"):
-            found.append(_unfinished("index.json", f"index.json has another sha256 for {handle}", is_error=True))
-        elif (module["yanked"] is not None) != (handle in hub.yanked):
+        if handle not in listed:
+            yield problem(f"it does not list {handle}", WARNING)
+            continue
+        sha256, yanked = listed.pop(handle)
+        if sha256 != record.get("archive", {}).get("sha256"):
+            yield problem(f"it has another sha256 for {handle}")
+        elif (yanked is not None) != (handle in hub.yanked):
             says = "is yanked" if handle in hub.yanked else "is not yanked"
-            found.append(_unfinished("index.json", f"{handle} {says}, and index.json says otherwise"))
-    found += [
-        _unfinished("index.json", f"index.json lists {handle}, which has no record", is_error=True) for handle in listed
-    ]
-    return found
-
-
-def _unfinished(path: str, message: str, *, is_error: bool = False) -> Finding:
-    return Finding(path, f"{message}; run tools/render.py", is_error)
+            yield problem(f"{handle} {says}, and the index says otherwise", WARNING)
+    for handle in listed:
+        yield problem(f"it lists {handle}, which has no record")

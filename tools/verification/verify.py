@@ -1,8 +1,8 @@
-"""Is a published module what its hub says? Asked from outside, with nothing but the address.
+"""Verify from outside that a published module is what its hub says, with nothing but the address.
 
     with Verification() as verification:
-        for module in verification.find("https://hub.example/hubpress/convnext_digits/1"):
-            result = verification.verify(module)          # result.ok, result.checks
+        for target in verification.find("https://hub.example/hubpress/convnext_digits/1"):
+            result = verification.verify(target)          # result.ok, result.checks
 
 Works against any base URL: `tools/serve.py`, a bucket, a CDN or a plain file server, since record, document and archive lie at
 `<handle>.json`, `<handle>.md` and `<handle>.tar.gz`; and against folders and gs://. TensorFlow runs in a process of its own,
@@ -12,44 +12,52 @@ which is started for the first replay and answers all.
 import contextlib
 import hashlib
 import json
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
-from builders import precision
 from tools.archive import contents as archive_contents
 from tools.archive import reading, saved_model
+from tools.archive.contents import Contents
 from tools.archive.members import ArchiveError
+from tools.catalog import layout
 from tools.common.download import DownloadError, NotFound, fetch
-from tools.hub import records
+from tools.common.files import sha256_of_file
+from tools.common.problems import with_fix
+from tools.common.schemas import schema_problems
+from tools.common.workers import Worker, WorkerError, WorkerRefusal
+from tools.documents import archives
+from tools.documents.document import parse
+from tools.hub import notes
+from tools.hub.differences import differences, file_differences
+from tools.hub.records import Record
 from tools.hub.storage import StorageError, checked
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL_BYTES = 64 << 20  # no record, document or index is larger
 REPLAY_SECONDS = 600
 CHECKS = ("record", "archive", "members", "document", "golden")
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 
-class NothingThere(ValueError):
+class NothingThereError(ValueError):
     """An address is neither a module's nor an archive's nor a hub's, or cannot be reached; the message ends with the fix."""
 
 
-class _Wrong(ValueError):
+class VerificationError(ValueError):
     """A check failed; the message says what differs."""
+
+
+class SkippedCheck(Exception):
+    """A check cannot be made; the message says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One of `CHECKS`: `state` is "ok", "failed" or "skipped", `message` says what was found or why not."""
+    """The outcome of one of `CHECKS`: `state` is "ok", "failed" or "skipped", `message` says what was found or why not."""
 
     name: str
     state: str
@@ -58,7 +66,7 @@ class Check:
 
 @dataclass
 class VerificationResult:
-    """What became of one module; `note` says that it is withdrawn, and why."""
+    """The checks of one module; `note` says that it is withdrawn, and why."""
 
     url: str
     handle: str | None = None
@@ -67,17 +75,18 @@ class VerificationResult:
 
     @property
     def ok(self) -> bool:
+        """Whether no check failed."""
         return all(check.state != FAILED for check in self.checks)
 
     def described(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the result as plain data for JSON."""
         checks = [{"name": each.name, "state": each.state, "message": each.message} for each in self.checks]
         return {"url": self.url, "handle": self.handle, "ok": self.ok, "note": self.note, "checks": checks}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A module to verify: `url` is its address without an ending; what the hub's index says of it, where one was read."""
+    """A module to verify: `url` is its address without an ending, `listed` its entry in the hub's index, where one was read."""
 
     url: str
     listed: dict[str, Any] | None = None
@@ -86,19 +95,20 @@ class Target:
 class Verification:
     """Verifies modules one after the other; a context manager, because it keeps a process and a scratch folder.
 
-    `replay=False` leaves the golden inputs out: a module is a program, and replaying one runs it.
+    `replay=False` leaves the golden inputs out: a module is a program, and replaying one runs it. `report(url, stage)` is called
+    before "download" and "replay", which take long.
     """
 
     def __init__(self, *, replay: bool = True, report: Callable[[str, str], None] = lambda url, stage: None):
         self._replay = replay
         self._report = report
-        self._worker: _Replayer | None = None
+        self._worker: Worker | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="hubpress-verify-")
 
-    def __enter__(self) -> "Verification":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_exception) -> None:
+    def __exit__(self, *_exception: object) -> None:
         if self._worker:
             self._worker.close()
         self._scratch.cleanup()
@@ -106,27 +116,32 @@ class Verification:
     # Finding
 
     def find(self, address: str, *, every: bool = False) -> list[Target]:
-        """The modules of an address: of an archive or a handle that one; of a hub the newest version of each that is not
-        withdrawn, or with `every` all.
+        """Return the modules of an address.
+
+        Of an archive or a handle that one; of a hub the newest version of each that is not withdrawn, or with `every` all.
 
         Raises:
-          NothingThere: there is nothing to verify.
+          NothingThereError: there is nothing to verify.
         """
         address = _plain(address)
-        if address.endswith(".tar.gz"):
-            return [Target(address.removesuffix(".tar.gz"))]
+        suffix = layout.archive_path("")
+        if address.endswith(suffix):
+            return [Target(address.removesuffix(suffix))]
         last = address.rpartition("/")[2]
         try:
-            if last.isdecimal() and self._there(f"{address}.json"):
+            if last.isdecimal() and self._there(layout.record_path(address)):
                 return [Target(address)]
-            index = self._json(f"{address}/index.json")
+            index = self._json(f"{address}/{layout.INDEX}")
         except NotFound as error:
-            raise NothingThere(
-                f"{address} is no module (there is no {last}.json beside it) and no hub (it has no index.json). Give the "
-                "address of a hub, of a handle with its version, or of an archive (.tar.gz)."
+            raise NothingThereError(
+                with_fix(
+                    f"{address} is no module (there is no {layout.record_path(last)} beside it) and no hub (it has no "
+                    f"{layout.INDEX})",
+                    "give the address of a hub, of a handle with its version, or of an archive (.tar.gz)",
+                )
             ) from error
         except (DownloadError, ValueError) as error:
-            raise NothingThere(f"{address} cannot be verified: {error}") from error
+            raise NothingThereError(f"{address} cannot be verified: {error}") from error
         return _listed(address, index, every)
 
     # Verifying
@@ -141,61 +156,76 @@ class Verification:
         return result
 
     def _verify(self, target: Target, result: VerificationResult, folder: Path) -> None:
-        record = None
-        with _checking(result, "record") as said:
-            try:
-                record = self._json(f"{target.url}.json")
-                said.append(_record(record, target))
-                result.handle = record["handle"]
-                result.note = self._withdrawn(target.url)
-            except NotFound:
-                if target.listed is not None:
-                    raise
-                said[:] = [SKIPPED, "there is none beside the archive, so nothing vouches for its bytes"]
+        record: Record | None = None
+        with _checking(result, "record") as message:
+            record = self._record(target)
+            result.handle = record["handle"]
+            result.note = self._withdrawn(target.url)
+            message.append(f"published {record['published']}")
         if result.checks[-1].state == FAILED:
             return
-        facts = record["archive"] if record else {}
-        file = None
-        with _checking(result, "archive") as said:
+        file: Path | None = None
+        with _checking(result, "archive") as message:
             self._report(target.url, "download")
-            file = fetch(f"{target.url}.tar.gz", cache=folder / "downloads", limit_bytes=facts.get("bytes"))
-            said.append(_archive(file, facts))
+            limit = record["archive"]["bytes"] if record else None
+            file = fetch(layout.archive_path(target.url), cache=folder / "downloads", limit_bytes=limit)
+            message.append(_check_file(file, record))
         if file is None or result.checks[-1].state == FAILED:
             return
-        contents = None
-        with _checking(result, "members") as said:
-            contents = _contents(file)
-            said.append(_members(contents, record))
-        with _checking(result, "document") as said:
+        contents: Contents | None = None
+        with _checking(result, "members") as message:
+            contents = _read(file)
+            message.append(_check_contents(contents, record))
+        with _checking(result, "document") as message:
             if record is None:
-                said += [SKIPPED, "without a record nobody knows where it is"]
-            else:
-                said.append(_document(self._text(f"{target.url}.md"), record, contents))
+                raise SkippedCheck("without a record nobody knows where it is")
+            message.append(_check_document(self._text(layout.document_path(target.url)), record, contents))
         if contents is None:
             return
-        with _checking(result, "golden") as said:
+        with _checking(result, "golden") as message:
             if not self._replay:
-                said += [SKIPPED, "not asked for"]
-            else:
-                self._report(target.url, "replay")
-                said.append(self._golden(file, folder / "module", record, contents))
+                raise SkippedCheck("not asked for")
+            self._report(target.url, "replay")
+            message.append(self._golden(file, folder / "module", record))
 
-    def _golden(self, file: Path, folder: Path, record: dict[str, Any] | None, contents) -> str:
+    def _record(self, target: Target) -> Record:
+        url = layout.record_path(target.url)
+        try:
+            found = self._json(url)
+        except NotFound:
+            if target.listed is not None:
+                raise
+            raise SkippedCheck("there is none beside the archive, so nothing vouches for its bytes") from None
+        if wrong := schema_problems(found, "record"):
+            raise VerificationError(f"{url} is malformed: {'; '.join(wrong)}")
+        record = cast(Record, found)
+        handle = record["handle"]
+        if not f"/{target.url}".endswith(f"/{handle}"):
+            raise VerificationError(f"the record at {url} is that of {handle}")
+        listed = (target.listed or {}).get("archive")
+        sha256 = listed.get("sha256") if isinstance(listed, dict) else None
+        if target.listed is not None and sha256 != record["archive"]["sha256"]:
+            raise VerificationError(f"{layout.INDEX} and the record of {handle} name different archives")
+        return record
+
+    def _golden(self, file: Path, folder: Path, record: Record | None) -> str:
         reading.unpack(file, folder)
         if not (folder / "assets.extra/golden.npz").is_file():
-            raise _Wrong("the archive has no assets.extra/golden.npz to replay")
-        if self._worker is None or not self._worker.alive:
-            self._worker = _Replayer()
-        found = self._worker.replay(folder)
-        shutil.rmtree(folder)
-        if "error" in found:
-            raise _Wrong(found["error"])
-        computes_in = found.pop("precision")
-        tolerance = record["verification"]["golden_tolerance"] if record else precision.TOLERANCES[computes_in]
-        worst = max(found.values())
+            raise VerificationError("the archive has no assets.extra/golden.npz to replay")
+        if self._worker is None or not self._worker.is_alive:
+            self._worker = Worker("tools.verification.replay")
+        try:
+            found = self._worker.request({"folder": str(folder)}, timeout=REPLAY_SECONDS)
+        except (WorkerError, WorkerRefusal) as error:
+            raise VerificationError(f"replaying it failed: {error}") from error
+        finally:
+            shutil.rmtree(folder)
+        tolerance = record["verification"]["golden_tolerance"] if record else found["tolerance"]
+        worst = max(found["differences"].values())
         if not worst <= tolerance:
-            raise _Wrong(
-                f"it differs from its golden output by {worst:.2g}, the stated tolerance is {tolerance:.2g}: {found}"
+            raise VerificationError(
+                f"it differs from its golden output by {worst:.2g}, the stated tolerance is {tolerance:.2g}: "
+                f"{found['differences']}"
             )
         return f"differs by {worst:.2g}, tolerance {tolerance:.2g}"
 
@@ -217,140 +247,87 @@ class Verification:
         try:
             content = json.loads(self._text(url))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise _Wrong(f"{url} is no JSON: {error}") from error
+            raise VerificationError(f"{url} is no JSON: {error}") from error
         if not isinstance(content, dict):
-            raise _Wrong(f"{url} is no JSON object")
+            raise VerificationError(f"{url} is no JSON object")
         return content
 
     def _withdrawn(self, url: str) -> str:
-        """Why a module was withdrawn, as its notes say: they are numbered without gaps, so nobody need list the hub."""
+        """Return why a module was withdrawn, as its notes say: they are numbered without gaps, so nobody need list the hub."""
         why, number = "", 1
         with contextlib.suppress(NotFound):
             while True:
-                note = self._json(records.note_path(url, number))
-                if note.get("action") in (records.YANK, records.UNYANK):
-                    why = f"withdrawn: {note.get('why')}" if note["action"] == records.YANK else ""
+                note = self._json(layout.note_path(url, number))
+                if note.get("action") in (notes.YANK, notes.UNYANK):
+                    why = f"withdrawn: {note.get('why')}" if note["action"] == notes.YANK else ""
                 number += 1
         return why
 
 
 @contextlib.contextmanager
-def _checking(result: VerificationResult, name: str):
-    """Runs one check: what the block appends to the list is its message, or state and message; errors make it fail."""
-    said: list[str] = []
+def _checking(result: VerificationResult, name: str) -> Iterator[list[str]]:
+    """Run one check: the block appends its message to the list; a SkippedCheck skips it, and other errors make it fail."""
+    message: list[str] = []
     try:
-        yield said
+        yield message
+    except SkippedCheck as reason:
+        result.checks.append(Check(name, SKIPPED, str(reason)))
     except (
-        _Wrong,
+        VerificationError,
         DownloadError,
         ArchiveError,
         saved_model.SavedModelError,
         OSError,
-        UnicodeDecodeError,
+        UnicodeError,
     ) as error:
         result.checks.append(Check(name, FAILED, " ".join(str(error).split())))
-        return
-    state = said.pop(0) if said and said[0] == SKIPPED else OK
-    result.checks.append(Check(name, state, " ".join(said)))
+    else:
+        result.checks.append(Check(name, OK, " ".join(message)))
 
 
-def _record(record: dict[str, Any], target: Target) -> str:
-    handle, facts = record.get("handle"), record.get("archive")
-    if record.get("kind") != "Module" or not isinstance(handle, str) or not isinstance(facts, dict):
-        raise _Wrong(f"{target.url}.json is no module's record")
-    if not f"/{target.url}".endswith(f"/{handle}"):
-        raise _Wrong(f"the record at {target.url}.json is that of {handle}")
-    if not re.fullmatch("[0-9a-f]{64}", str(facts.get("sha256"))) or not isinstance(facts.get("bytes"), int):
-        raise _Wrong("the record states no size and SHA-256 of the archive")
-    tolerance = record.get("verification", {}).get("golden_tolerance")
-    if not isinstance(tolerance, int | float) or not 0 <= tolerance <= 1:
-        raise _Wrong(f"the record states the tolerance {tolerance!r} for the golden output, which is none")
-    listed = (target.listed or {}).get("archive")
-    if target.listed is not None and (not isinstance(listed, dict) or listed.get("sha256") != facts["sha256"]):
-        raise _Wrong(f"index.json and the record of {handle} name different archives")
-    return f"published {record.get('published')}"
-
-
-def _archive(file: Path, facts: dict[str, Any]) -> str:
+def _check_file(file: Path, record: Record | None) -> str:
+    """Compare an archive as a file with its record."""
     with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        size = stream.seek(0, 2)
-        stream.seek(0)
         md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    for what, here in (("bytes", size), ("sha256", sha256), ("md5", md5)):
-        if facts.get(what, here) != here:
-            raise _Wrong(f"the archive's {what} is {here}, the record says {facts[what]}")
-    return f"{size:,} bytes, sha256 {sha256}"
+    found = {"bytes": file.stat().st_size, "sha256": sha256_of_file(file), "md5": md5}
+    if record and (wrong := file_differences(record, found)):
+        raise VerificationError("; ".join(map(str, wrong)))
+    return f"{found['bytes']:,} bytes, sha256 {found['sha256']}"
 
 
-def _contents(file: Path):
-
+def _read(file: Path) -> Contents:
     with file.open("rb", buffering=0) as stream:
         return archive_contents.read(stream, file.name)
 
 
-def _members(contents, record: dict[str, Any] | None) -> str:
-    """The graph's signatures and the module's own description against the record."""
-
-    serving = contents.signatures.get("serving_default")
-    if serving is None:
-        raise _Wrong("the archive has no signature serving_default")
-    summary = f"{contents.files} files, {contents.unpacked_bytes:,} bytes"
-    if record is None:
-        return summary
-    facts = record["archive"]
-    for what, here in (("members", contents.files), ("unpacked_bytes", contents.unpacked_bytes)):
-        if facts.get(what, here) != here:
-            raise _Wrong(f"the archive's {what} is {here}, the record says {facts[what]}")
-    signature = record.get("signature") or {}
-    stated = {_tensor(each) for each in signature.get("outputs", [])}
-    given = {(name, tensor.dtype, tensor.shape) for name, tensor in serving.outputs.items()}
-    if stated != given:
-        raise _Wrong(f"the graph's outputs are {sorted(given, key=str)}, the record says {sorted(stated, key=str)}")
-    taken = {
-        (name, tensor.dtype, tensor.shape)
-        for each in contents.signatures.values()
-        for name, tensor in each.inputs.items()
-    }
-    if missing := {_tensor(each) for each in signature.get("inputs", [])} - taken:
-        raise _Wrong(f"the graph takes {sorted(taken, key=str)}, the record says {sorted(missing, key=str)}")
-    try:
-        described = json.loads(contents.texts.get(archive_contents.MODULE, b"{}"))
-    except ValueError as error:
-        raise _Wrong(f"{archive_contents.MODULE} is no JSON: {error}") from error
-    for key in ("head", "checkpoint", "preprocessing", "versions"):
-        stated = records.checkpoint(record) if key == "checkpoint" else record.get(key)
-        if described.get(key) != stated:
-            raise _Wrong(f"{archive_contents.MODULE} says of {key} {described.get(key)!r}, the record {stated!r}")
-    return summary
+def _check_contents(contents: Contents, record: Record | None) -> str:
+    """Compare signatures, description and labels with the record."""
+    if "serving_default" not in contents.signatures:
+        raise VerificationError("the archive has no signature serving_default")
+    if record and (wrong := differences(record, contents)):
+        raise VerificationError("; ".join(map(str, wrong)))
+    return f"{contents.files} files, {contents.unpacked_bytes:,} bytes"
 
 
-def _tensor(stated: dict[str, Any]) -> tuple[str, str, tuple | None]:
-    shape = stated.get("shape")
-    return stated.get("name"), stated.get("dtype"), None if shape is None else tuple(shape)
-
-
-def _document(text: str, record: dict[str, Any], contents) -> str:
-    from tools.documents import archives
-    from tools.documents.document import parse
-
-    document = parse(text)
+def _check_document(text: str, record: Record, contents: Contents | None) -> str:
+    """Compare a Hub document with the record, and its table with the graph."""
+    document, archive = parse(text), record["archive"]
     if (document.kind, document.handle) != ("Module", record["handle"]):
-        raise _Wrong(f"the document is that of {document.kind} {document.handle}")
+        raise VerificationError(f"the document is that of {document.kind} {document.handle}")
     asset = document.value("asset-path") or ""
-    if not asset.endswith(f"/{record['archive']['path']}"):
-        raise _Wrong(f"the document's asset-path is {asset}, the record's archive lies at {record['archive']['path']}")
-    if record["archive"]["sha256"] not in text:
-        raise _Wrong(f"the document does not name the archive's sha256 {record['archive']['sha256']}")
+    if not asset.endswith(f"/{archive['path']}"):
+        raise VerificationError(f"the document's asset-path is {asset}, the record's archive lies at {archive['path']}")
+    if archive["sha256"] not in text:
+        raise VerificationError(f"the document does not name the archive's sha256 {archive['sha256']}")
     if not archives.signature_table(document):
-        raise _Wrong("the document has no table of inputs and outputs")
-    if contents and (problems := list(archives.signature_problems(document, contents.signatures))):
-        raise _Wrong("; ".join(problems))
+        raise VerificationError("the document has no table of inputs and outputs")
+    if contents and (wrong := list(archives.signature_problems(document, contents.signatures))):
+        raise VerificationError("; ".join(wrong))
     return "agrees with the signature" if contents else "agrees with the record"
 
 
 def _plain(address: str) -> str:
-    """An address without query, fragment and final slash; `~` and file:// become paths."""
+    """Return an address without query, fragment and final slash; `~` and file:// become paths."""
     if "://" not in address:
         return str(Path(address).expanduser().absolute())
     parts = urllib.parse.urlsplit(address)
@@ -360,64 +337,19 @@ def _plain(address: str) -> str:
 
 
 def _listed(base: str, index: dict[str, Any], every: bool) -> list[Target]:
-    """The modules of a hub's index; an index that cannot be understood is no hub's."""
+    """Return the modules of a hub's index; an index that cannot be understood is no hub's."""
     try:
         modules = [(str(each["name"]), int(each["version"]), each) for each in index["modules"]]
         for _, _, each in modules:
             checked(each["handle"])
     except (KeyError, TypeError, ValueError, StorageError) as error:
-        raise NothingThere(f"{base}/index.json is no index of a hub ({error!r}). Give a hub's address.") from error
+        message = f"{base}/{layout.INDEX} is no index of a hub ({error!r})"
+        raise NothingThereError(with_fix(message, "give a hub's address")) from error
     if not modules:
-        raise NothingThere(f"{base} lists no module. Publish one first.")
+        raise NothingThereError(with_fix(f"{base} lists no module", "publish one first"))
     newest: dict[str, int] = {}
     for name, version, each in modules:
         if not each.get("yanked"):
             newest[name] = max(version, newest.get(name, 0))
     wanted = [each for name, version, each in modules if every or newest.get(name) == version]
     return [Target(f"{base}/{each['handle']}", each) for each in wanted]
-
-
-class _Replayer:
-    """The process with TensorFlow: `tools.verification.replay`, one folder after the other."""
-
-    def __init__(self):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tools.verification.replay"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def replay(self, folder: Path) -> dict[str, Any]:
-        watch = threading.Timer(REPLAY_SECONDS, self._process.kill)
-        watch.start()
-        try:
-            self._process.stdin.write(f"{folder}\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-            return json.loads(line) if line else {"error": self._end()}
-        except (BrokenPipeError, ValueError):
-            return {"error": self._end()}
-        finally:
-            watch.cancel()
-
-    def _end(self) -> str:
-        self._process.kill()
-        return (
-            f"replaying it ended the process (exit status {self._process.wait()}), or took more than {REPLAY_SECONDS} s"
-        )
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()

@@ -1,0 +1,79 @@
+"""The Hub document and the HTML page of a published module.
+
+document, html = texts(hub, module)
+module_markdown(record, hub)            # the document alone, in tfhub.dev's format
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from tools.site import rendering, structured_data
+from tools.site.description import describe
+from tools.site.gathering import Hub
+from tools.site.hub_layout import naming, page
+from tools.site.published_module import PublishedModule
+
+# The tabs of the examples: id and label.
+WAYS = [("hub-load", "hub.load"), ("keras-layer", "KerasLayer"), ("fine-tune", "Fine-tune"), ("keras-3", "Keras 3")]
+SHELL = ("verify", "checksum")  # snippets that are commands
+
+
+def texts(hub: Hub, module: PublishedModule) -> tuple[str, str]:
+    """Return the document and the page of a module."""
+    context = _context(module)
+    return _document(module, context), _page(hub, module, context)
+
+
+def module_markdown(record: Mapping[str, Any], hub: Hub) -> str:
+    """Return the Hub document of one record of `hub` (see `tools.site.gathering`), in tfhub.dev's format."""
+    with naming(f"record {record.get('handle')}"):
+        module = hub.modules[record["handle"]]
+        return _document(module, _context(module))
+
+
+def inputs(hub: Hub, module: PublishedModule) -> list[Any]:
+    """Return everything that a module's pages depend on beside the publisher and the address: what is left out goes stale."""
+    used = [("license", module.row["licence"]), ("task", module.task)]
+    used += [("network_architecture", module.row["network_architecture"])]
+    used += [("dataset", name) for name in module.row["datasets"]]
+    used += [("dataset", note["measurement"].get("dataset")) for note in module.notes]
+    named = [(kind, hub.tags[kind].get(name)) for kind, name in used]
+    return [
+        module.digest,
+        module.yanked,
+        module.notes,
+        [[kind, tag and [tag.id, tag.display_name, tag.url]] for kind, tag in named],
+        module.sibling and [module.sibling.digest, module.sibling.yanked],
+        [[other.handle, other.published, other.changes, other.yanked] for other in module.versions],
+        module.newest.handle,
+        [[c.folder, c.definition.title, c.definition.description] for c in module.collections],
+    ]
+
+
+def _context(module: PublishedModule) -> dict[str, Any]:
+    """Return what the document and the page both contain: the description and the code."""
+    names = ["hub_load", "keras_layer", "keras_3"] + (["fine_tune"] if module.row["fine_tunable"] else [])
+    names += ["stages"] if module.maps else []
+    snippets = {name: rendering.text(f"snippets/{name}.py.j2", module=module).rstrip() for name in names}
+    for name in SHELL:
+        snippets[name] = rendering.text(f"snippets/{name}.sh.j2", module=module).rstrip()
+    snippets["citation"] = rendering.text("snippets/citation.bib.j2", module=module).rstrip()
+    return {"description": describe(module), "snippets": snippets}
+
+
+def _document(module: PublishedModule, context: Mapping[str, Any]) -> str:
+    return rendering.text("hub/module.md.j2", module=module, **context)
+
+
+def _page(hub: Hub, module: PublishedModule, context: Mapping[str, Any]) -> str:
+    volatile = (module.archive_url, module.url, module.archive["sha256"], module.file_name)
+
+    def code(name: str) -> Markup:
+        language = "bibtex" if name == "citation" else "shell" if name in SHELL else "python"
+        return rendering.highlight(context["snippets"][name], language, volatile=volatile)
+
+    data = structured_data.of_module(hub, module)
+    path = f"{module.folder}/index.html"
+    return page(hub, "module", path, data=data, module=module, code=code, ways=WAYS, **context)
