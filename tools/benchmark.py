@@ -165,7 +165,7 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
     except ValueError:
         arguments.error(f"--batch is like 1,8, not {options.batch}")
     with reporting.Progress() as progress:
-        settings = inference.Settings(
+        settings = inference.InferenceSettings(
             batches=batches,
             turns=options.turns or 5,
             seconds=options.seconds,
@@ -189,30 +189,12 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
 
 def record(options: argparse.Namespace, settings) -> int:
     """Measure published modules, put notes beside their records, and make the pages again."""
-    from tools import catalog
-    from tools.benchmarks import inference
+    from tools.benchmarks import recording
     from tools.common import console
-    from tools.common.clock import now
-    from tools.hub import address, records
-    from tools.hub.storage import Storage, StorageError
-    from tools.site.writing import write_pages
+    from tools.hub.storage import Storage
 
     storage = Storage(options.hub)
-    if not storage.is_there():
-        raise StorageError(f"There is no hub at {storage.url}. Check the address.")
-    hub = records.snapshot(storage)
-    published = [each["handle"] for each in hub.records if each["handle"] not in hub.yanked]
-    handles = published if not options.names else []
-    for name in options.names:
-        found = [each for each in published if name.strip("/") in (each, each.rpartition("/")[0], each.split("/")[-2])]
-        if not found:
-            raise StorageError(f"{name} is not published in {storage.url}. Give a handle, like {published[0]}.")
-        handles += found
-    rows = catalog.load()
-    url = address.for_writing(storage, options.url, rows.publisher.url)
-    date = now()
-    done = inference.record(storage, list(dict.fromkeys(handles)), settings, date=date)
-    pages = write_pages(rows, storage, url)
+    done, pages = recording.record(storage, options.names, settings, url=options.url)
     table = [
         (
             handle,
@@ -229,17 +211,19 @@ def record(options: argparse.Namespace, settings) -> int:
 def load(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure loading."""
     from tools.benchmarks import load, rows
+    from tools.benchmarks.measuring import Settings
 
     names = options.names or rows.DEFAULTS["load"]
-    return measured(options, load.measure, load.Settings, names, turns=options.turns or 3, cache=options.cache)
+    return measured(options, load.measure, Settings, names, turns=options.turns or 3, cache=options.cache)
 
 
 def publish(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure publishing."""
     from tools.benchmarks import publish, rows
+    from tools.benchmarks.measuring import Settings
 
     names = options.names or rows.DEFAULTS["publish"]
-    return measured(options, publish.measure, publish.Settings, names, turns=options.turns or 1, cache=options.cache)
+    return measured(options, publish.measure, Settings, names, turns=options.turns or 1, cache=options.cache)
 
 
 def documents(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -250,7 +234,7 @@ def documents(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
         arguments.error(f"--docs {options.docs} is no folder")
     measure = documents.measure_validate if options.command == "validate" else documents.measure_render
     given = {"documents": options.documents, "validator": getattr(options, "validator", None)}
-    return measured(options, measure, documents.Settings, options.docs, turns=options.turns or 3, **given)
+    return measured(options, measure, documents.DocumentSettings, options.docs, turns=options.turns or 3, **given)
 
 
 def serve(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -258,14 +242,15 @@ def serve(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> in
     from tools.benchmarks import serve
 
     given = {"seconds": options.seconds, "megabytes": options.megabytes}
-    return measured(options, serve.measure, serve.Settings, turns=options.turns or 5, **given)
+    return measured(options, serve.measure, serve.ServeSettings, turns=options.turns or 5, **given)
 
 
 def startup(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure start-up."""
     from tools.benchmarks import startup
+    from tools.benchmarks.measuring import Settings
 
-    return measured(options, startup.measure, startup.Settings, turns=options.turns or 5)
+    return measured(options, startup.measure, Settings, turns=options.turns or 5)
 
 
 def measured(options: argparse.Namespace, measure, make_settings, *what, **settings) -> int:

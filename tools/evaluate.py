@@ -131,7 +131,6 @@ def main(argv=None) -> int:
 
     from tools.common import console
     from tools.evaluation import EvaluationError, images, modules, running
-    from tools.evaluation.counts import summary
     from tools.hub.storage import StorageError
 
     try:
@@ -170,12 +169,7 @@ def main(argv=None) -> int:
         tell(note)
     try:
         totals, seconds = evaluate(options, others, plan)
-        summaries = [
-            summary(
-                tally, totals.images, plan.classes, mapping.columns, module.labels or running.numbered(module.outputs)
-            )
-            for tally, mapping, module in zip(totals.modules, plan.mappings, plan.modules, strict=True)
-        ]
+        summaries = plan.summaries(totals)
         described = describe(options, plan, totals, summaries)
         if options.out:
             write(options.out, described, plan, summaries)

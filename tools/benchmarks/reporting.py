@@ -1,4 +1,4 @@
-"""What a benchmark shows while it runs and when it is done: progress, a table for each subject, the files it wrote.
+"""Show what a benchmark does and what it measured, a table for each subject; write the report and its picture.
 
 with Progress() as progress:
     progress.report("convnext_tiny_1k_224: batch 8, turn 3, OpenVINO")
@@ -12,14 +12,15 @@ import rich.status
 
 from tools.benchmarks import measuring
 from tools.common import console
+from tools.common.files import write_atomically
 from tools.site.benchmark_report import absent, best_peer, label
 from tools.site.benchmarks import number, svg
 
 
 class Progress:
-    """One line with what is being done; silent when standard error is no terminal."""
+    """A line that says what is being done; silent when standard error is no terminal."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._status = rich.status.Status("", console=console.ERR) if console.ERR.is_terminal else None
 
     def __enter__(self) -> "Progress":
@@ -27,7 +28,7 @@ class Progress:
             self._status.start()
         return self
 
-    def __exit__(self, *_exception) -> None:
+    def __exit__(self, *_exception: object) -> None:
         if self._status:
             self._status.stop()
 
@@ -40,12 +41,12 @@ def finish(command: str, section: dict[str, Any], out: pathlib.Path) -> None:
     """Show a command's section, and put it into the report at `out` and the picture beside it."""
     show(section)
     report, picture = measuring.update(out, command, section), out.with_suffix(".svg")
-    picture.write_text(svg(report), encoding="utf-8")
+    write_atomically(picture, svg(report))
     console.show(f"written to {out}, and as a picture to {picture}")
 
 
 def show(section: dict[str, Any]) -> None:
-    """A table for each subject of a section, then what was not measured and why, and the notes."""
+    """Print a table for each subject of a section, then what was not measured and why, and the notes."""
     subjects = dict.fromkeys(comparison["subject"] for comparison in section["comparisons"])
     for subject in subjects:
         comparisons = [each for each in section["comparisons"] if each["subject"] == subject]
@@ -59,7 +60,8 @@ def show(section: dict[str, Any]) -> None:
 
 
 def _rows(comparison: dict[str, Any]) -> list[tuple[str, ...]]:
-    best, rows = best_peer(comparison), []
+    best = best_peer(comparison)
+    rows: list[tuple[str, ...]] = []
     for each in comparison["contestants"]:
         if each["median"] is None:
             continue
