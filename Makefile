@@ -1,17 +1,20 @@
-# make quickstart · make test · make digests · make test-faults · make bench      each makes .venv from requirements.lock when it is missing or stale
-PYTHON ?= python3.11
+# make quickstart · make test · make lint · make bench      each makes .venv from requirements.lock when it is missing or stale
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do $$python -c "" 2> /dev/null && echo $$python && break; done)
 VENV := .venv
 STAMP := $(VENV)/.installed
+RUN_TESTS := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test digests test-faults bench lint lock clean
+.PHONY: quickstart test test-fast digests test-faults bench lint format venv lock clean
 
 quickstart: $(STAMP)
 	$(VENV)/bin/python tools/quickstart.py --hub hub
 
 test: $(STAMP)
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+	$(RUN_TESTS) tests
+
+# Without what builds modules, drives a browser or kills publishers: a minute and a half, for the loop of a developer.
+test-fast: $(STAMP)
+	$(RUN_TESTS) -m 'not slow and not browser and not faults' tests
 
 # The committed digests of every output, when one is meant to change: shows what changed, and rewrites tests/digests.
 digests: $(STAMP)
@@ -22,28 +25,38 @@ digests: $(STAMP)
 test-faults: $(STAMP)
 	HUBPRESS_FAULTS=all $(VENV)/bin/python -m pytest -n 2 --dist loadfile -s tests/publishing/test_kills.py tests/publishing/test_faults.py
 
+# Style, types, walls between rooms, declared dependencies; changes nothing.
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/deptry .
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
 # Beside PyTorch's engines, too: make bench TORCH_PYTHON=/path/to/python (see tools/benchmark.py inference --help).
 bench: $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet 'onnxruntime>=1.20' 'openvino>=2025.0'
 	$(VENV)/bin/python tools/benchmark.py all $(if $(TORCH_PYTHON),--torch-python $(TORCH_PYTHON))
 
-lint: $(STAMP)
-	$(VENV)/bin/ruff check --fix .
-	$(VENV)/bin/ruff format .
-
 venv: $(STAMP)
 
+# The last step installs this checkout in place, so that scripts, notebooks and editors find `tools` and `builders`; it loads nothing.
 $(STAMP): requirements.lock
-	@command -v $(PYTHON) > /dev/null || { echo "hubpress needs Python 3.11: install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
+	@command -v "$(or $(PYTHON),python3.11)" > /dev/null || { echo "hubpress needs Python 3.11, 3.12 or 3.13. Fix: install one, or run make PYTHON=/path/to/python." >&2; exit 1; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Re-resolve the newest versions that pyproject.toml allows (needs uv).
+# Pin what pyproject.toml asks for (needs uv). Pinned versions stay; make lock UPGRADE=--upgrade takes the newest ones.
 lock:
 	uv pip compile pyproject.toml --extra test --python-version 3.11 --universal --generate-hashes \
-	  --no-emit-index-url --no-header --upgrade --output-file requirements.lock
+	  --no-emit-index-url --no-header $(UPGRADE) --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) hub
+	rm -rf $(VENV) hub hubpress.egg-info

@@ -1,22 +1,23 @@
-"""One published quickstart hub for the whole run, made by the real command and served by the real server.
+"""Fixtures of all tests: one quickstart hub, published by the real command and served by the real server.
 
-`hub` is published once, whatever the number of test processes; `hub_url` serves it at the address that its pages name.
+It is published once for the whole run, whatever the number of test processes. Every test that needs it is marked `slow`.
 """
 
-import fcntl
 import json
 import os
 
 import pytest
 
-from tests.support.commands import ROOT, run
+from tests.support.commands import ROOT, run_script
+from tools.common.locks import lock
+from tools.common.ports import free_port
 
 pytest_plugins = ["tests.support.hubs"]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-# What takes longest comes first, so that all test processes end at about the same time: beside the first file, which publishes, one
-# that needs no hub; what builds the same modules comes when they are built. (`--no-loadscope-reorder` keeps this order.)
+# The longest files come first, so that all test processes end at about the same time. The first one publishes; beside it runs one
+# that needs no hub; those that build the same modules come when they are built. (`--no-loadscope-reorder` keeps this order.)
 LONGEST = (
     "test_consumer.py",
     "catalog/test_numbers.py",
@@ -36,14 +37,17 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Order the files by `LONGEST`; within a file, and behind those, all stays as it is."""
+    """Order the files by `LONGEST` and leave everything else as it is; mark what needs the published hub as slow."""
+    for item in items:
+        if "published" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
     ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def shared(tmp_path_factory):
-    """A folder of this run that all test processes share; the publisher's cache lies there too, so that no build is made twice."""
+    """Return a folder that all test processes of this run share; the cache of builds lies there, so that none is made twice."""
     folder = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         folder = folder.parent
@@ -53,28 +57,26 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def published(shared):
-    """(folder, address): the quickstart collection, published by `tools/publish.py`; read only, for all tests."""
-    with (shared / "published.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Return (folder, address) of the quickstart collection, published by `tools/publish.py`: read only, for all tests."""
+    (shared / "published.lock").touch()
+    with lock(shared / "published.lock"):
         done, folder = shared / "published.json", shared / "published-hub"
         if not done.exists():
-            from tools.quickstart import free_port
-
-            url = f"http://127.0.0.1:{free_port(0)}"
-            run("tools/publish.py", "quickstart", "--hub", folder, "--url", url, "--jobs", "2")
+            url = f"http://127.0.0.1:{free_port()}"
+            run_script("publish", "quickstart", "--hub", folder, "--url", url, "--jobs", "2")
             done.write_text(json.dumps(url))
         return folder, json.loads(done.read_text())
 
 
 @pytest.fixture(scope="session")
 def hub(published):
-    """The folder of the published quickstart hub."""
+    """Return the folder of the published quickstart hub."""
     return published[0]
 
 
 @pytest.fixture(scope="session")
 def hub_url(published):
-    """The published quickstart hub, served at the address that its pages name (used by one test file only: it has one port)."""
+    """Serve the published quickstart hub at the address that its pages name; for one test file only, since that is one port."""
     from tools.server.server import serve
 
     folder, url = published
@@ -85,7 +87,7 @@ def hub_url(published):
 
 @pytest.fixture(scope="session")
 def any_url(published):
-    """The published quickstart hub, served at some address of this process."""
+    """Serve the published quickstart hub at an address of this process."""
     from tools.server.server import serve
 
     with serve(published[0]) as url:
@@ -94,7 +96,7 @@ def any_url(published):
 
 @pytest.fixture(scope="session")
 def digits():
-    """The labelled test digits: `images` uint8 `[360, 8, 8, 3]`, `labels` `[360]`."""
+    """Return the labelled test digits: images, uint8 `[360, 8, 8, 3]`, and labels, `[360]`."""
     import numpy as np
 
     data = np.load(ROOT / "modules/quickstart/digits_test.npz")
@@ -103,6 +105,6 @@ def digits():
 
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch):
-    """An empty cache for tensorflow_hub."""
+    """Give tensorflow_hub an empty cache."""
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "tfhub"))
     return tmp_path / "tfhub"

@@ -46,21 +46,22 @@ TEXTS = (".csv", ".html", ".json", ".md", ".xml")  # where digests and sizes of 
 
 def quickstart(folder: Path) -> dict[str, bytes]:
     """The quickstart collection, published by the command at a fixed time and address, and its mirrors."""
-    from tests.support.commands import run
+    from tests.support.commands import run_script
 
-    where = ("--hub", folder / "hub", "--url", "https://models.example.org", "--mirror-dir", folder / "mirror")
-    run("tools/publish.py", "quickstart", *where, env=os.environ | {"SOURCE_DATE_EPOCH": str(TIME)})
+    hub = ("--hub", folder / "hub", "--url", "https://models.example.org")
+    run_script("publish", "quickstart", *hub, SOURCE_DATE_EPOCH=str(TIME))
+    run_script("mirror", "quickstart", *hub, "--out", folder / "mirror")
     return files(folder)
 
 
 def corpus(folder: Path) -> dict[str, bytes]:
     """The site of the sample of tfhub.dev's documents, each a minute newer than the one before: the feed says when they changed."""
-    from tests.support.commands import run
+    from tests.support.commands import run_script
 
     documents = shutil.copytree(ROOT / "tests/documents/corpus/assets/docs", folder / "documents")
     for number, document in enumerate(sorted(documents.rglob("*.md"))):
         os.utime(document, (TIME + 60 * number,) * 2)
-    run("tools/render.py", "--docs", documents, "--out", folder / "site")
+    run_script("archive_docs", documents, "--out", folder / "site")
     return files(folder / "site")
 
 

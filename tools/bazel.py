@@ -1,4 +1,4 @@
-"""Tell Bazel what the catalogue holds: write modules/BUILD.bazel, modules/checkpoints.bzl and modules/sources.bzl.
+"""Write what Bazel needs to know of the catalogue: modules/BUILD.bazel, modules/checkpoints.bzl and modules/sources.bzl.
 
     python tools/bazel.py             # after a row or an import was added or changed
     python tools/bazel.py --check     # only say whether they are as the catalogue wants them; exit status 1 if not
@@ -8,24 +8,26 @@ Then `bazel build //modules:NAME` makes a row's archives in a sandbox, or takes 
 """
 
 import argparse
-import pathlib
-import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+from tools.common import scripts
+from tools.common.problems import Problem
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    arguments = argparse.ArgumentParser(
-        prog="tools/bazel.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("bazel", __doc__)
     arguments.add_argument(
         "--check", action="store_true", help="write nothing; exit status 1 if something would change"
     )
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
 
     from tools import catalog
     from tools.common import console
-    from tools.common.problems import with_fix
     from tools.publishing import closure, targets
 
     try:
@@ -33,23 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         texts = targets.texts(rows)
     except (catalog.CatalogError, targets.TargetError, closure.ClosureError) as error:
         console.problems(error)
-        return 2
+        return scripts.USAGE
     stale = [file for file, text in texts.items() if _text(rows.root / file) != text]
     if options.check:
         for file in stale:
             console.problems(
-                with_fix(f"{file} is not what the catalogue and the sources say", "run `python tools/bazel.py`")
+                Problem(file, "it is not what the catalogue and the sources say", "run `python tools/bazel.py`")
             )
-        return 1 if stale else 0
+        return scripts.FAILED if stale else 0
     for file in stale:
         (rows.root / file).write_text(texts[file], encoding="utf-8")
     console.show("wrote " + ", ".join(stale) if stale else "nothing changed")
     return 0
 
 
-def _text(file: pathlib.Path) -> str | None:
+def _text(file: Path) -> str | None:
     return file.read_text(encoding="utf-8") if file.exists() else None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    scripts.run(main, __file__)

@@ -1,10 +1,10 @@
-"""Measure hubpress beside its peers, in turns within one run; prints tables, and writes benchmarks.json and benchmarks.svg.
+"""Measure hubpress beside its peers, in turns within one run; print tables, and write benchmarks.json and benchmarks.svg.
 
     make bench                                                                # a default set; with every peer, half an hour
     python tools/benchmark.py inference convnext_tiny vit_s16 --torch-python ~/torch/bin/python
     python tools/benchmark.py inference --record --hub ./hub                  # speeds of published modules, beside their records
-    python tools/benchmark.py train|load|publish|validate|render|serve|startup|all
-    python tools/benchmark.py all --out hub/benchmarks.json            # tools/render.py --hub hub then shows it at /benchmarks/
+    python tools/benchmark.py validate                     # or train, load, publish, render, serve, startup, all
+    python tools/benchmark.py all --out hub/benchmarks.json      # tools/render.py --hub hub then shows it at /benchmarks/
 
 What is measured is the same work, turn by turn (ours, peer, ours, peer, ...), so that a busy machine slows everybody. Tables
 give the median and the quartiles; a ratio above 1 says how many times as good as that peer ours is. Nothing is downloaded:
@@ -12,10 +12,16 @@ weights are random, and a peer that is not installed is reported as absent. Each
 """
 
 import argparse
-import pathlib
-import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tools.common import scripts
 from tools.common.files import default_cache
+
+if TYPE_CHECKING:
+    from tools.benchmarks.inference import InferenceSettings
 
 INFERENCE = """Images a second on the CPU: a module through hub.load, beside ONNX Runtime, OpenVINO, timm (eager and torch.compile)
 and keras.applications. Rows are the catalogue's, or timm's names of the architectures that have peers:
@@ -35,23 +41,23 @@ descent, step after step; a module through hub.load, beside timm (eager and torc
 
 def parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--turns", type=int, help="turns of each contestant (default: by command)")
-    shared.add_argument("--threads", type=int, default=2, help="threads and cores of each (default: %(default)s)")
+    shared.add_argument("--turns", type=scripts.positive, help="turns of each contestant (default: by command)")
+    shared.add_argument(
+        "--threads", type=scripts.positive, default=2, help="threads and cores of each (default: %(default)s)"
+    )
     shared.add_argument(
         "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("benchmarks.json"),
+        type=Path,
+        default=Path("benchmarks.json"),
         help="where the report is kept, with the picture beside it as .svg (default: %(default)s)",
     )
     shared.add_argument(
         "--cache",
-        type=pathlib.Path,
+        type=Path,
         default=default_cache() / "benchmarks",
         help="where modules and checkpoints with random weights are kept (default: %(default)s)",
     )
-    arguments = argparse.ArgumentParser(
-        prog="tools/benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = scripts.parser("benchmark", __doc__)
     commands = arguments.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str, description: str | None = None) -> argparse.ArgumentParser:
@@ -61,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
             description=description or text,
             parents=[shared],
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
 
     from tools.benchmarks.rows import ENGINES, PEERS, TRAINERS
@@ -91,8 +98,8 @@ def parser() -> argparse.ArgumentParser:
         )
     inference.add_argument("--pixels", default="float32,uint8", help="kinds of images for ours (default: %(default)s)")
     inference.add_argument("--record", action="store_true", help="measure published modules of --hub, and add notes")
-    inference.add_argument("--hub", metavar="DIR|URL", help="for --record: the hub")
-    inference.add_argument("--url", help="for --record: the hub's public address (default: that of its pages)")
+    scripts.add_hub(inference, required=False)
+    scripts.add_url(inference)
     load = command("load", "seconds until the first answer, size of the graph; beside what Keras saves")
     load.add_argument("names", nargs="*", metavar="ROW", help="rows with a classifier")
     publish = command("publish", "time for each stage, CPU time and memory; beside cp and sha256")
@@ -102,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         ("render", "a site from a tree of documents; beside MkDocs and Hugo, where they are installed"),
     ):
         documents = command(name, text)
-        documents.add_argument("--docs", type=pathlib.Path, metavar="DIR", help="a tree of documents, assets/docs")
+        documents.add_argument("--docs", type=Path, metavar="DIR", help="a tree of documents, assets/docs")
         documents.add_argument(
             "--documents", type=int, default=2819, metavar="N", help="without --docs: how many (default: %(default)s)"
         )
@@ -114,36 +121,33 @@ def parser() -> argparse.ArgumentParser:
     command("startup", "--help of every tool; beside a Python that does nothing")
     everything = command("all", "all of these with a default set, one after the other")
     for each in (inference, everything):
-        each.add_argument("--onnx", type=pathlib.Path, metavar="DIR", help="ONNX files of the peers")
+        each.add_argument("--onnx", type=Path, metavar="DIR", help="ONNX files of the peers")
     for each in (inference, train, everything):
         each.add_argument("--torch-python", metavar="PATH", help="the python of an environment with torch and timm")
     return arguments
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser()
     options = arguments.parse_args(argv)
-    if options.threads < 1 or (options.turns is not None and options.turns < 1):
-        arguments.error("--threads and --turns must be at least 1")
 
     from tools.benchmarks.measuring import BenchmarkError
     from tools.catalog import CatalogError, UnknownNameError
     from tools.common import console
     from tools.hub.storage import StorageError
+    from tools.publishing.selection import SelectionError
 
     try:
         return COMMANDS[options.command](arguments, options)
-    except (BenchmarkError, CatalogError, UnknownNameError, StorageError) as error:
+    except (BenchmarkError, CatalogError, UnknownNameError, StorageError, SelectionError) as error:
         console.problems(error)
-        return 1
-    except KeyboardInterrupt:
-        console.problems("interrupted; what was reported before is kept")
-        return 130
+        return scripts.FAILED
 
 
 def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure inference, or steps of training; with --record, speeds of published modules."""
     from tools.benchmarks import inference, reporting, rows
+    from tools.common import console
 
     modules = dict(each.partition("=")[::2] for each in options.module)
     if not all(modules.values()) or (modules and len(options.names) != 1):
@@ -164,7 +168,7 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
             raise ValueError
     except ValueError:
         arguments.error(f"--batch is like 1,8, not {options.batch}")
-    with reporting.Progress() as progress:
+    with console.Progress() as progress:
         settings = inference.InferenceSettings(
             batches=batches,
             turns=options.turns or 5,
@@ -173,12 +177,12 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
             pixels=pixels,
             onnx=options.onnx,
             torch_python=options.torch_python,
-            modules={name: pathlib.Path(folder) for name, folder in modules.items()},
+            modules={name: Path(folder) for name, folder in modules.items()},
             cpu_seconds=options.cpu_seconds,
             training=training,
             engines=tuple(wanted) if wanted is not None else None,
             cache=options.cache,
-            report=progress.report,
+            report=partial(progress.update, options.command),
         )
         if options.record:
             return record(options, settings)
@@ -187,13 +191,13 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
     return 0
 
 
-def record(options: argparse.Namespace, settings) -> int:
+def record(options: argparse.Namespace, settings: "InferenceSettings") -> int:
     """Measure published modules, put notes beside their records, and make the pages again."""
     from tools.benchmarks import recording
     from tools.common import console
-    from tools.hub.storage import Storage
+    from tools.hub.opening import open_hub
 
-    storage = Storage(options.hub)
+    storage = open_hub(options.hub)
     done, pages = recording.record(storage, options.names, settings, url=options.url)
     table = [
         (
@@ -253,12 +257,19 @@ def startup(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> 
     return measured(options, startup.measure, Settings, turns=options.turns or 5)
 
 
-def measured(options: argparse.Namespace, measure, make_settings, *what, **settings) -> int:
+def measured(
+    options: argparse.Namespace,
+    measure: Callable[..., dict[str, Any]],
+    make_settings: Callable[..., Any],
+    *what: Any,
+    **settings: Any,
+) -> int:
     """Measure `what` with settings, and report it as the command's section."""
     from tools.benchmarks import reporting
+    from tools.common import console
 
-    with reporting.Progress() as progress:
-        made = make_settings(threads=options.threads, report=progress.report, **settings)
+    with console.Progress() as progress:
+        made = make_settings(threads=options.threads, report=partial(progress.update, options.command), **settings)
         section = measure(*what, made)
     reporting.finish(options.command, section, options.out)
     return 0
@@ -290,4 +301,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    scripts.run(main, __file__, interrupted="what was reported before is kept; measure the rest again")

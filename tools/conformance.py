@@ -1,32 +1,43 @@
-"""Compare the builders with golden cases and print the differences; exit 1 if one is above its limit.
+"""Compare the builders with golden cases of the upstream implementations, and print the differences.
 
-python tools/conformance.py tests/golden
+    python tools/conformance.py tests/golden
+    python tools/conformance.py tests/golden/convnext_fb --format json
+
+Exit status 1 if a difference is above its limit.
 """
 
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 
+from tools.common import scripts
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools/conformance.py", description=__doc__.split("\n")[0])
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="a case, a preprocessing folder, or a folder of such")
-    parser.add_argument(
+
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("conformance", __doc__)
+    arguments.add_argument(
+        "folders", nargs="+", metavar="DIR", help="a case, a preprocessing folder, or a folder of such"
+    )
+    arguments.add_argument(
         "--format", choices=("text", "json"), default="text", help="one line per case, or one JSON list"
     )
-    options = parser.parse_args(arguments)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tools.catalog import CatalogError, preprocessing
+    from tools.common import console
     from tools.verification import conformance
 
     try:
         transforms = preprocessing.load()["transforms"]
     except CatalogError as error:
-        print(error, file=sys.stderr)
-        return 1
+        console.problems(error)
+        return scripts.FAILED
     results = []
     for result in conformance.replay(options.folders, transforms):
         results.append(result)
@@ -34,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(result, flush=True)
     if options.format == "json":
         print(json.dumps([result.as_dict() for result in results], indent=1))
-    return 0 if all(result.passed for result in results) else 1
+    return 0 if all(result.passed for result in results) else scripts.FAILED
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    scripts.run(main, __file__)

@@ -20,19 +20,15 @@ Exit status 0: measured; 1: something failed, the same command goes on; 2: modul
 
 import argparse
 import os
-import pathlib
-import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
-from tools.common.files import default_cache
+from tools.common import scripts
 
 
 def parser() -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser(
-        prog="tools/evaluate.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    arguments = scripts.parser("evaluate", __doc__)
     arguments.add_argument(
         "addresses",
         nargs="+",
@@ -80,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     )
     results.add_argument(
         "--out",
-        type=pathlib.Path,
+        type=Path,
         metavar="DIR",
         help="write evaluation.json, and of each module classes and confusion as CSV",
     )
@@ -88,24 +84,25 @@ def parser() -> argparse.ArgumentParser:
     results.add_argument(
         "--hub", help="the hub to record in, and that handles alone are of: a folder or gs://bucket/path"
     )
-    results.add_argument("--url", help="for --record: the hub's public address (default: that of its pages)")
+    scripts.add_url(results)
     results.add_argument("--dataset", metavar="TAG", help="for --record: an id of modules/tags/dataset.yaml")
     results.add_argument("--split", default="test", help="for --record and tfds: (default: %(default)s)")
 
     work = arguments.add_argument_group("how")
     work.add_argument(
-        "--batch", type=int, default=32, metavar="N", help="images of one size run together (default: 32)"
+        "--batch", type=scripts.positive, default=32, metavar="N", help="images of one size run together (default: 32)"
     )
     work.add_argument(
-        "--threads", type=int, metavar="N", help="images decoded at the same time (default: by the processors)"
+        "--threads",
+        type=scripts.positive,
+        metavar="N",
+        help="images decoded at the same time (default: by the processors)",
     )
     work.add_argument(
-        "--shard-images", type=int, default=500, metavar="N", help="images stored together (default: 500)"
+        "--shard-images", type=scripts.positive, default=500, metavar="N", help="images stored together (default: 500)"
     )
     work.add_argument("--state", metavar="DIR|URL", help="where counts are stored (default: in the cache)")
-    work.add_argument(
-        "--cache", type=pathlib.Path, default=default_cache(), help="where modules are kept (default: %(default)s)"
-    )
+    scripts.add_cache(work, "modules")
     work.add_argument(
         "--runner",
         metavar="NAME",
@@ -121,17 +118,16 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser()
     options, others = arguments.parse_known_args(argv)
     if others and not options.runner:
         arguments.error(f"there is no {others[0]}; options of Apache Beam go with --runner")
-    if min(options.batch, options.shard_images, options.threads or 1) < 1:
-        arguments.error("--batch, --threads and --shard-images are at least 1")
 
     from tools.common import console
-    from tools.evaluation import EvaluationError, images, modules, running
+    from tools.evaluation import EvaluationError, images, modules, reporting, requirements, running
     from tools.hub.storage import StorageError
+    from tools.publishing import evaluations as recording
 
     try:
         found = images.find(
@@ -157,26 +153,48 @@ def main(argv=None) -> int:
             skip_broken=options.skip_broken,
         )
         if options.record:
-            from tools.publishing import evaluations as recording
-
             recording.require_recordable(plan, options.hub, options.dataset, options.url)
         if options.runner:
-            require_pipeline(options, plan)
+            requirements.require_pipeline(plan, runner=options.runner, state=options.state, images=options.images)
     except (EvaluationError, StorageError) as error:
         console.problems(error)
-        return 2
-    for note in found.notes:
-        tell(note)
+        return scripts.USAGE
+    for sentence in found.notes:
+        console.note(sentence)
+    start = time.monotonic()
     try:
-        totals, seconds = evaluate(options, others, plan)
-        summaries = plan.summaries(totals)
-        described = describe(options, plan, totals, summaries)
-        if options.out:
-            write(options.out, described, plan, summaries)
-        show(options, described, totals, seconds)
-        if options.record:
-            from tools.common.clock import now
+        place = options.state or str(options.cache / "evaluations")
+        state = running.State(place, plan.key, plan.images.stamps, plan.skip_broken)
+        with console.Progress(unit="shards") as progress:
 
+            def report(done: int, images: int) -> None:
+                progress.update("evaluate", f"{images:,} images" if images else "", done, len(plan.shards))
+
+            if options.runner:
+                totals = running.run_pipeline(
+                    plan,
+                    state,
+                    runner=options.runner,
+                    arguments=others,
+                    cache=options.cache,
+                    report=report,
+                    notice=console.note,
+                    stall_seconds=60 * options.stall_minutes,
+                )
+            else:
+                totals = running.run_here(plan, state, cache=options.cache, report=report)
+        seconds = time.monotonic() - start
+        summaries = plan.summaries(totals)
+        description = reporting.describe(plan, totals, summaries, dataset=options.dataset, split=options.split)
+        if options.out:
+            reporting.write(options.out, description, plan, summaries)
+        if options.format == "json":
+            print(reporting.as_json(description))
+        else:
+            reporting.show(description, seconds=seconds)
+            if options.out:
+                console.show(f"written to {options.out}")
+        if options.record:
             for sentence in recording.record(
                 plan,
                 totals,
@@ -184,163 +202,15 @@ def main(argv=None) -> int:
                 hub=options.hub,
                 dataset=options.dataset,
                 split=options.split,
-                date=now(),
+                date=description["date"],
                 url=options.url,
             ):
-                tell(sentence)
+                console.note(sentence)
     except (EvaluationError, StorageError, OSError) as error:
         console.problems(error)
-        return 1
-    except KeyboardInterrupt:
-        console.problems("interrupted; the same command goes on from here")
-        return 130
+        return scripts.FAILED
     return 0
 
 
-def require_pipeline(options, plan) -> None:
-    """What only a pipeline needs; raises EvaluationError."""
-    import importlib.util
-
-    from tools.evaluation import EvaluationError
-
-    if importlib.util.find_spec("apache_beam") is None:
-        raise EvaluationError(
-            "--runner needs Apache Beam: run `python -m pip install 'apache-beam>=2.60'` (the extra `beam`)"
-        )
-    if options.runner == "DataflowRunner":
-        places = {"--state": options.state or "", "--images": options.images}
-        places |= {f"the module {each.title}": each.archive for each in plan.modules}
-        if local := [name for name, place in places.items() if "://" not in place]:
-            raise EvaluationError(
-                f"workers of Dataflow do not see this machine's files: give {', '.join(local)} as a URL"
-            )
-
-
-def evaluate(options, others, plan):
-    """Run what is missing, with a bar where somebody watches: (the sum, seconds)."""
-    import time
-
-    import rich.progress
-
-    from tools.common import console
-    from tools.evaluation import running
-
-    state = running.State(
-        options.state or str(options.cache / "evaluations"), plan.key, plan.images.stamps, plan.skip_broken
-    )
-    columns = (
-        "[progress.description]{task.description}",
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-    )
-    columns += ("shards", rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn())
-    hidden = not console.ERR.is_terminal
-    start = time.monotonic()
-    with rich.progress.Progress(*columns, console=console.ERR, transient=True, disable=hidden) as bar:
-        task = bar.add_task("evaluate", total=len(plan.shards))
-
-        def report(done, images):
-            bar.update(task, completed=done, description=f"{images:,} images" if images else "evaluate")
-
-        if options.runner:
-            totals = running.run_pipeline(
-                plan,
-                state,
-                runner=options.runner,
-                arguments=others,
-                cache=options.cache,
-                report=report,
-                notice=tell,
-                stall_seconds=60 * options.stall_minutes,
-            )
-        else:
-            totals = running.run_here(plan, state, cache=options.cache, report=report)
-    return totals, time.monotonic() - start
-
-
-def describe(options, plan, totals, summaries) -> dict:
-    """The evaluation as JSON."""
-    from tools.common.clock import now
-
-    return {
-        "schema": 1,
-        "kind": "Evaluation",
-        "date": now(),
-        "images": {
-            "source": plan.images.source,
-            "list_sha256": plan.images.digest,
-            "evaluated": totals.images,
-            "broken": totals.broken,
-            "broken_names": totals.broken_names,
-        },
-        "dataset": options.dataset,
-        "split": options.split,
-        "versions": totals.versions,
-        "devices": totals.devices,
-        "seconds": round(totals.seconds, 3),
-        "modules": [
-            {
-                "handle": module.handle,
-                "address": module.address,
-                "archive_sha256": module.sha256,
-                "competing_outputs": len(mapping.allowed or ()) or module.outputs,
-                **{key: value for key, value in found.items() if key != "confusion"},
-            }
-            for module, mapping, found in zip(plan.modules, plan.mappings, summaries, strict=True)
-        ],
-    }
-
-
-def write(folder: pathlib.Path, described: dict, plan, summaries) -> None:
-    """`evaluation.json`, and of each module `NAME.classes.csv` and `NAME.confusion.csv` (the pairs that occurred)."""
-    import json
-
-    from tools.evaluation.counts import table
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(
-        json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    for module, found in zip(plan.modules, summaries, strict=True):
-        name = module.handle.replace("/", "-") if module.handle else module.sha256[:12]
-        for what in ("classes", "confusion"):
-            (folder / f"{name}.{what}.csv").write_bytes(table(found[what]))
-
-
-def show(options, described: dict, totals, seconds: float) -> None:
-    """The results as a table, or as JSON."""
-    import json
-
-    from tools.common import console
-
-    if options.format == "json":
-        print(json.dumps(described, indent=1, ensure_ascii=False))
-        return
-    rows = [
-        (
-            each["handle"] or each["address"],
-            *(f"{each[top]['value']:.2f} % ({each[top]['correct']:,})" for top in ("top1", "top5")),
-            f"{each['images']:,}",
-            f"{each['images_per_second']:,.1f}" if each["images_per_second"] else "",
-        )
-        for each in described["modules"]
-    ]
-    console.show(console.table("Module", "Top-1>", "Top-5>", "Images>", "Images/s>", rows=rows))
-    broken = f", {totals.broken} that cannot be decoded were left out" if totals.broken else ""
-    console.show(
-        f"{totals.images:,} images of {described['images']['source']}{broken}; this run took {seconds:.1f} s on "
-        f"{', '.join(totals.devices)}; list sha256 {described['images']['list_sha256'][:12]}"
-    )
-    if options.out:
-        console.show(f"written to {options.out}")
-
-
-def tell(sentence: str) -> None:
-    """What is no result, to standard error."""
-    from tools.common import console
-
-    console.ERR.print(sentence, markup=False, soft_wrap=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    scripts.run(main, __file__, interrupted="run the same command again, and it goes on from here")

@@ -1,4 +1,4 @@
-"""Start something new: writes a stub, and says what is still to be written.
+"""Start a variant, a family or a collection: write a stub, and say what is still to be written.
 
     python tools/new.py variant convnext size=tiny data=1k resolution=256
     python tools/new.py family resnet
@@ -9,26 +9,26 @@ run `python tools/publish.py --dry-run` again, and go on until it lists the modu
 """
 
 import argparse
-import sys
+from collections.abc import Sequence
+
+from tools.common import scripts
 
 
 def parser() -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser(
-        prog="tools/new.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = scripts.parser("new", __doc__)
     kinds = arguments.add_subparsers(dest="kind", required=True)
     variant = kinds.add_parser("variant", help="a row in modules/FAMILY.toml")
-    variant.add_argument("name", metavar="FAMILY")
+    variant.add_argument("name", metavar="FAMILY", help="the family, like convnext")
     variant.add_argument("values", nargs="*", metavar="KEY=VALUE", help="what is known already, as in resolution=224")
     family = kinds.add_parser("family", help="builders/NAME.py, modules/NAME.toml and tests/builders/test_NAME.py")
-    family.add_argument("name", metavar="NAME")
+    family.add_argument("name", metavar="NAME", help="what it will be called, in small letters")
     collection = kinds.add_parser("collection", help="collections/NAME.toml")
-    collection.add_argument("name", metavar="NAME")
+    collection.add_argument("name", metavar="NAME", help="what it will be called, in small letters")
     collection.add_argument("--family", help="select the rows of this family")
     return arguments
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
 
     from tools import catalog
@@ -45,7 +45,7 @@ def main(argv=None) -> int:
                 files = scaffolding.collection(options.name, options.family)
     except scaffolding.ScaffoldingError as error:
         console.problems(error)
-        return 2
+        return scripts.USAGE
     print("wrote " + ", ".join(files))
     try:
         catalog.load()
@@ -60,4 +60,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    scripts.run(main, __file__)

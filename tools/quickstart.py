@@ -1,55 +1,68 @@
-"""The whole way of a module in a minute: publish the quickstart collection, serve it, use it through tensorflow_hub, measure it.
+"""Publish the quickstart collection, serve it, use it through tensorflow_hub and measure it: everything once, in a minute.
 
-make quickstart            # or: python tools/quickstart.py --hub hub
+    make quickstart
+    python tools/quickstart.py --hub ./hub
+
+Each step is one of the other scripts.
 """
 
 import argparse
+import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from tools.common import scripts
 from tools.common.files import ROOT
+from tools.common.ports import free_port
+
+if TYPE_CHECKING:
+    from tools.catalog.catalog import Module
 
 PORT = 8000
 
 
-def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--hub", default="hub", help="the folder to publish into (default: %(default)s)")
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("quickstart", __doc__)
+    arguments.add_argument(
+        "--hub", default="hub", metavar="DIR", help="the folder to publish into (default: %(default)s)"
+    )
     arguments.add_argument("--port", type=int, help=f"serve here (default: {PORT}, or a free one if that is taken)")
-    arguments.add_argument("--use", metavar="URL", help=argparse.SUPPRESS)
-    options = arguments.parse_args()
+    arguments.add_argument("--use", metavar="URL", help=argparse.SUPPRESS)  # the process that has TensorFlow
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
     if options.use:
         print(json.dumps(use(options.use)))
         return 0
     port = options.port or free_port(PORT)
 
-    from tools import catalog, publish
+    from tools import catalog
     from tools.common import console
-    from tools.hub.storage import Storage
-    from tools.server.server import serve
 
     url = f"http://127.0.0.1:{port}"
     console.show(f"Publishing the quickstart collection into {options.hub} ...")
-    status = publish.main(["quickstart", "--hub", options.hub, "--url", url, "--jobs", "2"])
-    if status:
+    if status := call("publish", "quickstart", "--hub", options.hub, "--url", url, "--jobs", "2"):
         return status
     modules = catalog.load().expand(["quickstart"])
-    with serve(Storage(options.hub), port=port):
+    with served(options.hub, port):
         console.show(f"Serving it at {url}; loading the modules from there with tensorflow_hub ...")
         # A process of its own: what TensorFlow logs while it starts is shown only if something fails.
-        user = subprocess.run([sys.executable, __file__, "--use", url], capture_output=True)
+        user = subprocess.run([sys.executable, __file__, "--use", url], capture_output=True, check=False)
         if user.returncode:
             console.problems(user.stderr.decode(errors="replace"))
-            return 1
+            return scripts.FAILED
         console.show(console.table("Handle", "Parameters>", "Answer", rows=json.loads(user.stdout)))
         if status := measure(modules, url):
             return status
-    classifier = next(m for m in modules if m.head == "classifier")
+    classifier = next(module for module in modules if module.head == "classifier")
     console.show(
         f"""What to try next
   .venv/bin/python tools/serve.py --hub {options.hub} --port {port}
@@ -61,8 +74,27 @@ def main() -> int:
     return 0
 
 
-def use(url: str) -> list[tuple]:
-    """Load each module by its URL as a consumer would, with an empty cache; a table row for each."""
+def call(script: str, *arguments: str) -> int:
+    """Run a script and return its exit status."""
+    sys.stdout.flush()
+    return subprocess.run(_command(script, *arguments), check=False).returncode
+
+
+@contextlib.contextmanager
+def served(hub: str, port: int) -> Iterator[None]:
+    """Serve a hub by tools/serve.py as long as the context is open."""
+    with subprocess.Popen(_command("serve", "--hub", hub, "--port", str(port)), stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            if not server.stdout.readline():  # it has said why
+                sys.exit(server.wait())
+            yield
+        finally:
+            server.terminate()
+
+
+def use(url: str) -> list[tuple[str, str, str]]:
+    """Load each module by its URL as a consumer would, with an empty cache; return a table row for each."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", message="pkg_resources")
     import numpy as np
@@ -70,12 +102,11 @@ def use(url: str) -> list[tuple]:
 
     from tools import catalog
 
-    modules = catalog.load().expand(["quickstart"])
     rows = []
     with tempfile.TemporaryDirectory(prefix="hubpress-cache-") as cache:
         os.environ["TFHUB_CACHE_DIR"] = cache
-        for module in modules:
-            data = np.load(ROOT / "modules" / module.variant.evaluation)
+        for module in catalog.load().expand(["quickstart"]):
+            data = np.load(ROOT / "modules" / str(module.variant.evaluation))
             images, labels = data["images"], data["labels"]
             loaded = hub.load(f"{url}/{module.handle}")
             outputs = loaded(images[:5]).numpy()
@@ -90,35 +121,25 @@ def use(url: str) -> list[tuple]:
     return rows
 
 
-def measure(modules, url: str) -> int:
-    """Evaluate the served classifiers on their labelled images, several in one pass, anew; the exit status."""
-    from tools import evaluate
+def measure(modules: "list[Module]", url: str) -> int:
+    """Evaluate the served classifiers on their labelled images, several in one pass, anew; return the exit status."""
     from tools.common import console
 
     images: dict[str, list[str]] = {}
     for module in modules:
         if module.head == "classifier":
-            images.setdefault(module.variant.evaluation, []).append(f"{url}/{module.handle}")
+            images.setdefault(str(module.variant.evaluation), []).append(f"{url}/{module.handle}")
     for file, addresses in images.items():
         console.show(f"Measuring the classifiers: tools/evaluate.py URL... --images modules/{file}")
         with tempfile.TemporaryDirectory(prefix="hubpress-state-") as state:
-            arguments = ["--images", str(ROOT / "modules" / file), "--state", state]
-            if status := evaluate.main([*addresses, *arguments]):
+            if status := call("evaluate", *addresses, "--images", str(ROOT / "modules" / file), "--state", state):
                 return status
     return 0
 
 
-def free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there, else any free port of this machine."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return probe.getsockname()[1]
-            except OSError:
-                continue
-    raise OSError("no free port on 127.0.0.1; stop a program that listens there")
+def _command(script: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / f"tools/{script}.py"), *arguments]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    scripts.run(main, __file__)

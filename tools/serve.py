@@ -1,41 +1,46 @@
-"""Serves a hub over HTTP: archives for tensorflow_hub and pages for browsers, at the same URLs.
+"""Serve a hub over HTTP: archives for tensorflow_hub and pages for browsers, at the same URLs.
 
-python tools/serve.py --hub hub --port 8000
+    python tools/serve.py --hub ./hub --port 8000
+
+Stop it with Ctrl-C.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
+
+from tools.common import scripts
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="tools/serve.py", description=__doc__.partition("\n")[0], epilog="Stop it with Ctrl-C."
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("serve", __doc__)
+    scripts.add_hub(arguments)
+    arguments.add_argument(
+        "--port", type=int, default=8000, help="port to listen at; 0 takes a free one (default: %(default)s)"
     )
-    parser.add_argument(
-        "--hub", required=True, metavar="DIR|URL", help="the hub: a folder, or a URL like gs://bucket/hub"
+    arguments.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine only)"
     )
-    parser.add_argument("--port", type=int, default=8000, help="port to listen at; 0 takes a free one (default: 8000)")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)"
-    )
-    parser.add_argument(
+    arguments.add_argument(
         "--access-log",
         metavar="FILE",
         help="write a line for each answer, in the combined log format with the seconds it took; `-` for standard error",
     )
-    parser.add_argument(
+    arguments.add_argument(
         "--print-nginx", action="store_true", help="print a configuration of nginx that serves this folder, and stop"
     )
-    options = parser.parse_args(arguments)
+    return arguments
 
-    from tools.hub.storage import Storage, StorageError
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+
+    from tools.common import console
+    from tools.hub.opening import open_hub
+    from tools.hub.storage import StorageError
 
     try:
-        storage = Storage(options.hub)
-        if not storage.is_there():
-            raise StorageError(
-                f"There is no hub at {storage.url}. Publish one: python tools/publish.py NAME --hub {options.hub}"
-            )
+        storage = open_hub(options.hub)
         if options.print_nginx:
             from tools.server import nginx
 
@@ -57,10 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
         with server.access_log(options.access_log) as log:
             server.run(storage, host=options.host, port=options.port, ready=ready, log=log)
     except StorageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        console.problems(error)
+        return scripts.USAGE
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    scripts.run(main, __file__)

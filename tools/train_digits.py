@@ -11,11 +11,17 @@ in training. They are committed as `modules/quickstart/digits_test.npz`, on whic
 import argparse
 import io
 import os
-import pathlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tools.common import scripts
 from tools.common.files import ROOT
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tools.catalog.catalog import Module
 
 QUICKSTART = ROOT / "modules/quickstart"
 TEST_IMAGES = 360
@@ -32,8 +38,9 @@ TRAINING = {
 }
 
 
-def digits():
-    """The images as RGB `[n, 8, 8, 3]` uint8 and their labels `[n]`: (train images, train labels, test images, test labels)."""
+def digits() -> "tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]":
+    """Return (train images, train labels, test images, test labels): RGB `[n, 8, 8, 3]` uint8, and `[n]`."""
+    import numpy as np
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -45,19 +52,22 @@ def digits():
     return train, train_labels, test, test_labels
 
 
-def write_test_images(images, labels, path):
-    """The labelled test images as a module's `evaluation` file; the bytes repeat."""
+def write_test_images(images: "np.ndarray", labels: "np.ndarray", path: Path) -> None:
+    """Write the labelled test images as a module's `evaluation` file; the bytes repeat."""
+    import numpy as np
+
     stream = io.BytesIO()
     np.savez_compressed(stream, images=images, labels=labels)
     path.write_bytes(stream.getvalue())
 
 
-def train(module, out, seed=0, report=print):
-    """Train the variant of a catalogue module and write its checkpoint to `out`; returns the top-1 on the test images in per cent.
+def train(module: "Module", out: Path, seed: int = 0, report: Callable[[str], None] = print) -> float:
+    """Train the variant of a catalogue module, write its checkpoint to `out`, and return the top-1 on the test images in per cent.
 
     The weights are the moving average at the end of the last epoch: no choice is made by looking at the test images.
     """
     import keras
+    import numpy as np
     import tensorflow as tf
 
     import builders
@@ -91,20 +101,20 @@ def train(module, out, seed=0, report=print):
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
 
-    @tf.function
-    def step(batch, target):
+    def step(batch: Any, target: Any) -> Any:
         with tf.GradientTape() as tape:
             value = loss(tf.one_hot(target, row["classes"]), model(augment(batch), training=True))
         optimizer.apply(tape.gradient(value, model.trainable_weights), model.trainable_weights)
         return value
 
+    compiled = tf.function(step)
     data = (
         tf.data.Dataset.from_tensor_slices((images, labels))
         .shuffle(len(labels), seed=seed)
         .batch(BATCH, drop_remainder=True)
     )
     for epoch in range(EPOCHS):
-        values = [step(batch, target) for batch, target in data]
+        values = [compiled(batch, target) for batch, target in data]
         if epoch % 10 == 9:
             report(f"{row['stem']}: epoch {epoch + 1} of {EPOCHS}, loss {float(np.mean(values)):.4f}")
     optimizer.finalize_variable_values(model.trainable_weights)
@@ -112,16 +122,16 @@ def train(module, out, seed=0, report=print):
     hits = np.argmax(model.predict(test_images, verbose=0), -1) == test_labels
     share = f"{hits.sum()} of {len(hits)} test images right, {100 * hits.mean():.2f} %"
     report(f"{row['stem']}: {share}, {model.count_params():,} parameters")
-    return 100 * hits.mean()
+    return float(100 * hits.mean())
 
 
-def augment(images):
-    """Each image moved, turned, scaled and sheared a little: up to 12 % of its size, 12 degrees, 12 %, 0.12."""
+def augment(images: Any) -> Any:
+    """Move, turn, scale and shear each image a little: up to 12 % of its size, 12 degrees, 12 %, 0.12."""
     import tensorflow as tf
 
     count, size = tf.shape(images)[0], images.shape[1]
 
-    def draw(limit):
+    def draw(limit: float) -> Any:
         return tf.random.uniform([count], -limit, limit)
 
     angle, scale, shear = draw(0.21), 1 + draw(0.12), draw(0.12)
@@ -143,14 +153,19 @@ def augment(images):
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", help="rows of the quickstart collection")
-    parser.add_argument("--out", type=pathlib.Path, help="where to write the checkpoint instead (one name only)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("train_digits", __doc__)
+    arguments.add_argument("names", nargs="+", metavar="NAME", help="rows of the quickstart collection")
+    arguments.add_argument("--out", type=Path, metavar="FILE", help="where to write the checkpoint instead (one name)")
+    arguments.add_argument("--seed", type=int, default=0, help="of the initial values (default: %(default)s)")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser()
+    options = arguments.parse_args(argv)
     if options.out and len(options.names) > 1:
-        parser.error("--out takes one name; train one module at a time, or leave --out away")
+        arguments.error("--out takes one name: train one module at a time, or leave --out away")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from tools import catalog
 
@@ -160,7 +175,8 @@ def main():
         *_, test_images, test_labels = digits()
         write_test_images(test_images, test_labels, QUICKSTART / "digits_test.npz")
         train(module, options.out or ROOT / module.variant.checkpoint, options.seed)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    scripts.run(main, __file__)

@@ -11,22 +11,23 @@ there are errors, 0 if there are none (warnings do not count), 2 if nothing coul
 
 import argparse
 import gc
-import pathlib
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.common import scripts
 
 
 def parser() -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser(
-        prog="tools/validate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    arguments.add_argument("paths", nargs="*", metavar="PATH", type=pathlib.Path, help="documents, or folders of them")
+    arguments = scripts.parser("validate", __doc__)
+    arguments.add_argument("paths", nargs="*", metavar="PATH", type=Path, help="documents, or folders of them")
     arguments.add_argument(
-        "--root", type=pathlib.Path, help="the folder of the publishers' folders (default: from the handles)"
+        "--root", type=Path, help="the folder of the publishers' folders (default: from the handles)"
     )
     arguments.add_argument(
         "--tags",
         metavar="DIR",
-        type=pathlib.Path,
+        type=Path,
         help="the tag files (default: beside assets/docs, else modules/tags)",
     )
     arguments.add_argument(
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser()
     options = arguments.parse_args(argv)
 
@@ -76,10 +77,9 @@ def main(argv=None) -> int:
     if options.quiet:
         report.problems = [each for each in report.problems if each.is_error]
     sys.stdout.write(reporting.write(report, options.format))
-    return 1 if report.errors else 0
+    return scripts.FAILED if report.errors else 0
 
 
 if __name__ == "__main__":
-    # Thousands of small objects that all live until the end: collecting garbage costs a tenth of the time and finds nothing.
-    gc.disable()
-    sys.exit(main())
+    gc.disable()  # thousands of small objects live until the end: collecting garbage costs a tenth of the time and finds nothing
+    scripts.run(main, __file__)

@@ -9,17 +9,17 @@ Downloads the archive, compares size and digests with the record, looks at its m
 replays the golden input that it carries: the answer must agree within the record's tolerance. Any server of the hub's files will
 do. Replaying runs the module's graph, which is a program: leave it out (--no-replay) for a hub whose publisher you do not trust.
 
-Exit status 0: all is as the hub says; 1: something differs; 2: there was nothing to verify.
+Exit status 0: everything is as the hub says; 1: something differs; 2: there was nothing to verify.
 """
 
 import argparse
-import sys
+from collections.abc import Sequence
+
+from tools.common import scripts
 
 
-def main(argv=None) -> int:
-    arguments = argparse.ArgumentParser(
-        prog="tools/verify.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("verify", __doc__)
     arguments.add_argument(
         "addresses",
         nargs="+",
@@ -31,14 +31,20 @@ def main(argv=None) -> int:
     )
     arguments.add_argument("--no-replay", action="store_true", help="do not run the modules")
     arguments.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
 
     import json
 
     from tools.common import console
-    from tools.verification.verify import NothingThereError, Verification
+    from tools.verification import reporting
+    from tools.verification.verify import NothingThereError, Verification, VerificationResult
 
-    results, missing = [], False
+    results: list[VerificationResult] = []
+    missing = False
     with Verification(replay=not options.no_replay) as verification:
         for address in options.addresses:
             try:
@@ -51,11 +57,11 @@ def main(argv=None) -> int:
     if options.format == "json":
         print(json.dumps([result.described() for result in results], indent=1, ensure_ascii=False))
     elif results:
-        console.verified(results)
+        reporting.show_verified(results)
     if missing:
-        return 2
-    return 0 if all(result.ok for result in results) else 1
+        return scripts.USAGE
+    return 0 if all(result.ok for result in results) else scripts.FAILED
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    scripts.run(main, __file__)

@@ -17,6 +17,8 @@ from tests.builders.battery import (
     row_arguments,
 )
 
+pytestmark = pytest.mark.slow
+
 STAGED = Family(
     "convnext",
     architecture={"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)},

@@ -25,6 +25,8 @@ from tests.builders.battery import (
 from tools import catalog
 from tools.common.files import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = Family(
     "convnextv2",
     architecture={"depths": (1, 2, 1, 1), "dims": (8, 16, 24, 32)},

@@ -10,6 +10,8 @@ import builders
 from builders import export, layers
 from tests.builders.battery import CATALOG, GOLDEN, described
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent
 QUICKSTART = [row for row in CATALOG.variants if "quickstart/" in row.checkpoint and row.precision == "float32"]
 

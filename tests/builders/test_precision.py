@@ -15,10 +15,12 @@ import pytest
 import builders
 from builders import precision
 from tests.builders.battery import CATALOG, described
-from tests.support.commands import run
+from tests.support.commands import run_script
 from tools.catalog.catalog import PRECISIONS
 from tools.common.files import ROOT
 from tools.verification.verify import Verification
+
+pytestmark = pytest.mark.slow
 
 ROWS = {variant.stem: variant for variant in CATALOG.variants}
 NAME, SIBLING = "convnext_digits_bf16", "convnext_digits"
@@ -75,7 +77,7 @@ def test_every_family_keeps_its_accuracy(name, digits):
 def halved(shared):
     """A hub with the digits row in bfloat16, published by the command."""
     folder = shared / "bfloat16-hub"
-    run("tools/publish.py", NAME, "--hub", folder, "--url", "http://127.0.0.1:9")
+    run_script("publish", NAME, "--hub", folder, "--url", "http://127.0.0.1:9")
     return folder / "hubpress"
 
 

@@ -27,6 +27,8 @@ from tests.builders.battery import (
     row_arguments,
 )
 
+pytestmark = pytest.mark.slow
+
 LINE = {"w0": 8, "wa": 14.0, "wm": 2.0, "depth": 5, "group_size": 8}  # widths 8, 16, 32, 64; depths 1, 1, 1, 2
 CONVOLUTIONS = 1 + 3 * 5 + 4  # stem, three a block, a projection a stage
 ROWS = {v.stem: v for v in CATALOG.variants if v.family == "regnety"}

@@ -25,6 +25,8 @@ from tests.builders.battery import (
 )
 from tools.verification import conformance
 
+pytestmark = pytest.mark.slow
+
 PLAIN = {"patch": 8, "hidden": 24, "mlp": 40, "heads": 3, "layers": 2}
 HYBRID = PLAIN | {"patch": 1, "resnet": (1, 2), "resnet_width_factor": 0.5}
 STEM = PLAIN | {"resnet": (), "resnet_width_factor": 0.5}

@@ -1,6 +1,5 @@
 """tools/new.py: its stubs are refused with what belongs in them, and following that leads to a published module."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,9 +10,12 @@ import pytest
 
 import builders
 from builders import checkpoints
+from tests.support.commands import environment, run_script
 from tools import catalog
 from tools.catalog import scaffolding
 from tools.common.files import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -26,11 +28,7 @@ def repository(tmp_path):
 
 
 def run(repository, script, *arguments):
-    command = [sys.executable, f"tools/{script}.py", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(repository)}
-    return subprocess.run(
-        command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    return run_script(script, *arguments, root=repository, check=False)
 
 
 def problems(repository):
@@ -157,8 +155,9 @@ def test_a_new_family_is_led_to_a_published_module(repository):
         "-p",
         "no:cacheprovider",
     ]
-    environment = os.environ | {"PYTHONPATH": str(repository)}
-    result = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600)
+    result = subprocess.run(
+        command, cwd=repository, env=environment(repository), capture_output=True, text=True, timeout=600
+    )
     failed = re.findall(r"(?m)^FAILED .*?::(\w+)::(\w+)", result.stdout)
     assert failed == [
         ("TestReferences", "test_golden_answers_are_reproduced"),

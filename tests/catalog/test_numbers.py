@@ -14,6 +14,8 @@ import builders
 from builders import counting
 from tools import catalog
 
+pytestmark = pytest.mark.slow
+
 ROWS = {variant.stem: variant for variant in catalog.load().variants}
 TOLERANCE = 0.02  # of printed multiply-adds, which are rounded, and of which some count normalisations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import made, synthetic
+from tests.support.commands import run_script
 from tests.support.synthetic import build
 from tools import validate as command
 from tools.documents import reporting, rules, validation
@@ -256,12 +257,7 @@ def test_the_script_needs_neither_tensorflow_nor_numpy():
 
 
 def test_the_script_runs_from_anywhere(tmp_path):
-    result = subprocess.run(
-        [sys.executable, made.ROOT / "tools/validate.py", CORPUS, "--quiet"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    result = run_script("validate", CORPUS, "--quiet", cwd=tmp_path, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "60 documents: 0 errors, 0 warnings\n"
 

@@ -10,8 +10,6 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.support.commands import ROOT
+from tests.support.commands import ROOT, start_script
 from tools.evaluation import BadImagesError, EvaluationError, images, labels, modules, running, worker
 from tools.evaluation.counts import Totals, summary, table
 
@@ -29,14 +27,8 @@ HANDLE = "hubpress/convnext_digits/1"
 TAG = "optical-recognition-of-handwritten-digits"
 
 
-def command(*arguments, cwd=ROOT):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "tools/evaluate.py"), *map(str, arguments)],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def command(*arguments, **options):
+    return start_script("evaluate", *arguments, **options)
 
 
 def finished(process):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.support.commands import run
+from tests.support.commands import run_script
 from tests.support.hubs import HANDLES
 from tools.hub import address
 from tools.hub.address import AddressError
@@ -106,7 +106,7 @@ def test_a_hub_that_was_made_for_this_machine_stays_there(publisher, published, 
     assert published[1].startswith("http://127.0.0.1:")
     again = publisher("convnext_digits", "--hub", copied)
     assert again.returncode == 0 and "\n0 pages written" in again.stdout, again.stdout + again.stderr
-    rendered = run("tools/render.py", "--hub", copied)
+    rendered = run_script("render", "--hub", copied)
     assert f"handles begin with {published[1]}" in rendered.stdout
     assert contents(copied) == before
 
@@ -118,17 +118,17 @@ def test_an_index_with_another_address_changes_no_page(publisher, copied, url):
     swap(copied, url)
     before = contents(copied)
     commands = [
-        ("convnext_digits", "--hub", copied),
-        ("--hub", copied, "--yank", HANDLES[0], "--why", "wrong"),
-        ("--hub", copied, "--unyank", HANDLES[0]),
+        ("publish", "convnext_digits"),
+        ("yank", HANDLES[0], "--why", "wrong"),
+        ("yank", HANDLES[0], "--undo"),
     ]
-    done = [publisher(*arguments) for arguments in commands]
-    done.append(run("tools/render.py", "--hub", copied, check=False))
+    done = [publisher(*arguments, "--hub", copied, script=script) for script, *arguments in commands]
+    done.append(run_script("render", "--hub", copied, check=False))
     for each in done:
         assert each.returncode == 1 and "--url" in each.stderr and "Traceback" not in each.stderr, each
         assert catalog.load().publisher.url.rstrip("/") in each.stderr
         if url == OTHER:
             assert OTHER in " ".join(each.stderr.split())
     assert contents(copied) == before  # not even a note
-    told = run("tools/render.py", "--hub", copied, "--url", "http://127.0.0.1:1")
+    told = run_script("render", "--hub", copied, "--url", "http://127.0.0.1:1")
     assert told.returncode == 0 and json.loads((copied / "index.json").read_text())["url"] == "http://127.0.0.1:1"

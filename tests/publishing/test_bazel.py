@@ -19,12 +19,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.builds import specification_of
+from tests.support.commands import run_script
+from tests.support.programs import requires
 from tools import catalog, publish
+from tools.common.ports import free_port
 from tools.publishing import action, prebuilt, targets
 from tools.publishing.specification import SpecificationError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
-BAZEL, NGINX = shutil.which("bazel"), shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 ROW = "vit_digits"
 FILES = (".bazelignore", ".bazelrc", "BUILD.bazel", "MODULE.bazel", "WORKSPACE", "pyproject.toml", "requirements.lock")
 FOLDERS = ("builders", "collections", "modules", "tools")
@@ -54,16 +58,12 @@ def test_a_change_of_the_catalogue_is_found_and_written(tmp_path):
     file.write_text(file.read_text().replace('{ size = "digits"', '{ stem = "vit_ciphers", size = "digits"'))
 
     def run(*arguments):
-        command = [sys.executable, copy / "tools/bazel.py", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(copy)}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        return run_script("bazel", *arguments, root=copy, check=False)
 
     done = run("--check")
     assert done.returncode == 1
-    assert (
-        "modules/BUILD.bazel is not what the catalogue and the sources say. Fix: run `python tools/bazel.py`"
-        in done.stderr
-    )
+    stale = "modules/BUILD.bazel: it is not what the catalogue and the sources say. Fix: run `python tools/bazel.py`."
+    assert stale in done.stderr
     assert "wrote modules/BUILD.bazel\n" in run().stdout
     assert 'name = "vit_ciphers"' in (copy / "modules/BUILD.bazel").read_text()
     assert run("--check").returncode == 0 and "nothing changed" in run().stdout
@@ -283,7 +283,7 @@ def test_prebuilt_checkpoints_from_elsewhere_are_believed_by_digest(tmp_path):
 def test_usage_errors_of_prebuilt(tmp_path, capsys):
     for arguments, said in (
         (["--prebuilt", "nowhere"], "run `bazel build //modules:NAME`"),
-        (["--prebuilt", str(tmp_path), "--checkpoints", "."], "leave out --checkpoints"),
+        (["--prebuilt", str(tmp_path), "--checkpoints", "."], "--checkpoints: not allowed with argument --prebuilt"),
     ):
         with pytest.raises(SystemExit):
             publish.main([ROW, "--hub", str(tmp_path / "hub"), *arguments])
@@ -309,7 +309,7 @@ class Bazel:
         if command == "build":
             flags.append(f"--symlink_prefix={self.base}-")
         return subprocess.run(
-            [BAZEL, f"--output_base={self.base}", "--nohome_rc", "--max_idle_secs=60", command, *flags, *arguments],
+            ["bazel", f"--output_base={self.base}", "--nohome_rc", "--max_idle_secs=60", command, *flags, *arguments],
             cwd=self.checkout,
             capture_output=True,
             text=True,
@@ -326,11 +326,7 @@ class Bazel:
 @pytest.fixture(scope="session")
 def http_cache(tmp_path_factory):
     """(address, log): nginx with the configuration that the README shows, as an empty HTTP cache."""
-    if not NGINX:
-        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
-    from tools.quickstart import free_port
-
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port(0)
+    nginx, folder, port = requires("nginx"), tmp_path_factory.mktemp("nginx"), free_port()
     blocks = re.findall(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     [server] = [block for block in blocks if "dav_methods" in block]
     server = server.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(
@@ -344,7 +340,7 @@ def http_cache(tmp_path_factory):
         f"daemon off;\nmaster_process off;\npid {folder}/pid;\n{user}error_log {folder}/errors;\nevents {{}}\n"
         f"http {{\n  access_log {folder}/log;\n{temporary}{server}}}\n"
     )
-    process = subprocess.Popen([NGINX, "-e", folder / "errors", "-p", folder, "-c", configuration])
+    process = subprocess.Popen([nginx, "-e", folder / "errors", "-p", folder, "-c", configuration])
     try:
         for _ in range(200):
             with contextlib.suppress(OSError):
@@ -361,8 +357,7 @@ def http_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bazel(tmp_path_factory):
     """Two checkouts, each with an output base of its own: two machines."""
-    if not BAZEL:
-        pytest.skip("Bazel is not installed (Debian: apt-get install bazel-bootstrap)")
+    requires("bazel")
     folder = tmp_path_factory.mktemp("bazel")
     machines = [Bazel(checkout(folder / f"checkout-{name}"), folder / name) for name in ("first", "second")]
     yield machines

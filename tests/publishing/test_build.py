@@ -17,6 +17,8 @@ from tools.archive.members import ArchiveError
 from tools.common import locks
 from tools.publishing import build
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 HEADS = ("classifier", "feature_extractor")
 # Programs that write and look at small files; `exec` does what a test wants at that moment.

@@ -17,6 +17,8 @@ from tools.hub import storage as storage_module
 from tools.hub.storage import AlreadyThere, Storage, StorageError
 from tools.verification import audit
 
+pytestmark = pytest.mark.faults
+
 
 def refused(done, *said):
     assert done.returncode == 1, done.stdout + done.stderr

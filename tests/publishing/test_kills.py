@@ -13,7 +13,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -21,11 +20,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hubs import HANDLES, NAME, ROOT, bucket_storage
+from tests.support.commands import environment, run_script, start_script
+from tests.support.hubs import HANDLES, NAME, bucket_storage
 from tools.hub import records
 from tools.hub.storage import Storage
 from tools.server.server import serve
 from tools.verification import audit
+
+pytestmark = pytest.mark.faults
 
 ALL = os.environ.get("HUBPRESS_FAULTS") == "all"
 EPOCH = {"SOURCE_DATE_EPOCH": "1000000000"}
@@ -221,19 +223,13 @@ def test_the_command_itself_is_killed(published, folders, tmp_path):
     """As a user types it, from the start of the process on; and with HUBPRESS_FAULTS=all while it builds, too."""
     rng = random.Random(1)
     for cache in ["", tmp_path / "cache"] if ALL else [""]:
-        command = [sys.executable, "tools/publish.py", *COMMAND]
         ending = ["--cache", cache] if cache else []
         address = folders.new()
-        environment, killed = os.environ | EPOCH, 0
+        killed = 0
         longest = 40 if cache else 1.5
         for _ in range(4):
-            process = subprocess.Popen(
-                [*command, address, *ending],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            process = start_script("publish", *COMMAND, address, *ending, env=environment(**EPOCH), **quiet)
             try:
                 process.wait(longest * rng.uniform(0.2, 1))
             except subprocess.TimeoutExpired:
@@ -242,9 +238,9 @@ def test_the_command_itself_is_killed(published, folders, tmp_path):
             if Path(address).exists():
                 check(folders.held(address))
         assert killed
-        subprocess.run([*command, address, *ending], cwd=ROOT, env=environment, check=True, capture_output=True)
+        run_script("publish", *COMMAND, address, *ending, **EPOCH)
         again = folders.new()
-        subprocess.run([*command, again], cwd=ROOT, env=environment, check=True, capture_output=True)
+        run_script("publish", *COMMAND, again, **EPOCH)
         assert check(folders.held(address)) == set(HANDLES)
         assert folders.held(address) == folders.held(again)
 

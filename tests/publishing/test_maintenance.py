@@ -1,17 +1,15 @@
 """After publication: versions, yanks and audits, and a bucket through the real commands."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import uuid
 
 import pytest
 import requests
 
-from tests.support.hubs import HANDLES, NAME, ROOT, bucket_storage
+from tests.support.commands import run_script
+from tests.support.hubs import HANDLES, NAME, bucket_storage
 from tools import catalog
 from tools.catalog import layout
 from tools.hub import notes, records
@@ -74,7 +72,7 @@ def test_yank_and_back(publisher, hub, published):
     second = add_version(hub, 2)
     render(hub, published[1])
     whole = {path: hub.read(path) for path in hub.list()}
-    done = publisher("--hub", hub.url, "--yank", second, "--why", WHY)
+    done = publisher(second, "--hub", hub.url, "--why", WHY, script="yank")
     assert done.returncode == 0 and f"{second} is yanked;" in done.stdout, done.stderr
     assert WHY in hub.read(f"{second}.md").decode() and WHY in hub.read(f"{second}/index.html").decode()
     assert "withdrawn" in hub.read(f"{HANDLE}/index.html").decode()  # among its versions
@@ -90,9 +88,9 @@ def test_yank_and_back(publisher, hub, published):
         still = requests.get(f"{url}/{second}?tf-hub-format=compressed", timeout=20)
         assert still.status_code == 200 and still.content == whole[f"{second}.tar.gz"]
         # again is nothing, and its undo is another note
-        again = publisher("--hub", hub.url, "--yank", second, "--why", WHY)
+        again = publisher(second, "--hub", hub.url, "--why", WHY, script="yank")
         assert again.returncode == 0 and "yanked already; 0 pages written" in again.stdout
-        back = publisher("--hub", hub.url, "--unyank", second)
+        back = publisher(second, "--hub", hub.url, "--undo", script="yank")
         assert back.returncode == 0 and "no longer yanked;" in back.stdout, back.stderr
         newest = requests.get(f"{url}/hubpress/{NAME}", allow_redirects=False, timeout=20)
         assert newest.headers["Location"] == f"./{NAME}/2/"
@@ -134,17 +132,16 @@ def test_notes_are_added_and_numbered_by_whoever_comes(storage):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--yank", HANDLE], 2, "--why TEXT"),
-        (["--yank", HANDLE, "--why", " "], 2, "--why TEXT"),
-        (["--yank", HANDLE, "--why", "x", "--audit"], 2, "command of its own"),
-        (["--audit", NAME], 2, "command of its own"),
-        (["--thorough", NAME], 2, "--thorough with --audit"),
-        (["--yank", "hubpress/nothing/1", "--why", "x"], 1, "is not published"),
-        (["--unyank", "../../etc/passwd"], 1, "is no path of a hub"),
+        ([HANDLE], 2, "--why --undo is required"),
+        ([HANDLE, "--why", " "], 2, "--why: say why"),
+        ([HANDLE, "--why", "x", "--undo"], 2, "not allowed with"),
+        (["--why", "x"], 2, "HANDLE"),
+        (["hubpress/nothing/1", "--why", "x"], 1, "is not published"),
+        (["../../etc/passwd", "--undo"], 1, "is no path of a hub"),
     ],
 )
-def test_maintenance_that_is_refused(publisher, published, arguments, code, said):
-    done = publisher("--hub", published[0], *arguments)
+def test_yanks_that_are_refused(publisher, published, arguments, code, said):
+    done = publisher("--hub", published[0], *arguments, script="yank")
     assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
 
 
@@ -207,18 +204,18 @@ def test_an_audit_warns_of_what_the_next_run_mends(hub, published, path):
 
 
 def test_the_audit_command(publisher, hub):
-    done = publisher("--hub", hub.url, "--audit", "--thorough")
+    done = publisher("--hub", hub.url, "--thorough", script="audit")
     assert done.returncode == 0 and "0 errors, 0 warnings" in done.stdout and "every archive read" in done.stdout
     hub.create("hubpress/x/1.tar.gz", b"half")
     spoil(hub, f"{HANDLE}.tar.gz", lambda data: data[:100])
-    done = publisher("--hub", hub.url, "--audit")
+    done = publisher("--hub", hub.url, script="audit")
     assert done.returncode == 1 and "1 errors, 1 warnings" in done.stdout
     assert "hubpress/x/1.tar.gz: it has no record" in done.stderr and "the archive has 100" in done.stderr
 
 
 def test_a_record_that_is_no_json_is_named(publisher, hub):
     spoil(hub, f"{HANDLE}.json", lambda data: data[:50])
-    done = publisher("--hub", hub.url, "--audit")
+    done = publisher("--hub", hub.url, script="audit")
     assert done.returncode == 1 and f"{HANDLE}.json is no JSON" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -264,7 +261,7 @@ def test_a_bucket_is_rendered_yanked_and_served(publisher, in_bucket, bucket_ser
     url, environment, _ = in_bucket
     storage = Storage(url, endpoint_url=bucket_service.url, token="anon")
     told = ("--hub", url, "--url", "http://one")
-    done = publisher(*told, "--yank", HANDLE, "--why", WHY, environment=environment)
+    done = publisher(HANDLE, *told, "--why", WHY, script="yank", environment=environment)
     assert done.returncode == 0, done.stderr
     assert index(storage)[HANDLE]["yanked"] == WHY
     with serve(storage) as address:
@@ -273,18 +270,10 @@ def test_a_bucket_is_rendered_yanked_and_served(publisher, in_bucket, bucket_ser
         part = requests.get(f"{address}/{HANDLE}.tar.gz", headers={"Range": "bytes=100-199"}, timeout=20)
         assert part.status_code == 206 and part.content == archive.content[100:200]
         assert WHY in requests.get(f"{address}/{HANDLE}/", timeout=20).text
-        verified = subprocess.run(
-            [sys.executable, "tools/verify.py", address, url, "--all", "--no-replay", "--format", "json"],
-            cwd=ROOT,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert verified.returncode == 0, verified.stdout + verified.stderr
+        verified = run_script("verify", address, url, "--all", "--no-replay", "--format", "json", **environment)
         found = json.loads(verified.stdout)
         assert len(found) == 4 and [each["note"] for each in found].count(f"withdrawn: {WHY}") == 2
-    assert publisher(*told, "--unyank", HANDLE, environment=environment).returncode == 0
+    assert publisher(HANDLE, *told, "--undo", script="yank", environment=environment).returncode == 0
     assert index(storage)[HANDLE]["yanked"] is None
 
 
@@ -327,7 +316,7 @@ def test_unpacked_modules(publisher, emulator, bucket_service, consumer, tmp_pat
         assert not audit.audit(storage, thorough=True).problems
         answer = requests.get(ask, allow_redirects=False, timeout=20)
         assert answer.status_code == 303 and answer.text == answer.headers["Location"] == f"{url}/{HANDLE}"
-        (resolved,) = consumer(f"UNCOMPRESSED {address}/{HANDLE}")
+        (resolved,) = consumer(f"{address}/{HANDLE}", where=True)
         assert resolved == {"resolved": f"{url}/{HANDLE}"}
         before = len(bucket_service.requests)
         assert publisher(NAME, "--hub", url, "--unpacked", **order).returncode == 0

@@ -1,15 +1,17 @@
 """Copies for Hugging Face and Kaggle: ready to upload, and from the same records as the pages."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from tests.support import made, synthetic
-from tools import publish
+from tools import catalog
+from tools import mirror as script
+from tools.hub.records import HubSnapshot
 from tools.hub.storage import Storage
 from tools.publishing import mirror
+from tools.publishing.selection import SelectionError, select
 from tools.site import pages as site
 
 KAGGLE_MODEL = {
@@ -187,11 +189,39 @@ def test_kaggle_metadata(record, hub):
 
 
 def test_command_mirrors_what_is_published(small, tmp_path, capsys):
-    storage, records = small
-    publishing = SimpleNamespace(storage=storage, catalog=made.rows(), base_url=made.URL)
-    results = [SimpleNamespace(record=records[0], state="unchanged"), SimpleNamespace(record={}, state="failed")]
-    assert publish.mirror(publishing, results, tmp_path / "mirror")
+    storage, _ = small
+    names = ["hubpress/convnext_digits/1", "--hub", storage.url]
+    assert script.main([*names, "--out", str(tmp_path / "mirror")]) == 0
     assert f"mirrored to {tmp_path}/mirror/huggingface/convnext_digits\n" in capsys.readouterr().out
     (tmp_path / "file").write_text("")
-    assert not publish.mirror(publishing, results, tmp_path / "file")
+    assert script.main([*names, "--out", str(tmp_path / "file")]) == 1
     assert "error" in capsys.readouterr().err
+
+
+def test_names_select_what_is_published():
+    """A version by its handle, and by any other name the newest that is not withdrawn; what is not there is said."""
+
+    def record(name, version):
+        return {"handle": f"hubpress/{name}/{version}"}
+
+    found = [record("convnext_digits", 1), record("convnext_digits", 2), record("convnext_digits", 3)]
+    found += [record("convnext_digits_fe", 1), record("gone", 1)]
+    hub = HubSnapshot(found, {"hubpress/convnext_digits/3": "wrong labels"})
+
+    def handles(*names):
+        return [each["handle"].removeprefix("hubpress/") for each in select(names, hub, catalog.load())]
+
+    assert handles("hubpress/convnext_digits/1") == ["convnext_digits/1"]
+    assert handles("convnext_digits") == ["convnext_digits/2", "convnext_digits_fe/1"]  # a row: both of its heads
+    assert handles("convnext_digits_fe", "convnext_digits_fe") == ["convnext_digits_fe/1"]
+    assert handles("quickstart") == ["convnext_digits/2", "convnext_digits_fe/1"]
+    assert handles("gone") == handles("hubpress/gone") == ["gone/1"]  # the catalogue has it no longer
+    assert handles("all") == ["convnext_digits/2", "convnext_digits_fe/1", "gone/1"]
+    for name, said in [
+        ("hubpress/convnext_digits/3", "it is withdrawn: wrong labels"),
+        ("hubpress/convnext_digits/4", "nothing of that name is published"),
+        ("vit", "nothing of that name is published"),
+        ("no_such", "nothing of that name is published"),
+    ]:
+        with pytest.raises(SelectionError, match=f"{name}: {said}.*Fix: "):
+            handles(name)

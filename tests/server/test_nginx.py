@@ -3,19 +3,20 @@
 import shutil
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
 import requests
 
-from tests.support.hubs import HANDLES, ROOT
+from tests.support.commands import run_script
+from tests.support.hubs import HANDLES
+from tests.support.programs import requires
 from tools.hub.storage import IMMUTABLE, Storage, StorageError
 from tools.server.nginx import configuration
 
 HANDLE = HANDLES[0]
 COMPRESSED = "?tf-hub-format=compressed"
-NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+NGINX = requires("nginx")
 AROUND = """
 daemon off; master_process off; pid {folder}/pid; error_log stderr; user root;
 events {{ }}
@@ -26,8 +27,6 @@ http {{
     include {folder}/hub.conf;
 }}
 """
-
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +44,7 @@ def url(folder, tmp_path_factory):
     base = tmp_path_factory.mktemp("conf")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    printed = subprocess.run(
-        [sys.executable, ROOT / "tools/serve.py", "--hub", folder, "--port", str(port), "--print-nginx"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    printed = run_script("serve", "--hub", folder, "--port", port, "--print-nginx")
     (base / "hub.conf").write_text(printed.stdout)
     (base / "nginx.conf").write_text(AROUND.format(folder=base))
     process = subprocess.Popen([NGINX, "-p", base, "-c", base / "nginx.conf"], stderr=subprocess.PIPE, text=True)
@@ -80,13 +73,8 @@ def test_tensorflow_hub_loads_through_it(url, folder, consumer, any_url):
 
 
 def test_everything_verifies_through_it(url):
-    done = subprocess.run(
-        [sys.executable, ROOT / "tools/verify.py", url, "--all", "--no-replay"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0 and "6 verified, nothing wrong" in done.stdout, done.stdout + done.stderr
+    done = run_script("verify", url, "--all", "--no-replay")
+    assert "6 verified, nothing wrong" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

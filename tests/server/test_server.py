@@ -21,6 +21,7 @@ import zlib
 import pytest
 import requests
 
+from tests.support.commands import start_script
 from tools.archive.packing import pack
 from tools.common.files import ROOT
 from tools.hub.storage import Storage, StorageError
@@ -696,8 +697,7 @@ def test_storage_that_does_not_answer(monkeypatch):
 
 @contextlib.contextmanager
 def script(*arguments: str):
-    command = [sys.executable, str(ROOT / "tools/serve.py"), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/") as process:
+    with start_script("serve", *arguments, cwd="/") as process:
         try:
             yield process
         finally:
@@ -748,7 +748,7 @@ def test_the_script_says_what_is_wrong(tmp_path):
         output, errors = process.communicate(timeout=20)
     assert process.returncode == 2
     assert output == ""
-    assert errors.startswith("error: There is no hub at ")
+    assert errors.startswith(f"error: {tmp_path}/nothing: there is no hub here. Fix: ")
     assert "tools/publish.py" in errors
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
@@ -838,7 +838,7 @@ def test_two_hundred_downloads_at_once_leave_memory_flat(tmp_path):
 
 def test_two_hundred_clients_of_tensorflow_hub(any_url, consumer):
     """The real client's download and unpacking, two hundred times at the same moment."""
-    assert consumer(f"200 {any_url}/hubpress/convnext_digits_fe/1") == [{"clients": 200}]
+    assert consumer(f"{any_url}/hubpress/convnext_digits_fe/1", clients=200) == [{"clients": 200}]
 
 
 def test_tensorflow_hub_loads_what_is_packed_and_served(tmp_path):

@@ -8,25 +8,24 @@ import functools
 import http.server
 import json
 import re
-import shutil
 import subprocess
-import sys
 import threading
 import urllib.parse
 from pathlib import Path
 
 import pytest
+from playwright import sync_api as playwright
 
 from tests.support import hostile, made
-from tests.support.commands import ROOT
+from tests.support.commands import ROOT, start_script
+from tests.support.programs import requires
 from tools.hub import records
 from tools.site import document_archive, pages
 
+pytestmark = pytest.mark.browser
+
 AXE = Path(__file__).parent / "browser/axe.min.js"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
-    pytest.skip("no Chromium on PATH: install the system's package `chromium` to run these", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = requires("chromium")
 
 COLLECTION = "hubpress/collections/convnext/1/"
 MODULE = "hubpress/convnext_tiny_1k_224/1/"
@@ -64,8 +63,7 @@ class Server:
     """tools/serve.py over a folder, at a free port."""
 
     def __init__(self, folder):
-        command = [sys.executable, "tools/serve.py", "--hub", str(folder), "--port", "0"]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process = start_script("serve", "--hub", folder, "--port", "0", stderr=subprocess.DEVNULL)
         self.url = re.search(r"http://\S+", self.process.stdout.readline())[0].rstrip("/") + "/"
 
     def stop(self):

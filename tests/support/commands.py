@@ -1,4 +1,8 @@
-"""Run scripts of the repository in processes of their own."""
+"""Run scripts of a checkout in processes of their own.
+
+done = run_script("publish", "convnext_digits", "--hub", folder)
+done = run_script("bazel", "--check", root=copy_of_the_repository, check=False)
+"""
 
 import os
 import subprocess
@@ -6,25 +10,41 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 600
 
 
-def run(*arguments, check=True, **options):
-    """Run a script of the repository in a process of its own; on failure its output is in the error."""
-    result = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600, **options
-    )
-    if check and result.returncode:
-        raise AssertionError(f"{arguments} failed with {result.returncode}:\n{result.stdout}\n{result.stderr}")
-    return result
+def command(script, *arguments, root=ROOT):
+    """Return the command line of `tools/SCRIPT.py` in the checkout at `root`."""
+    return [sys.executable, str(Path(root) / f"tools/{script}.py"), *map(str, arguments)]
 
 
-def publish(*arguments, root=ROOT, **environment):
-    """Run `tools/publish.py` of the repository at `root` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, root / "tools/publish.py", *map(str, arguments)],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)} | environment,
+def environment(root=ROOT, **variables):
+    """Return this process's variables, with the code of the checkout at `root` first, and `variables`."""
+    return os.environ | {"PYTHONPATH": str(root)} | variables
+
+
+def run_script(script, *arguments, root=ROOT, cwd=None, check=True, timeout=SECONDS, **variables):
+    """Run `tools/SCRIPT.py` to its end; `variables` are added to its environment.
+
+    Raises:
+      AssertionError: `check` is true and it failed; its output is in the message.
+    """
+    done = subprocess.run(
+        command(script, *arguments, root=root),
+        cwd=cwd or root,
+        env=environment(root, **variables),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout,
+        check=False,
     )
+    if check and done.returncode:
+        raise AssertionError(f"{script} {arguments} failed with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def start_script(script, *arguments, root=ROOT, cwd=None, **options):
+    """Start `tools/SCRIPT.py` and return its process, with pipes for its output; `options` are those of `Popen`."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    settings = {"cwd": cwd or root, "env": environment(root)} | pipes | options
+    return subprocess.Popen(command(script, *arguments, root=root), **settings)

@@ -9,6 +9,7 @@ Of an order all but `argv` may be left out:
 
 | key | meaning |
 |---|---|
+| `script` | the script of tools/ to run: "publish" (default), "yank" or "audit" |
 | `at` | kill the run (SIGKILL, by itself) at this operation, counted from 1; 0 for none |
 | `after` | kill the run after so many seconds |
 | `environment` | variables to set |
@@ -43,7 +44,9 @@ import gcsfs.extended_gcsfs
 import gcsfs.retry
 import google.cloud.storage.asyncio.async_appendable_object_writer  # noqa: F401
 
+import tools.audit
 import tools.publish
+import tools.yank
 from tools.hub import storage
 from tools.publishing import specification
 
@@ -143,7 +146,7 @@ def start(order: dict):
         counter = Counter(order.get("at", 0), report)
         prepare(order)
         instrument(counter)
-        code = tools.publish.main(order["argv"])
+        code = getattr(tools, order.get("script", "publish")).main(order["argv"])
     except SystemExit as done:
         code = done.code
     except BaseException:

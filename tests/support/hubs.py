@@ -1,7 +1,7 @@
-"""Hubs to test against: a folder, fsspec's memory, and a bucket of the Google Cloud Storage emulator; and who publishes to them.
+"""Hubs to test against: a folder, fsspec's memory, and a bucket of the Google Cloud Storage emulator; who publishes, who loads.
 
-`publish(...)` is the command in a process of its own. The fixture `publisher` is the same command in the children of one process
-that has imported everything (forking.py): a hundred runs take seconds, and each can be killed where a test says.
+The fixture `publisher` runs scripts in the children of one process that has imported everything (forking.py): a hundred runs take
+seconds, and each can be killed where a test says. `tests.support.commands.run_script` is the same, cold, in a new process.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ import uuid
 
 import pytest
 
-from tests.support.commands import ROOT
+from tests.support.commands import ROOT, environment
+from tools.common.workers import Worker
 from tools.hub.storage import Storage
 
 BUCKET = "bucket"
@@ -31,7 +32,7 @@ HANDLES = [f"hubpress/{NAME}/1", f"hubpress/{NAME}_fe/1"]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What became of one run: `returncode` is negative for a signal; `moment` is the operation at which it was killed."""
+    """Outcome of one run: `returncode` is negative for a signal; `moment` is the operation at which it was killed."""
 
     returncode: int
     operations: int
@@ -41,15 +42,17 @@ class Run:
 
 
 class Publisher:
-    """`tools/publish.py` in the children of one process (forking.py, which lists what an order may say).
+    """Scripts in the children of one process (forking.py, which lists what an order may say).
 
     publisher("convnext_digits", "--hub", folder, at=7)
+    publisher("hubpress/convnext_digits/1", "--hub", folder, "--undo", script="yank")
     """
 
     def __init__(self):
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.forking", NAME],
             cwd=ROOT,
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -59,7 +62,7 @@ class Publisher:
         return self.at_once([(arguments, order)])[0]
 
     def at_once(self, orders) -> list[Run]:
-        """Several runs at the same time: [(arguments, order), ...]."""
+        """Run several at the same time: [(arguments, order), ...]."""
         batch = [{"argv": list(map(str, arguments)), **order} for arguments, order in orders]
         self._process.stdin.write(json.dumps(batch) + "\n")
         self._process.stdin.flush()
@@ -73,7 +76,7 @@ class Publisher:
 
 @pytest.fixture(scope="session")
 def publisher(published):
-    """The command, warm; `published` has filled the cache of builds."""
+    """Return a warm `Publisher`; `published` has filled the cache of builds."""
     found = Publisher()
     yield found
     found.close()
@@ -81,39 +84,20 @@ def publisher(published):
 
 @pytest.fixture(scope="session")
 def emulator(bucket_service):
-    """What tells a process of the bucket's address: keywords for `publish`, a value of an order's `environment`."""
+    """Return the variables that tell a process where the bucket is: keywords of `run_script`, or an order's `environment`."""
     return {"STORAGE_EMULATOR_HOST": bucket_service.url}
 
 
 @pytest.fixture(scope="session")
 def consumer():
-    """`consumer(url, url, ...)`: what `tensorflow_hub.load` finds at each (loading.py), in one process for all tests."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.loading"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-    def load(*urls):
-        found = []
-        for url in urls:
-            process.stdin.write(f"{url}\n")
-            process.stdin.flush()
-            found.append(json.loads(process.stdout.readline()))
-        return found
-
-    yield load
-    process.stdin.close()
-    process.wait(60)
-    process.stdout.close()
+    """Return `consumer(url, url, ...)`: what `tensorflow_hub` finds at each (loading.py), in one process for all tests."""
+    with Worker("tests.support.loading") as worker:
+        yield lambda *urls, **message: [worker.request({"url": url} | message) for url in urls]
 
 
 @pytest.fixture(scope="session")
 def bucket_service():
-    """The emulator, with what it lacks in front: 412 for `ifGenerationMatch=0` when the object exists."""
+    """Run the emulator behind a server that adds what it lacks: 412 for `ifGenerationMatch=0` when the object exists."""
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # as the storage sets it, before anybody imports gcsfs
     from gcp_storage_emulator.exceptions import NotFound
     from gcp_storage_emulator.server import RequestHandler
@@ -157,7 +141,7 @@ def bucket_service():
             self.end_headers()
 
         def fails(self) -> bool:
-            """Whether this request is one that a fault was ordered for: a status, or what happens to the connection."""
+            """Return whether a fault was ordered for this request, a status or an end of the connection, and do that."""
             fault = server.faults.pop(0) if server.faults else None
             if fault is None:
                 return False
@@ -217,7 +201,7 @@ def bucket_service():
 
 
 class _Again:
-    """A request body that was read to look into it, and is read once more."""
+    """Request body that was read to look into it, and is read once more."""
 
     def __init__(self, body: bytes):
         self._body = body
@@ -229,7 +213,7 @@ class _Again:
 
 @pytest.fixture(params=["folder", "memory", "bucket"])
 def storage(request, tmp_path):
-    """An empty hub of each kind."""
+    """Return an empty hub, of each kind in turn."""
     if request.param == "folder":
         return Storage(tmp_path / "hub")
     if request.param == "memory":
@@ -239,10 +223,10 @@ def storage(request, tmp_path):
 
 @pytest.fixture
 def bucket(bucket_service):
-    """An empty hub in a bucket."""
+    """Return an empty hub in a bucket."""
     return bucket_storage(bucket_service)
 
 
 def bucket_storage(service, url=None) -> Storage:
-    """The hub at `url`, or a new one, as this process sees it."""
+    """Return the hub at `url`, or a new one, as this process sees it."""
     return Storage(url or f"gs://{BUCKET}/{uuid.uuid4().hex}", endpoint_url=service.url, token="anon")

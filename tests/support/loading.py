@@ -1,26 +1,35 @@
-"""Loads modules with `tensorflow_hub`: one URL a line on standard input, one JSON line for each.
+"""Worker that loads modules with `tensorflow_hub`, for the fixture `consumer` (tests/support/hubs.py).
 
-    echo http://127.0.0.1:8000/hubpress/convnext_digits/1 | python tests/support/loading.py     # {"answer": "5f0c...", "shape": [2, 10]}
+Messages and answers (tools/common/workers.py):
 
-`answer` is the SHA-256 of what the module answers to two fixed images. A line `16 URL` asks 16 clients to fetch the module at the
-same time, each as a module of its own, and answers `{"clients": 16}`; a line `UNCOMPRESSED URL` asks where the module lies unpacked
-(`{"resolved": "gs://..."}`). Failures are `{"error": ...}`.
+    {"url": URL}                    {"answer": SHA-256 of what the module answers to two fixed images, "shape": [2, 10]}
+    {"url": URL, "clients": 16}     {"clients": 16}: so many clients fetched the module at the same time, each as one of its own
+    {"url": URL, "where": true}     {"resolved": "gs://..."}: where the module lies unpacked
 """
 
 import concurrent.futures
 import hashlib
-import json
 import os
 import shutil
 import sys
 import tempfile
 
+from tools.common.workers import serve
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ANSWERS, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not come between
 
 
-def answer(url):
-    """Load, and ask: through an empty cache, so that the bytes come from the hub."""
+def answer(message):
+    """Answer a message of the parent."""
+    if "clients" in message:
+        return fetch_at_once(message["clients"], message["url"])
+    if message.get("where"):
+        return resolve(message["url"])
+    return load(message["url"])
+
+
+def load(url):
+    """Load a module through an empty cache, so that its bytes come from the hub, and call it."""
     import numpy as np
     import tensorflow as tf
     import tensorflow_hub as hub
@@ -33,8 +42,8 @@ def answer(url):
     return {"answer": hashlib.sha256(output.tobytes()).hexdigest(), "shape": list(output.shape)}
 
 
-def many(count, url):
-    """Many clients of `tensorflow_hub` at the same time: the download and the unpacking of `hub.load`."""
+def fetch_at_once(count, url):
+    """Download and unpack a module as `hub.load` does, by many clients at the same time."""
     import tensorflow_hub as hub
 
     with tempfile.TemporaryDirectory() as cache:
@@ -53,8 +62,8 @@ def many(count, url):
     return {"clients": len(graphs)}
 
 
-def where(url):
-    """Where the resolver for unpacked modules is sent; whether TensorFlow finds anything there is not asked: that is Google's."""
+def resolve(url):
+    """Say where the resolver for unpacked modules is sent; whether TensorFlow finds anything there is Google's matter."""
     from tensorflow_hub import uncompressed_module_resolver
 
     resolver = uncompressed_module_resolver.HttpUncompressedFileResolver()
@@ -63,13 +72,4 @@ def where(url):
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        try:
-            first, _, rest = line.strip().partition(" ")
-            if first == "UNCOMPRESSED":
-                found = where(rest)
-            else:
-                found = many(int(first), rest) if rest else answer(first)
-        except Exception as error:
-            found = {"error": f"{type(error).__name__}: {error}"[:1000]}
-        print(json.dumps(found), file=ANSWERS, flush=True)
+    sys.exit(serve(answer))

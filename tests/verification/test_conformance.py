@@ -4,13 +4,12 @@ import io
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.commands import run_script
 from tools import conformance as tool
 from tools.verification import conformance
 
@@ -34,9 +33,7 @@ def test_convnext_passes(capsys, folder):
 
 
 def test_preprocessing_passes_as_a_program():
-    command = [sys.executable, ROOT / "tools" / "conformance.py", "--format", "json", GOLDEN / "preprocessing"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_script("conformance", "--format", "json", GOLDEN / "preprocessing")
     results = json.loads(done.stdout)
     assert len(results) == 14 and all(result["passed"] for result in results)
     assert {result["case"] for result in results} >= {"cup__pycls_224", "chelsea__convnext_384"}

@@ -5,16 +5,14 @@ import functools
 import http.server
 import json
 import shutil
-import subprocess
-import sys
 import threading
 
 import pytest
 
-from tests.support.commands import ROOT
+from tests.support.commands import run_script
 from tools.archive import packing, reading
 from tools.hub import notes, records
-from tools.publishing.build import described
+from tools.publishing.build import archive_facts
 from tools.verification import verify as verification
 from tools.verification.verify import NothingThereError, Verification
 
@@ -23,13 +21,7 @@ HANDLE = f"hubpress/{NAME}/1"
 
 
 def verify(*arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "tools/verify.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script("verify", *arguments, check=False)
 
 
 def states(result):
@@ -153,7 +145,7 @@ def other_labels(hub):
     reading.unpack(hub / f"{HANDLE}.tar.gz", folder)
     with (folder / "assets/labels.txt").open("a") as file:
         file.write("\nten")
-    packed = described(packing.pack(folder, hub / f"{HANDLE}.tar.gz"))
+    packed = archive_facts(packing.pack(folder, hub / f"{HANDLE}.tar.gz"))
     old = json.loads((hub / f"{HANDLE}.json").read_text())["archive"]["sha256"]
     edited(lambda record: record["archive"].update(packed))(hub)
     rewritten(f"{HANDLE}.md", lambda data: data.replace(old.encode(), packed["sha256"].encode()))(hub)

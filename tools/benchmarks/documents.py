@@ -63,7 +63,7 @@ def measure_render(docs: pathlib.Path | None, settings: DocumentSettings) -> dic
     with _tree(docs, settings) as (folder, count, subject), tempfile.TemporaryDirectory() as scratch:
         out = pathlib.Path(scratch)
         site = out / "site"
-        render: Command = [sys.executable, ROOT / "tools/render.py", "--docs", folder, "--out", site]
+        render: Command = [sys.executable, ROOT / "tools/archive_docs.py", folder, "--out", site]
         contestants = {OURS: functools.partial(_fresh, site, render)}
         absent: dict[str, str] = {}
         peers: dict[str, tuple[pathlib.Path, Command]] = {}

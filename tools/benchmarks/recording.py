@@ -13,9 +13,9 @@ from tools.benchmarks import measuring
 from tools.benchmarks.engines import EngineWorker
 from tools.benchmarks.inference import InferenceSettings
 from tools.common.clock import now
-from tools.common.problems import with_fix
 from tools.hub import address, notes, records
-from tools.hub.storage import Storage, StorageError
+from tools.hub.storage import Storage
+from tools.publishing.selection import select
 from tools.server.server import serve
 from tools.site.writing import write_pages
 
@@ -35,7 +35,7 @@ def record(
 
     Args:
       storage: the hub.
-      names: handles, with or without version, or names of modules; none for all that are not yanked.
+      names: as `tools.publishing.selection.select` takes them; none for the newest version of each module.
       settings: how to measure.
       url: the hub's public address; by default `address.for_writing` decides.
 
@@ -43,14 +43,13 @@ def record(
       What was measured, and the number of pages that were written.
 
     Raises:
-      StorageError: there is no such hub or module, nobody can tell the hub's address, or the hub cannot be written.
+      SelectionError: nothing of a name is published.
+      StorageError: nobody can tell the hub's address, or the hub cannot be written.
       BenchmarkError: a module cannot be measured.
     """
-    if not storage.is_there():
-        raise StorageError(with_fix(f"{storage.url}: there is no hub", "check the address"))
     hub = records.snapshot(storage)
-    chosen = _select([each for each in hub.records if each["handle"] not in hub.yanked], names, storage.url)
     rows = catalog.load()
+    chosen = select(names or ["all"], hub, rows)
     base_url = address.for_writing(storage, url, rows.publisher.url)  # before minutes are spent
     date = now()
     done = []
@@ -97,19 +96,3 @@ def measure_speed(url: str, published: Mapping[str, Any], settings: InferenceSet
         },
         "versions": versions,
     }
-
-
-def _select(published: Sequence[records.Record], names: Sequence[str], hub: str) -> list[records.Record]:
-    """Return the records that have one of `names`, each once; all if there are no names."""
-    chosen: dict[str, records.Record] = {}
-    for name in (each.strip("/") for each in names):
-        found = {
-            each["handle"]: each
-            for each in published
-            if name in (each["handle"], each["handle"].rpartition("/")[0], each["handle"].split("/")[-2])
-        }
-        if not found:
-            example = f", like {published[0]['handle']}" if published else ""
-            raise StorageError(with_fix(f"{name} is not published in {hub}", f"give a handle{example}"))
-        chosen |= found
-    return list(chosen.values()) if names else list(published)

@@ -1,40 +1,16 @@
-"""Show what a benchmark does and what it measured, a table for each subject; write the report and its picture.
+"""Show what a benchmark measured, a table for each subject, and write the report and its picture.
 
-with Progress() as progress:
-    progress.report("convnext_tiny_1k_224: batch 8, turn 3, OpenVINO")
 finish("inference", section, pathlib.Path("benchmarks.json"))
 """
 
 import pathlib
 from typing import Any
 
-import rich.status
-
 from tools.benchmarks import measuring
 from tools.common import console
 from tools.common.files import write_atomically
 from tools.site.benchmark_report import absent, best_peer, label
 from tools.site.benchmarks import number, svg
-
-
-class Progress:
-    """A line that says what is being done; silent when standard error is no terminal."""
-
-    def __init__(self) -> None:
-        self._status = rich.status.Status("", console=console.ERR) if console.ERR.is_terminal else None
-
-    def __enter__(self) -> "Progress":
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def report(self, text: str) -> None:
-        if self._status:
-            self._status.update(text)
 
 
 def finish(command: str, section: dict[str, Any], out: pathlib.Path) -> None:

@@ -139,7 +139,7 @@ def _nginx(folder: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
     """Serve a folder by nginx, whose files lie in `scratch`; yield its address."""
     if not shutil.which("nginx"):
         raise BenchmarkError("it is not on the PATH")
-    from tools.quickstart import free_port
+    from tools.common.ports import free_port
 
     port, settings = free_port(0), scratch / "nginx.conf"
     settings.write_text(

@@ -42,7 +42,12 @@ def store(storage: Storage, handle: str) -> bool:
                 digest.update(piece)
                 target.write(piece)
         if digest.hexdigest() != record["archive"]["sha256"]:
-            raise StorageError(with_fix(f"The archive of {handle} is damaged", "look at the whole hub with an audit"))
+            raise StorageError(
+                with_fix(
+                    f"The archive of {handle} is damaged",
+                    "check the whole hub with tools/audit.py",
+                )
+            )
         reading.unpack(packed, unpacked)
         packed.unlink()
         files = [file for file in sorted(unpacked.rglob("*")) if file.is_file()]

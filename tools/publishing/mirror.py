@@ -275,7 +275,7 @@ def _replace(made: Path, target: Path, marker: str) -> Path:
     if target.exists():
         if any(target.iterdir()) and not ((target / marker).is_file() and (target / archive_contents.GRAPH).is_file()):
             raise MirrorError(
-                f"{target} holds something else than a mirrored module", "remove it or name another --mirror-dir"
+                f"{target} holds something else than a mirrored module", "remove it or name another --out"
             )
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,42 @@
+"""Check that a whole hub is in order: records, archives, notes, pages and the index.
+
+    python tools/audit.py --hub ./hub
+    python tools/audit.py --hub gs://bucket/hub --thorough
+
+Compares sizes, and digests where the storage keeps them. Exit status 0 if there are no errors (warnings do not count: they are what
+a publisher at work, or one that was cut off, leaves behind), 1 if there are.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from tools.common import scripts
+
+
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("audit", __doc__)
+    scripts.add_hub(arguments)
+    arguments.add_argument("--thorough", action="store_true", help="read every archive: its digests and members")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+
+    from tools.common import console
+    from tools.hub.opening import open_hub
+    from tools.hub.storage import StorageError
+    from tools.verification import audit, reporting
+
+    try:
+        storage = open_hub(options.hub)
+        report = audit.audit(storage, thorough=options.thorough)
+    except StorageError as error:
+        console.problems(error)
+        return scripts.FAILED
+    reporting.show_audit(report, storage.url)
+    return scripts.FAILED if report.errors else 0
+
+
+if __name__ == "__main__":
+    scripts.run(main, __file__)

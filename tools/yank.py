@@ -1,0 +1,60 @@
+"""Withdraw a published version that nobody should use any more, or take that back.
+
+    python tools/yank.py hubpress/convnext_digits/1 --hub ./hub --why "trained on its test images"
+    python tools/yank.py hubpress/convnext_digits/1 --hub ./hub --undo
+
+A withdrawn version still loads: nothing published is ever deleted. Its page says why, and the lists leave it out.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from tools.common import scripts
+
+
+def parser() -> argparse.ArgumentParser:
+    arguments = scripts.parser("yank", __doc__)
+    arguments.add_argument("handle", metavar="HANDLE", help="a published version, like hubpress/NAME/1")
+    scripts.add_hub(arguments)
+    what = arguments.add_mutually_exclusive_group(required=True)
+    what.add_argument("--why", metavar="TEXT", type=_sentence, help="one sentence for the module's page")
+    what.add_argument("--undo", action="store_true", help="take the withdrawal back")
+    scripts.add_url(arguments)
+    scripts.add_cache(arguments, "the digests of pages")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+
+    from tools import catalog
+    from tools.common import clock, console
+    from tools.hub import address, notes
+    from tools.hub.storage import Storage, StorageError
+    from tools.site.jobs import PageError
+    from tools.site.writing import write_pages
+
+    handle, action = options.handle.strip("/"), notes.UNYANK if options.undo else notes.YANK
+    try:
+        rows = catalog.load()
+        storage = Storage(options.hub)
+        url = address.for_writing(storage, options.url, rows.publisher.url)
+        note = notes.add_note(storage, handle, action, options.why or "", date=clock.now())
+        pages = write_pages(rows, storage, url, cache=options.cache)
+    except (catalog.CatalogError, StorageError, PageError) as error:
+        console.problems(error)
+        return scripts.FAILED
+    done = "no longer yanked" if options.undo else "yanked"
+    console.show(f"{handle} is {done}" + ("" if note else " already") + f"; {pages} pages written to {storage.url}")
+    return 0
+
+
+def _sentence(text: str) -> str:
+    """Return the words of a sentence on one line."""
+    if words := " ".join(text.split()):
+        return words
+    raise argparse.ArgumentTypeError("say why nobody should use it any more")
+
+
+if __name__ == "__main__":
+    scripts.run(main, __file__)
