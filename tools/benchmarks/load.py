@@ -141,7 +141,7 @@ def _process(threads: str, kind: str, path: str, side: str, graph: str) -> dict[
     if kind == "keras":
         import builders  # the layers that are ours
 
-        for family in builders.FAMILIES:
+        for family in builders.families():
             builders.family_module(family)
         model = keras.saving.load_model(path, compile=False)
         lap("load")
