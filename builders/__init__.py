@@ -9,16 +9,24 @@ logits = model(images)                     # [batch, height, width, 3], float32,
 import importlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-FAMILIES = ("convnext", "convnextv2", "regnety", "vit")
+
+def families() -> tuple[str, ...]:
+    """Return the names of all families: the files of this folder that have a table of weights.
+
+    They are found and not listed: a list would be a part of every module's build key, and a new family would rebuild all.
+    """
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple(file.stem for file in files if "\nWEIGHTS = " in file.read_text(encoding="utf-8"))
 
 
 def family_module(family: str) -> ModuleType:
     """Return the module of a family, `builders/FAMILY.py`. Raises ValueError for an unknown family."""
-    if family not in FAMILIES:
-        raise ValueError(f"there is no family {family!r}. Fix: use one of {', '.join(FAMILIES)}.")
+    if family not in families():
+        raise ValueError(f"there is no family {family!r}. Fix: use one of {', '.join(families())}.")
     return importlib.import_module(f"builders.{family}")
 
 
@@ -89,10 +97,10 @@ def _family_of(model: Any) -> str:
     from builders import weights
 
     noted = getattr(model, "family", None)
-    if noted in FAMILIES:
+    if noted in families():
         return str(noted)
     names = [layer.name for layer in model.layers if layer.weights]
-    for family in FAMILIES:
+    for family in families():
         rows = family_module(family).WEIGHTS
         if names and all(any(row.ours.fullmatch(name) for row in rows) for name in names):
             return family

@@ -21,7 +21,7 @@ from tools.common import scripts
 from tools.common.files import default_cache
 
 if TYPE_CHECKING:
-    from tools.benchmarks.inference import Settings
+    from tools.benchmarks.inference import InferenceSettings
 
 INFERENCE = """Images a second on the CPU: a module through hub.load, beside ONNX Runtime, OpenVINO, timm (eager and torch.compile)
 and keras.applications. Rows are the catalogue's, or timm's names of the architectures that have peers:
@@ -169,7 +169,7 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
     except ValueError:
         arguments.error(f"--batch is like 1,8, not {options.batch}")
     with console.Progress() as progress:
-        settings = inference.Settings(
+        settings = inference.InferenceSettings(
             batches=batches,
             turns=options.turns or 5,
             seconds=options.seconds,
@@ -191,24 +191,14 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
     return 0
 
 
-def record(options: argparse.Namespace, settings: "Settings") -> int:
+def record(options: argparse.Namespace, settings: "InferenceSettings") -> int:
     """Measure published modules, put notes beside their records, and make the pages again."""
-    from tools import catalog
-    from tools.benchmarks import inference
-    from tools.common import clock, console
-    from tools.hub import address, records
+    from tools.benchmarks import recording
+    from tools.common import console
     from tools.hub.opening import open_hub
-    from tools.publishing.selection import select
-    from tools.site.writing import write_pages
 
     storage = open_hub(options.hub)
-    rows = catalog.load()
-    hub = records.snapshot(storage)
-    chosen = select(options.names, hub, rows) if options.names else hub.records
-    handles = [each["handle"] for each in chosen if each["handle"] not in hub.yanked]
-    url = address.for_writing(storage, options.url, rows.publisher.url)
-    done = inference.record(storage, handles, settings, date=clock.now())
-    pages = write_pages(rows, storage, url)
+    done, pages = recording.record(storage, options.names, settings, url=options.url)
     table = [
         (
             handle,
@@ -225,17 +215,19 @@ def record(options: argparse.Namespace, settings: "Settings") -> int:
 def load(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure loading."""
     from tools.benchmarks import load, rows
+    from tools.benchmarks.measuring import Settings
 
     names = options.names or rows.DEFAULTS["load"]
-    return measured(options, load.measure, load.Settings, names, turns=options.turns or 3, cache=options.cache)
+    return measured(options, load.measure, Settings, names, turns=options.turns or 3, cache=options.cache)
 
 
 def publish(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure publishing."""
     from tools.benchmarks import publish, rows
+    from tools.benchmarks.measuring import Settings
 
     names = options.names or rows.DEFAULTS["publish"]
-    return measured(options, publish.measure, publish.Settings, names, turns=options.turns or 1, cache=options.cache)
+    return measured(options, publish.measure, Settings, names, turns=options.turns or 1, cache=options.cache)
 
 
 def documents(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -246,7 +238,7 @@ def documents(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
         arguments.error(f"--docs {options.docs} is no folder")
     measure = documents.measure_validate if options.command == "validate" else documents.measure_render
     given = {"documents": options.documents, "validator": getattr(options, "validator", None)}
-    return measured(options, measure, documents.Settings, options.docs, turns=options.turns or 3, **given)
+    return measured(options, measure, documents.DocumentSettings, options.docs, turns=options.turns or 3, **given)
 
 
 def serve(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -254,14 +246,15 @@ def serve(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> in
     from tools.benchmarks import serve
 
     given = {"seconds": options.seconds, "megabytes": options.megabytes}
-    return measured(options, serve.measure, serve.Settings, turns=options.turns or 5, **given)
+    return measured(options, serve.measure, serve.ServeSettings, turns=options.turns or 5, **given)
 
 
 def startup(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measure start-up."""
     from tools.benchmarks import startup
+    from tools.benchmarks.measuring import Settings
 
-    return measured(options, startup.measure, startup.Settings, turns=options.turns or 5)
+    return measured(options, startup.measure, Settings, turns=options.turns or 5)
 
 
 def measured(

@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 totals = running.run_here(plan, state, cache=options.cache, report=report)
         seconds = time.monotonic() - start
-        summaries = reporting.summarise(plan, totals)
+        summaries = plan.summaries(totals)
         description = reporting.describe(plan, totals, summaries, dataset=options.dataset, split=options.split)
         if options.out:
             reporting.write(options.out, description, plan, summaries)

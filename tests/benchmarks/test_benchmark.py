@@ -6,13 +6,12 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree
-from pathlib import Path
 
 import pytest
 
-from tests.support.commands import run_script
+from tests.support.commands import ROOT, run_script
 from tests.support.programs import requires
-from tools import benchmark
+from tools import benchmark, catalog
 from tools.archive import reading
 from tools.benchmarks import documents, engines, inference, measuring, publish, reporting, rows, serve, startup
 from tools.benchmarks.measuring import BenchmarkError, Contestant
@@ -22,7 +21,6 @@ from tools.server import server as hub_server
 from tools.site import benchmark_report, benchmarks, rendering
 from tools.site.jobs import PageError
 
-ROOT = Path(__file__).resolve().parents[2]
 HANDLE = "hubpress/convnext_digits/1"
 
 
@@ -342,9 +340,20 @@ def test_what_cannot_be_measured(arguments, said, capsys, hub, tmp_path):
     assert said in capsys.readouterr().err and not (tmp_path / "b.json").exists()
 
 
-def test_names_of_rows_and_peers():
-    from tools import catalog
+def test_nothing_is_measured_for_a_hub_whose_index_names_another_address(hub, tmp_path, capsys):
+    """Who can write one index.json must not be able to redirect every page of a site."""
+    folder = shutil.copytree(hub, tmp_path / "hub")
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(index | {"url": "https://elsewhere.example"}))
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    arguments = ["inference", "convnext_digits", "--record", "--hub", str(folder), "--cache", str(tmp_path)]
+    assert benchmark.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "https://elsewhere.example" in said and "--url" in said
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
+
+def test_names_of_rows_and_peers():
     known = {variant.stem: variant for variant in catalog.load().variants}
     assert set(rows.PEERS) <= set(known)
     assert all(known[row].classes == 1000 and known[row].resolution == 224 for row in rows.PEERS)
@@ -393,13 +402,14 @@ def test_inference_of_a_module_beside_one_that_is_the_same(hub, tmp_path, capsys
     assert xml.etree.ElementTree.parse(out.with_suffix(".svg")) and "written to" in capsys.readouterr().out
 
 
-def test_training_of_a_module(hub, tmp_path):
-    folder, out = tmp_path / "module", tmp_path / "b.json"
-    reading.unpack(hub / f"{HANDLE}.tar.gz", folder)
+def test_training_of_a_module(hub, tmp_path, monkeypatch):
+    out = tmp_path / "b.json"
+    reading.unpack(hub / f"{HANDLE}.tar.gz", tmp_path / "module")
+    monkeypatch.chdir(tmp_path)  # a relative path is of this folder, and engines run in another one
     arguments = [
         "convnext_digits",
         "--module",
-        f"hubpress={folder}",
+        "hubpress=module",
         "--turns",
         "2",
         "--seconds",
@@ -459,23 +469,32 @@ def test_record_puts_speeds_beside_the_records_and_on_the_pages(hub, tmp_path, c
 
 def test_an_engine_that_fails_says_why_and_leaves_nothing():
     with pytest.raises(engines.EngineError, match="nothing: KeyError: 'abacus'"):
-        engines.Engine("nothing", python=sys.executable, threads=1, open={"engine": "abacus"})
+        engines.EngineWorker("nothing", python=sys.executable, threads=1, open={"engine": "abacus"})
     with pytest.raises(engines.EngineError, match="does not run"):
-        engines.Engine("nobody", python="/no/such/python", threads=1, open={"engine": "hub"})
-    with engines.Engine("idle", python=sys.executable, threads=1) as engine:
+        engines.EngineWorker("nobody", python="/no/such/python", threads=1, open={"engine": "hub"})
+    with engines.EngineWorker("idle", python=sys.executable, threads=1) as engine:
         with pytest.raises(engines.EngineError, match=r"idle: .*Error"):
             engine.prepare(1, "float32")
-        engine._process.kill()
+        engine._worker.kill()
         with pytest.raises(engines.EngineError, match="its process ended with -9"):
-            engine.ask(do="run")
-    assert engine._process.poll() is not None
+            engine.request(do="run")
+    assert not engine._worker.is_alive
+
+
+def test_an_engine_may_have_a_relative_python(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    with (
+        engines.EngineWorker("idle", python="bin/python", threads=1) as engine,
+        pytest.raises(engines.EngineError, match=r"idle: AttributeError"),
+    ):
+        engine.prepare(1, "float32")
 
 
 def test_peers_are_absent_for_a_reason(tmp_path):
-    from tools import catalog
-
     variant = next(each for each in catalog.load().variants if each.stem == "convnext_tiny_1k_224")
-    settings = inference.Settings(modules={"hubpress": tmp_path}, cache=tmp_path)
+    settings = inference.InferenceSettings(modules={"hubpress": tmp_path}, cache=tmp_path)
     found = inference._contestants(variant, settings)
     assert list(found) == [
         "hubpress",
@@ -489,7 +508,7 @@ def test_peers_are_absent_for_a_reason(tmp_path):
     assert "--torch-python" in found["timm, eager"]
     assert isinstance(found["OpenVINO"], str)
     few = inference._contestants(
-        variant, inference.Settings(modules={"hubpress": tmp_path}, engines=("keras",), cache=tmp_path)
+        variant, inference.InferenceSettings(modules={"hubpress": tmp_path}, engines=("keras",), cache=tmp_path)
     )
     assert list(few) == ["hubpress", "keras.applications"]
 
@@ -514,7 +533,7 @@ def test_repeated_documents_are_as_good_as_the_first(tmp_path, count):
 def test_rendering_is_measured_cold_and_after_a_change(tmp_path):
     docs = shutil.copytree(documents.CORPUS / "assets/docs", tmp_path / "assets/docs")
     before = {file: file.read_bytes() for file in docs.rglob("*.md")}
-    found = documents.measure_render(docs, documents.Settings(turns=1))
+    found = documents.measure_render(docs, documents.DocumentSettings(turns=1))
     assert [each["case"] for each in found["comparisons"]] == [
         f"render {len(before)} documents",
         "render again after one changed",
@@ -528,13 +547,13 @@ def test_requests_are_counted(tmp_path):
     assert serve.PAGE_BYTES - 100 < (folder / serve.HANDLE / "index.html").stat().st_size < serve.PAGE_BYTES + 100
     with hub_server.serve(folder) as url:
         start = time.perf_counter()
-        done = serve._ask(f"{url}/{serve.HANDLE}?tf-hub-format=compressed", 0.2)
+        done = serve._request(f"{url}/{serve.HANDLE}?tf-hub-format=compressed", 0.2)
         took = time.perf_counter() - start
         assert done["megabytes"] == pytest.approx(done["requests"] * 0.1)
         assert 1 <= done["requests"] * took <= 1e6
-        assert serve._ask(f"{url}/{serve.HANDLE}/", 0.1)["requests"] > 0
+        assert serve._request(f"{url}/{serve.HANDLE}/", 0.1)["requests"] > 0
         with pytest.raises(BenchmarkError, match=r"answered with \[404\]"):
-            serve._ask(f"{url}/hubpress/none/1", 0.1)
+            serve._request(f"{url}/hubpress/none/1", 0.1)
 
 
 def test_nginx_serves_the_same_files(tmp_path):
@@ -542,7 +561,7 @@ def test_nginx_serves_the_same_files(tmp_path):
     requires("wrk")
     folder = serve.make_hub(tmp_path / "hub", 1000)
     with serve._nginx(folder, tmp_path) as url:
-        done = serve._wrk(f"{url}/{serve.HANDLE}.tar.gz", 1)
+        done = serve._request_with_wrk(f"{url}/{serve.HANDLE}.tar.gz", 1)
     assert done["requests"] > 0 and done["megabytes"] > done["requests"] * 0.001
 
 

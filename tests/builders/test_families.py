@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent
 QUICKSTART = [row for row in CATALOG.variants if "quickstart/" in row.checkpoint and row.precision == "float32"]
 
 
-@pytest.mark.parametrize("family", builders.FAMILIES)
+@pytest.mark.parametrize("family", builders.families())
 def test_every_family_has_a_battery(family):
     text = (FOLDER / f"test_{family}.py").read_text(encoding="utf-8")
     assert "(Battery)" in text and "(ReferenceBattery)" in text and f'"{family}"' in text

@@ -97,7 +97,7 @@ def test_a_new_family_is_led_to_a_published_module(repository):
     result = run(repository, "new", "family", "stubnet")
     assert result.returncode == 0, result.stderr
     assert (
-        "wrote builders/stubnet.py, modules/stubnet.toml, tests/builders/test_stubnet.py, builders/__init__.py\nstill to be written:"
+        "wrote builders/stubnet.py, modules/stubnet.toml, tests/builders/test_stubnet.py\nstill to be written:"
         in result.stdout
     )
     answers = {

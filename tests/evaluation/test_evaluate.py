@@ -17,12 +17,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.support.commands import start_script
-from tools.evaluation import EvaluationError, images, labels, modules, running
-from tools.evaluation import worker as engine_process
+from tests.support.commands import ROOT, start_script
+from tools.evaluation import BadImagesError, EvaluationError, images, labels, modules, running, worker
 from tools.evaluation.counts import Totals, summary, table
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CLASSIFIERS = ("convnext_digits", "regnety_digits_classification", "vit_digits_classification")
 HANDLE = "hubpress/convnext_digits/1"
@@ -71,12 +69,11 @@ def module(hub, cache):
 
 
 @pytest.fixture(scope="module")
-def engine(module, cache):
-    """One process with TensorFlow for the layouts: they differ in what is asked of it, not in what it is."""
+def evaluating(module, cache):
+    """One process with TensorFlow for all layouts: the shards differ, not the modules."""
     plan = running.make_plan([module], found(ROOT / "modules/quickstart/digits_test.npz"))
-    engine = running.Engine(plan.setup, cache)
-    yield engine
-    engine.close()
+    with contextlib.closing(running.EvaluationWorker(plan.setup, cache)) as made:
+        yield made
 
 
 def found(source, **options):
@@ -84,7 +81,7 @@ def found(source, **options):
 
 
 def masked(data):
-    return struct.pack("<I", engine_process._checksum(data))
+    return struct.pack("<I", worker._checksum(data))
 
 
 def record(data):
@@ -190,11 +187,11 @@ def tfds(folder, pixels, answers):
     [class_ids, validation_list, csv_numbers, csv_names, tfrecords, tfrecords_with_ids, tfds],
     ids=lambda f: f.__name__,
 )
-def test_every_layout_gives_the_same_counts(write, digits, module, engine, tmp_path):
+def test_every_layout_gives_the_same_counts(write, digits, module, evaluating, tmp_path):
     """Those of the arrays: what PIL decodes, in whatever order and batches, is the same pixels with the same labels."""
     pixels, answers = (each[:90] for each in digits)
     expected = collections.Counter()
-    arrays = engine.evaluate(
+    arrays = evaluating.evaluate(
         {"kind": "npz", "file": str(ROOT / "modules/quickstart/digits_test.npz"), "start": 0, "end": 90}
     )
     for (true, predicted), count in arrays.modules[0].confusion.items():
@@ -205,8 +202,8 @@ def test_every_layout_gives_the_same_counts(write, digits, module, engine, tmp_p
     assert len(listed.shards) == len(listed.stamps) in (5, 6)
     plan = running.make_plan([module], listed, outputs="all")
     totals = Totals()
-    for shard in plan.shards:
-        totals.add(engine.evaluate(shard))
+    for shard in listed.shards:
+        totals.add(evaluating.evaluate(shard))
     mapping, names = plan.mappings[0], module.labels
     got = collections.Counter()
     for (true, predicted), count in totals.modules[0].confusion.items():
@@ -232,13 +229,13 @@ def test_images_are_decoded_as_pil_converts_them():
         "EXIF": encoded(colours, "JPEG", exif=exif),
     }
     for kind, data in kinds.items():
-        pixels = engine_process._pixels(kind, data)
+        pixels = worker._pixels(kind, data)
         assert pixels.shape == (6, 9, 3) and pixels.dtype == np.uint8, kind
         np.testing.assert_array_equal(pixels, np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB")), kind)
     for broken in (kinds["EXIF"][:-200], b"", b"GIF89a", b"no image at all", kinds["L"][:40]):
-        assert isinstance(engine_process._pixels("x", broken), str)
-    with pytest.raises(engine_process.BadImages, match=r"^x: cannot be read: .*No such file"):
-        engine_process._pixels("x", lambda: engine_process._read("/no/such/file"))
+        assert isinstance(worker._pixels("x", broken), str)
+    with pytest.raises(BadImagesError, match=r"^x: cannot be read: .*No such file"):
+        worker._pixels("x", lambda: worker._read("/no/such/file"))
 
 
 def test_ranks_are_exact():
@@ -253,7 +250,7 @@ def test_ranks_are_exact():
         ([-1, 11, 0, -1, 5], [0, 5, 8, 9, 1, 11]),
     ]
     for columns, allowed in cases:
-        made = engine_process._Module(None, directory="", outputs=12, columns=columns, allowed=allowed)
+        made = worker.LoadedModule(None, directory="", outputs=12, columns=columns, allowed=allowed)
         predicted, near = made.judge(logits, answers)
         for row, label, one, five in zip(logits, answers, predicted, near, strict=True):
             order = sorted(
@@ -307,7 +304,7 @@ def test_resumed_after_a_kill(hub, any_url, folder, cache, tmp_path):
             "images": 360,
             "top1": each["top1"],
             "top5": each["top5"],
-            "versions": engine_process.versions(),
+            "versions": worker.versions(),
             "list_sha256": described["images"]["list_sha256"],
         }
     code, out, err = finished(command(*arguments, *recording))  # complete, and recorded: nothing is left to do
@@ -338,12 +335,13 @@ def test_broken_images(hub, module, folder, cache, tmp_path):
     shutil.copytree(folder, digits)
     broken = min((digits / "two").iterdir())
     broken.write_bytes(broken.read_bytes()[:60])
-    arguments = [HANDLE, "--hub", hub, "--images", digits, "--cache", cache, "--state", tmp_path / "state"]
-    arguments += ["--shard-images", 180, "--format", "json"]
-    code, out, err = finished(command(*arguments))
+    # Relative paths are of the folder where the command runs; its processes run in another one.
+    arguments = [HANDLE, "--hub", os.path.relpath(hub, tmp_path), "--cache", os.path.relpath(cache, tmp_path)]
+    arguments += ["--images", "digits", "--state", "state", "--shard-images", 180, "--format", "json"]
+    code, out, err = finished(command(*arguments, cwd=tmp_path))
     assert (code, out) == (1, "") and f"{broken}: cannot be decoded: " in err and "--skip-broken" in err, err
     assert len(stored(tmp_path / "state")) == 1
-    code, out, err = finished(command(*arguments, "--skip-broken"))
+    code, out, err = finished(command(*arguments, "--skip-broken", cwd=tmp_path))
     assert code == 0, err
     described = json.loads(out)
     assert described["images"]["broken_names"] == [str(broken)]
@@ -362,21 +360,11 @@ def test_broken_images(hub, module, folder, cache, tmp_path):
 def test_a_pipeline_that_loses_a_worker(hub, folder, cache, tmp_path):
     """Two processes of Beam's; one is killed in the middle: the counts are those of one machine, no shard is counted twice."""
     process = command(
-        *(
-            HANDLE,
-            "--hub",
-            hub,
-            "--images",
-            folder,
-            "--cache",
-            cache,
-            "--state",
-            tmp_path / "state",
-            "--format",
-            "json",
-        ),
+        *(HANDLE, "--hub", os.path.relpath(hub, tmp_path), "--images", os.path.relpath(folder, tmp_path)),
+        *("--cache", os.path.relpath(cache, tmp_path), "--state", "state", "--format", "json"),
         *("--batch", 1, "--shard-images", 4, "--threads", 1),
         *("--runner", "DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"),
+        cwd=tmp_path,
     )
     try:
         wait_for(lambda: workers(process.pid) and stored(tmp_path / "state"), process)
@@ -415,28 +403,28 @@ def workers(ancestor):
 def test_labels_are_matched_by_id_or_refused():
     one, many = labels.load("imagenet_1k"), labels.load("imagenet_21k")
     assert (len(one), len(many)) == (1000, 21841)
-    assert labels.match(one, one) == labels.Mapping()
+    assert labels.match(one, one) == labels.ClassMapping()
     with pytest.raises(
-        EvaluationError, match=r"1 of the 1000 classes of imagenet_1k are none of imagenet_21k: n04399382;"
+        EvaluationError, match=r"1 of the 1000 classes of imagenet_1k are none of imagenet_21k: n04399382\. Fix: "
     ):
         labels.match(one, many, outputs="data")
     mapping = labels.match(one, many, outputs="data", missing="wrong")
     assert len(mapping.allowed) == 999 and mapping.columns.count(-1) == 1
     for number in (0, 65, 999):
         assert many.ids[mapping.columns[number]] == one.ids[number]
-    some = labels.own("flowers", ["n11939491", "n12057211"])  # daisy, yellow lady's slipper
-    with pytest.raises(EvaluationError, match="2 of the 1000 classes of imagenet_1k: say which outputs compete"):
+    some = labels.unlisted("flowers", ["n11939491", "n12057211"])  # daisy, yellow lady's slipper
+    with pytest.raises(EvaluationError, match=r"2 of the 1000 classes of imagenet_1k\. Fix: say which outputs compete"):
         labels.match(some, one)
-    assert labels.match(some, one, outputs="all") == labels.Mapping((985, 986), None)
-    assert labels.match(some, one, outputs="data") == labels.Mapping((985, 986), (985, 986))
+    assert labels.match(some, one, outputs="all") == labels.ClassMapping((985, 986), None)
+    assert labels.match(some, one, outputs="data") == labels.ClassMapping((985, 986), (985, 986))
     with pytest.raises(EvaluationError, match=r"1000 of the 1000 classes .* none of digits"):
         labels.match(one, labels.load("digits"), missing="wrong")
     assert one.number("Tiger_cat") == one.number("n02123159") == 282
     with pytest.raises(EvaluationError, match="'crane' is the name of n02012849 and n03126707"):
         one.number("crane")
     with pytest.raises(EvaluationError, match="two classes of x mean 'tench'"):
-        labels.match(labels.own("x", ["tench", "n01440764"]), one)
-    with pytest.raises(EvaluationError, match="there are no labels 'x': give one of digits, imagenet_1k"):
+        labels.match(labels.unlisted("x", ["tench", "n01440764"]), one)
+    with pytest.raises(EvaluationError, match=r"there are no labels 'x'\. Fix: give one of digits, imagenet_1k"):
         labels.load("x")
 
 
@@ -504,7 +492,7 @@ def test_what_is_refused(hub, module, folder, cache, tmp_path):
             found(tmp_path / name, **dict(options))
     with pytest.raises(EvaluationError, match="nothing is prepared"):
         found("tfds:no_such_data_set")
-    with pytest.raises(EvaluationError, match="answers no classes: evaluate hubpress/convnext_digits/1"):
+    with pytest.raises(EvaluationError, match=r"answers no classes\. Fix: evaluate hubpress/convnext_digits/1"):
         modules.find(f"{hub}/hubpress/convnext_digits_fe/1", cache=cache)
     with pytest.raises(EvaluationError, match="give a handle with its version"):
         modules.find(f"{hub}/hubpress/convnext_digits", cache=cache)
@@ -544,7 +532,7 @@ def test_counts_add_up_in_any_order():
             totals.add(Totals.read(json.loads(json.dumps(stated[number]))))
         sums.append(totals.described())
     assert sums[0] == sums[1] and (sums[0]["shards"], sums[0]["images"], sums[0]["broken"]) == (3, 9, 3)
-    names = labels.own("x", ["a", "b", "c"])
+    names = labels.unlisted("x", ["a", "b", "c"])
     found = summary(Totals.read(sums[0]).modules[0], 9, names, None, names)
     assert found["top1"] == {"value": 77.78, "correct": 7} and found["top5"] == {"value": 100.0, "correct": 9}
     assert table(found["confusion"]).decode().splitlines()[1:] == ["a,a,a,a,6", "b,b,a,a,1", "b,b,b,b,1", "b,b,c,c,1"]

@@ -142,7 +142,7 @@ def test_a_program_that_is_missing_is_named(imported):
 # This repository
 
 
-@pytest.mark.parametrize("family", builders.FAMILIES)
+@pytest.mark.parametrize("family", builders.families())
 def test_a_build_has_nothing_to_do_with_what_checks_evaluates_or_shows_it(family):
     files = closure.files(ROOT, specification.BUILD_PROGRAMS, family=family)
     assert {"builders/__init__.py", "builders/build.py", f"builders/{family}.py", "tools/archive/packing.py"} <= set(
@@ -152,7 +152,7 @@ def test_a_build_has_nothing_to_do_with_what_checks_evaluates_or_shows_it(family
     assert all(file.startswith(("tools/__init__", "tools/archive/", "tools/common/")) for file in tools), tools
     assert not {"tools/archive/reading.py", "tools/archive/contents.py"} & set(files)
     assert not [file for file in files if file.startswith("builders/library/")]
-    others = {each for each in builders.FAMILIES if f"builders/{each}.py" in files}
+    others = {each for each in builders.families() if f"builders/{each}.py" in files}
     assert others == {family} | ({"convnext"} if family == "convnextv2" else set())  # which is made of its parts
 
 
@@ -167,7 +167,7 @@ def sources(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("family", builders.FAMILIES)
+@pytest.mark.parametrize("family", builders.families())
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_an_edit_changes_the_key_if_and_only_if_the_program_imports_the_file(sources, program, family):
     modules, digest = PROGRAMS[program]
@@ -230,7 +230,7 @@ def run(program, folder, **options) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", builders.FAMILIES)
+@pytest.mark.parametrize("family", builders.families())
 def test_all_that_real_processes_import_is_in_the_keys(tmp_path, family):
     variant = variants()[family]
     spec = specification.specify(variant, catalog.load(), ROOT / variant.checkpoint)

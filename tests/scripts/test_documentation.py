@@ -1,4 +1,4 @@
-"""README, docs/ and every `--help` are held against what the scripts take."""
+"""README, the other pages and every `--help` are held against what the scripts take."""
 
 import argparse
 import importlib
@@ -10,7 +10,8 @@ import pytest
 from tests.support.commands import ROOT
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "__init__")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "tests/README.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 OTHERS = {"--config", "--project", "--region"}  # options of Bazel and Beam, as are all that have an underscore
 COMMAND = re.compile(r"(?:python )(tools/\w+\.py)((?:\\\n|[^`\n])*)")
 

@@ -1,7 +1,7 @@
-"""Validating and rendering a tree of Hub documents, beside tfhub.dev's validator, MkDocs and Hugo where they are installed.
+"""Measure validating and rendering a tree of Hub documents, beside tfhub.dev's validator, MkDocs and Hugo.
 
-    section = measure_validate(None, Settings())              # the corpus of the tests, repeated to 2,819 documents
-    section = measure_render(pathlib.Path("assets/docs"), Settings())
+    section = measure_validate(None, DocumentSettings())      # the corpus of the tests, repeated to 2,819 documents
+    section = measure_render(pathlib.Path("assets/docs"), DocumentSettings())
 
 Each measurement is a process, from its start to its end, as somebody at a command line waits for it.
 """
@@ -15,17 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tools.benchmarks import engines, measuring
-from tools.benchmarks.measuring import BenchmarkError, Contestant
+from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
 from tools.benchmarks.rows import OURS
+from tools.common.files import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+Command = Sequence[str | pathlib.Path]
+
 CORPUS = ROOT / "tests/documents/corpus"
 DOCUMENTS = 2819  # what tfhub.dev's repository held
-PATIENCE = 30.0  # seconds; MkDocs takes minutes
+PATIENCE = 30.0  # seconds of a turn, after which there is no other: MkDocs takes minutes
 VALIDATOR = "tfhub.dev's validator"
 RENDER_NOTES = (
     "MkDocs and Hugo turn each document's Markdown into a page; they know nothing of modules, and make no collection tables, "
@@ -33,21 +36,16 @@ RENDER_NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to measure. `validator` is the command line of tfhub.dev's, in which `{docs}` is the folder; `report(text)` tells what is
-    being done."""
+@dataclass(frozen=True, kw_only=True)
+class DocumentSettings(Settings):
+    """Settings with the number of documents, and the command line of tfhub.dev's validator, in which `{docs}` is the folder."""
 
-    turns: int = 3
-    threads: int = 2
     documents: int = DOCUMENTS
     validator: str | None = None
-    cache: pathlib.Path = pathlib.Path(".")
-    report: Callable[[str], None] = lambda text: None
 
 
-def measure_validate(docs: pathlib.Path | None, settings: Settings) -> dict:
-    """The report's section of `validate`."""
+def measure_validate(docs: pathlib.Path | None, settings: DocumentSettings) -> dict[str, Any]:
+    """Measure validation; return the report's section."""
     with _tree(docs, settings) as (folder, count, subject):
         contestants = {OURS: functools.partial(_run, [sys.executable, ROOT / "tools/validate.py", folder, "--quiet"])}
         absent = {}
@@ -60,14 +58,15 @@ def measure_validate(docs: pathlib.Path | None, settings: Settings) -> dict:
     return _section([comparison], settings, ())
 
 
-def measure_render(docs: pathlib.Path | None, settings: Settings) -> dict:
-    """The report's section of `render`: a site from nothing, then again after one document changed."""
+def measure_render(docs: pathlib.Path | None, settings: DocumentSettings) -> dict[str, Any]:
+    """Measure rendering, a site from nothing, then again after one document changed; return the report's section."""
     with _tree(docs, settings) as (folder, count, subject), tempfile.TemporaryDirectory() as scratch:
         out = pathlib.Path(scratch)
         site = out / "site"
-        render = [sys.executable, ROOT / "tools/archive_docs.py", folder, "--out", site]
+        render: Command = [sys.executable, ROOT / "tools/archive_docs.py", folder, "--out", site]
         contestants = {OURS: functools.partial(_fresh, site, render)}
-        absent, peers = {}, {}
+        absent: dict[str, str] = {}
+        peers: dict[str, tuple[pathlib.Path, Command]] = {}
         for name, command in (("MkDocs", _mkdocs(folder, out)), ("Hugo", _hugo(folder, out))):
             if isinstance(command, str):
                 absent[name] = command
@@ -79,7 +78,7 @@ def measure_render(docs: pathlib.Path | None, settings: Settings) -> dict:
         original = changed.read_text(encoding="utf-8")
         number = [0]
 
-        def again(command) -> float:
+        def again(command: Command) -> float:
             number[0] += 1
             changed.write_text(f"{original}\nChanged {number[0]} times.\n", encoding="utf-8")
             return _run(command)
@@ -90,7 +89,13 @@ def measure_render(docs: pathlib.Path | None, settings: Settings) -> dict:
     return _section([cold, warm], settings, RENDER_NOTES, **_hugo_version())
 
 
-def _compare(subject: str, case: str, contestants: dict, absent: dict[str, str], settings: Settings) -> dict:
+def _compare(
+    subject: str,
+    case: str,
+    contestants: Mapping[str, Callable[[], float]],
+    absent: Mapping[str, str],
+    settings: DocumentSettings,
+) -> dict[str, Any]:
     turns = measuring.take_turns(
         contestants,
         turns=settings.turns,
@@ -102,7 +107,9 @@ def _compare(subject: str, case: str, contestants: dict, absent: dict[str, str],
     return measuring.compare(subject, case, "s", "less", found)
 
 
-def _section(comparisons: list[dict], settings: Settings, notes: tuple[str, ...], **versions: str) -> dict:
+def _section(
+    comparisons: list[dict[str, Any]], settings: DocumentSettings, notes: tuple[str, ...], **versions: str
+) -> dict[str, Any]:
     return measuring.section(
         comparisons,
         threads=settings.threads,
@@ -113,8 +120,8 @@ def _section(comparisons: list[dict], settings: Settings, notes: tuple[str, ...]
 
 
 @contextlib.contextmanager
-def _tree(docs: pathlib.Path | None, settings: Settings) -> Iterator[tuple[pathlib.Path, int, str]]:
-    """A folder of documents that may be changed, how many there are, and what they are."""
+def _tree(docs: pathlib.Path | None, settings: DocumentSettings) -> Iterator[tuple[pathlib.Path, int, str]]:
+    """Make a folder of documents that may be changed; yield it, how many there are, and their description."""
     with tempfile.TemporaryDirectory(prefix="hubpress-bench-") as scratch:
         folder = pathlib.Path(scratch, "assets/docs")
         if docs is None:
@@ -128,7 +135,7 @@ def _tree(docs: pathlib.Path | None, settings: Settings) -> Iterator[tuple[pathl
                 shutil.copytree(tags, folder.parent.parent / "tags")
         count = sum(1 for _ in folder.rglob("*.md"))
         if not count:
-            raise BenchmarkError(f"there are no documents in {docs}; give the folder of the publishers' folders")
+            raise BenchmarkError(f"there are no documents in {docs}", "give the folder of the publishers' folders")
         yield folder, count, subject
 
 
@@ -160,25 +167,28 @@ def repeat(corpus: pathlib.Path, folder: pathlib.Path, count: int) -> None:
             made += 1
 
 
-def _run(command: list, folder: pathlib.Path | None = None) -> float:
-    """Seconds from a command's start to its end; what it finds wrong with documents is its own affair."""
+def _run(command: Command) -> float:
+    """Run a command and return the seconds that it takes; exit status 1 says that it found something wrong with documents."""
     start = time.perf_counter()
-    done = subprocess.run([str(word) for word in command], cwd=folder or ROOT, capture_output=True, text=True)
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     if done.returncode not in (0, 1):
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise BenchmarkError(f"{pathlib.Path(str(command[0])).name} ended with {done.returncode}: {said}")
+        raise BenchmarkError(
+            f"{pathlib.Path(command[0]).name} ended with {done.returncode}: {said}",
+            "correct what it says, and measure again",
+        )
     return seconds
 
 
-def _fresh(out: pathlib.Path, command: list) -> float:
-    """`_run` with nothing there from the time before."""
+def _fresh(out: pathlib.Path, command: Command) -> float:
+    """Run a command without the output of the time before."""
     shutil.rmtree(out, ignore_errors=True)
     return _run(command)
 
 
-def _mkdocs(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, list] | str:
-    """Where MkDocs writes, and its command line; or why it is absent."""
+def _mkdocs(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, Command] | str:
+    """Return where MkDocs writes, and its command line; or why it is absent."""
     if engines.has(engines.HERE, "mkdocs"):
         command = [engines.HERE, "-m", "mkdocs"]
     elif found := shutil.which("mkdocs"):
@@ -190,8 +200,8 @@ def _mkdocs(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, list
     return site, [*command, "build", "--quiet", "--config-file", settings]
 
 
-def _hugo(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, list] | str:
-    """Where Hugo writes, and its command line; or why it is absent."""
+def _hugo(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, Command] | str:
+    """Return where Hugo writes, and its command line; or why it is absent."""
     found = shutil.which("hugo")
     if found is None:
         return "it is not on the PATH"
@@ -206,7 +216,7 @@ def _hugo(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, list] 
 
 
 def _hugo_version() -> dict[str, str]:
-    """`{"hugo": "v0.111.3+extended"}`, or nothing where it is not installed."""
+    """Return the version of Hugo, like `{"hugo": "v0.111.3+extended"}`; nothing where it is not installed."""
     found = shutil.which("hugo")
     words = subprocess.run([found, "version"], capture_output=True, text=True).stdout.split() if found else []
     return {"hugo": words[1].partition("-")[0]} if len(words) > 1 else {}

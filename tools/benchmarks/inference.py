@@ -1,8 +1,7 @@
-"""Images a second on a CPU, answered or trained on: published modules beside other engines, in turns.
+"""Measure images a second on a CPU, answered or trained on: modules beside other engines, in turns.
 
-    section = measure(["convnext_tiny_1k_224"], settings)          # the report's section
-    section = measure(names, Settings(training=True, ...))          # of a step of training instead of an answer
-    record(storage, handles, settings)                              # speeds of published modules, as notes beside their records
+    section = measure(["convnext_tiny_1k_224"], settings)               # the report's section
+    section = measure(names, InferenceSettings(training=True, ...))      # of a step of training instead of an answer
 
 Peers get images that are normalised and laid out for them already; a module gets the raw ones, and its preprocessing counts.
 All have the same cores and as many threads, and answer the same images in float32.
@@ -12,13 +11,14 @@ import contextlib
 import functools
 import os
 import pathlib
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
+from tools import catalog
 from tools.benchmarks import engines, measuring, synthesise
-from tools.benchmarks.engines import Engine, EngineError
-from tools.benchmarks.measuring import BenchmarkError, Contestant
+from tools.benchmarks.engines import EngineError, EngineWorker
+from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
 from tools.benchmarks.rows import OURS, PEERS, TRAINERS, row_of
 
 PIXELS = ("float32", "uint8")
@@ -36,17 +36,28 @@ TRAINING_NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to measure. `onnx` holds peers' files; `torch_python` is a Python with torch and timm; `modules` are more SavedModels of
-    ours by name, to be compared with the first; `cpu_seconds` asks for images per second of CPU time as well, which other programs
-    on the machine disturb less; `training` measures steps of training, on float32 images; `report(text)` tells what is being done.
+Offer = tuple[str, dict[str, Any]]  # the Python that runs an engine, and the request that opens it
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceSettings(Settings):
+    """Settings of inference and training.
+
+    Attributes:
+      batches: batch sizes.
+      seconds: the length of a turn.
+      pixels: the kinds of images for our modules.
+      onnx: the folder with peers' ONNX files.
+      torch_python: a Python with torch and timm.
+      modules: more SavedModels of ours by name, to be compared with the first.
+      cpu_seconds: also measure images per second of CPU time, which other programs on the machine disturb less.
+      training: measure steps of training, on float32 images.
+      engines: the peers, of `rows.ENGINES`; None for all.
     """
 
-    batches: tuple[int, ...] = (1, 8)
     turns: int = 5
+    batches: tuple[int, ...] = (1, 8)
     seconds: float = 1.0
-    threads: int = 2
     pixels: tuple[str, ...] = PIXELS
     onnx: pathlib.Path | None = None
     torch_python: str | None = None
@@ -54,24 +65,23 @@ class Settings:
     cpu_seconds: bool = False
     training: bool = False
     engines: tuple[str, ...] | None = None
-    cache: pathlib.Path = pathlib.Path(".")
-    report: Callable[[str], None] = lambda text: None
 
 
-def measure(names: Iterable[str], settings: Settings) -> dict:
-    """The report's section: a comparison for each row, batch size and kind of pixels."""
-    from tools import catalog
-
+def measure(names: Iterable[str], settings: InferenceSettings) -> dict[str, Any]:
+    """Compare for each row, batch size and kind of pixels; return the report's section."""
     rows = catalog.load()
-    comparisons, versions = [], {}
+    comparisons: list[dict[str, Any]] = []
+    versions: dict[str, str] = {}
     for name in names:
         row = row_of(name)
         variant = next((each for each in rows.variants if each.stem == row), None)
         if variant is None or variant.classes is None:
-            raise BenchmarkError(f"{name} is no row with a classifier; the rows with peers are {', '.join(PEERS)}")
-        found, said = _measure_row(variant, settings)
-        comparisons += found
-        versions |= said
+            raise BenchmarkError(
+                f"{name} is no row with a classifier", f"choose one that has peers: {', '.join(PEERS)}"
+            )
+        row_comparisons, row_versions = _measure_row(variant, settings)
+        comparisons += row_comparisons
+        versions |= row_versions
     return measuring.section(
         comparisons,
         threads=settings.threads,
@@ -81,11 +91,12 @@ def measure(names: Iterable[str], settings: Settings) -> dict:
     )
 
 
-def _measure_row(variant, settings: Settings) -> tuple[list[dict], dict[str, str]]:
-    """The comparisons of one row, and the versions of the engines."""
-    row, versions = variant.stem, {}
+def _measure_row(variant: catalog.Variant, settings: InferenceSettings) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the comparisons of one row, and the versions of the engines."""
+    row = variant.stem
+    versions: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        opened: dict[str, Engine] = {}
+        opened: dict[str, EngineWorker] = {}
         absent: dict[str, str] = {}
         for name, offer in _contestants(variant, settings).items():
             if isinstance(offer, str):
@@ -94,23 +105,25 @@ def _measure_row(variant, settings: Settings) -> tuple[list[dict], dict[str, str
             python, open = offer
             settings.report(f"{row}: {name}: start")
             try:
-                engine = Engine(name, python=python, threads=settings.threads, open=open | {"side": variant.resolution})
+                engine = EngineWorker(
+                    name, python=python, threads=settings.threads, open=open | {"side": variant.resolution}
+                )
                 opened[name] = stack.enter_context(engine)
                 versions |= engine.versions
             except EngineError as error:
                 if name == OURS:
                     raise
                 absent[name] = str(error)
-        comparisons = []
+        comparisons: list[dict[str, Any]] = []
         for batch in settings.batches:
             comparisons += _measure_batch(row, batch, opened, absent, settings)
     return comparisons, versions
 
 
 def _measure_batch(
-    row: str, batch: int, opened: dict[str, Engine], absent: dict[str, str], settings: Settings
-) -> list[dict]:
-    """The comparisons of one batch size. A peer that fails joins `absent`."""
+    row: str, batch: int, opened: dict[str, EngineWorker], absent: dict[str, str], settings: InferenceSettings
+) -> list[dict[str, Any]]:
+    """Return the comparisons of one batch size. A peer that fails joins `absent`."""
     # Peers take floats alone; ours are measured with each kind of pixels, beside the same turns of the peers.
     calls = {}
     for name, engine in opened.items():
@@ -132,41 +145,42 @@ def _measure_batch(
         report=lambda turn, key: settings.report(f"{row}: batch {batch}, turn {turn + 1}, {key[0]}"),
     )
     comparisons = []
-    units = {"images/s": "seconds"} | ({"images/CPU s": "cpu_seconds"} if settings.cpu_seconds else {})
     for pixels in settings.pixels:
-        for unit, time in units.items():
+        for unit in ("images/s", "images/CPU s") if settings.cpu_seconds else ("images/s",):
             contestants = []
             for name in dict.fromkeys([*opened, *absent]):
                 ours = _is_ours(name, settings)
                 done = turns.get((name, pixels if ours else "float32"), ())
-                values = tuple(each["images"] / each[time] for each in done)
+                values = tuple(
+                    each["images"] / (each["seconds"] if unit == "images/s" else each["cpu_seconds"]) for each in done
+                )
                 contestants.append(Contestant(name, values, ours, None if values else absent[name]))
             case = f"batch {batch}, a step" if settings.training else f"batch {batch}, {pixels}"
             comparisons.append(measuring.compare(row, case, unit, "more", contestants))
     return comparisons
 
 
-def _is_ours(name: str, settings: Settings) -> bool:
+def _is_ours(name: str, settings: InferenceSettings) -> bool:
     return name == OURS or name in settings.modules
 
 
-def _contestants(variant, settings: Settings) -> dict[str, tuple[str, dict] | str]:
-    """By name, in the order of turns: the Python that runs it and what its process is told, or why there is none."""
+def _contestants(variant: catalog.Variant, settings: InferenceSettings) -> dict[str, Offer | str]:
+    """Return by name, in the order of turns, how to open each engine, or why there is none."""
     row = variant.stem
     timm, keras = PEERS.get(row, (None, None))
     ours = {"engine": "hub", "pixel_range": list(variant.pixel_range)}
-    found: dict[str, tuple[str, dict] | str] = {}
+    found: dict[str, Offer | str] = {}
     first = settings.modules.get(OURS)
     if first is None:
         settings.report(f"{row}: build the module")
         first = synthesise.module_of(row, settings.cache)
-    found[OURS] = engines.HERE, ours | {"module": os.fspath(first)}
+    found[OURS] = engines.HERE, ours | {"module": os.path.abspath(first)}
     for name, folder in settings.modules.items():
         if name != OURS:
-            found[name] = engines.HERE, ours | {"module": os.fspath(folder)}
+            found[name] = engines.HERE, ours | {"module": os.path.abspath(folder)}
     torch = settings.torch_python
     answering = [each for each in ("onnxruntime", "openvino") if _wanted(each, settings)]
-    onnx = _onnx(row, timm, settings) if answering else None
+    onnx = _onnx(row, timm, settings) if answering else ""
     for name, engine, package in (
         ("ONNX Runtime", "onnxruntime", "onnxruntime"),
         ("OpenVINO", "openvino", "openvino"),
@@ -176,10 +190,10 @@ def _contestants(variant, settings: Settings) -> dict[str, tuple[str, dict] | st
         python = engines.first_with(package, engines.HERE, torch)
         if python is None:
             found[name] = f"{package} is not installed: pip install {package}"
-        elif not isinstance(onnx, pathlib.Path):
+        elif isinstance(onnx, str):
             found[name] = onnx
         else:
-            found[name] = python, {"engine": engine, "onnx": os.fspath(onnx)}
+            found[name] = python, {"engine": engine, "onnx": os.path.abspath(onnx)}
     for name, compiled in (("timm, eager", False), ("timm, torch.compile", True)):
         if not _wanted("compile" if compiled else "timm", settings):
             continue
@@ -197,12 +211,12 @@ def _contestants(variant, settings: Settings) -> dict[str, tuple[str, dict] | st
     return found
 
 
-def _wanted(engine: str, settings: Settings) -> bool:
+def _wanted(engine: str, settings: InferenceSettings) -> bool:
     return (engine in TRAINERS or not settings.training) and (settings.engines is None or engine in settings.engines)
 
 
-def _onnx(row: str, timm: str | None, settings: Settings) -> pathlib.Path | str:
-    """The peers' file of a row: given, kept, or exported now from timm; or why there is none."""
+def _onnx(row: str, timm: str | None, settings: InferenceSettings) -> pathlib.Path | str:
+    """Return the peers' file of a row, which was given, or exported from timm before or now; or why there is none."""
     for folder in filter(None, (settings.onnx, settings.cache / "onnx")):
         for name in filter(None, (row, timm)):
             if (folder / f"{name}.onnx").is_file():
@@ -215,58 +229,8 @@ def _onnx(row: str, timm: str | None, settings: Settings) -> pathlib.Path | str:
     path = settings.cache / "onnx" / f"{timm}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with Engine("ONNX export", python=settings.torch_python, threads=settings.threads) as exporter:
-            exporter.ask(do="export", model=timm, path=os.fspath(path))
+        with EngineWorker("ONNX export", python=settings.torch_python, threads=settings.threads) as exporter:
+            exporter.request(do="export", model=timm, path=os.path.abspath(path))
     except EngineError as error:
         return str(error)
     return path
-
-
-def record(storage, handles: list[str], settings: Settings, *, date: str) -> list[tuple[str, dict, bool]]:
-    """Measure published modules through `hub.load` of their addresses, and put each speed beside its record.
-
-    Returns:
-      (handle, measurement, whether a note was added) for each.
-    """
-    from tools.hub import notes, records
-    from tools.server.server import serve
-
-    done = []
-    with tempfile.TemporaryDirectory(prefix="hubpress-bench-") as cache, serve(storage) as url:
-        for handle in handles:
-            found = records.load(storage, handle)
-            if found is None:
-                raise BenchmarkError(f"{handle} is not published in {storage.url}. Check publisher, name and version.")
-            measurement = speed(f"{url}/{handle}", found, settings, cache=cache)
-            note = notes.add_measurement(storage, handle, notes.SPEED, measurement, date=date)
-            done.append((handle, measurement, note is not None))
-    return done
-
-
-def speed(address: str, record: dict, settings: Settings, *, cache: str) -> dict:
-    """A published module's measurement, as its note holds it: images a second on float32 images, by batch size."""
-    side, handle = record["row"]["resolution"], record["handle"]
-    open = {"engine": "hub", "module": address, "side": side, "pixel_range": record["row"]["pixel_range"]}
-    settings.report(f"{handle}: load")
-    with Engine(handle, python=engines.HERE, threads=settings.threads, open=open, cache=cache) as engine:
-        for batch in settings.batches:
-            engine.prepare(batch, "float32")
-        turns = measuring.take_turns(
-            {
-                str(batch): functools.partial(engine.run, batch, "float32", seconds=settings.seconds)
-                for batch in settings.batches
-            },
-            turns=settings.turns,
-            report=lambda turn, batch: settings.report(f"{handle}: batch {batch}, turn {turn + 1}"),
-        )
-        versions = engine.versions
-    return {
-        "cpu": measuring.cpu(),
-        "threads": settings.threads,
-        "resolution": side,
-        "images_per_second": {
-            batch: round(measuring.spread(each["images"] / each["seconds"] for each in done)["median"], 2)
-            for batch, done in turns.items()
-        },
-        "versions": versions,
-    }

@@ -1,4 +1,4 @@
-"""How long a consumer waits before the first answer: import, `hub.load` from the cache, first call, each in a fresh process.
+"""Measure how long a consumer waits for the first answer: import, `hub.load` from the cache, first call, in a fresh process.
 
     section = measure(["convnext_tiny_1k_224"], Settings())
     python -m tools.benchmarks.load PROCESS KIND PATH SIDE          # one measurement, as JSON: what `measure` runs
@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Any
 
 from tools.benchmarks import measuring, synthesise
 from tools.benchmarks.engine_process import limit, raw
-from tools.benchmarks.measuring import BenchmarkError, Contestant
+from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
 from tools.benchmarks.rows import OURS, PEERS, row_of
 
 URL = "http://127.0.0.1/hub"  # nobody is asked: the cache has it
@@ -41,25 +41,15 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to measure; `report(text)` tells what is being done."""
-
-    turns: int = 3
-    threads: int = 2
-    cache: pathlib.Path = pathlib.Path(".")
-    report: Callable[[str], None] = lambda text: None
-
-
-def measure(names: Iterable[str], settings: Settings) -> dict:
-    """The report's section: for each row a comparison of each of `CASES`."""
+def measure(names: Iterable[str], settings: Settings) -> dict[str, Any]:
+    """Compare each of `CASES` for each row; return the report's section."""
     from tools import catalog
 
     sides = {variant.stem: variant.resolution for variant in catalog.load().variants if variant.classes}
     comparisons = []
     for row in map(row_of, names):
         if row not in sides:
-            raise BenchmarkError(f"{row} is no row with a classifier; see tools/publish.py --dry-run")
+            raise BenchmarkError(f"{row} is no row with a classifier", "choose one of tools/publish.py --dry-run")
         comparisons += _measure_row(row, sides[row], settings)
     return measuring.section(
         comparisons,
@@ -70,23 +60,23 @@ def measure(names: Iterable[str], settings: Settings) -> dict:
     )
 
 
-def _measure_row(row: str, side: int, settings: Settings) -> list[dict]:
+def _measure_row(row: str, side: int, settings: Settings) -> list[dict[str, Any]]:
     settings.report(f"{row}: build the module")
     module = synthesise.module_of(row, settings.cache)
     with tempfile.TemporaryDirectory(prefix="hubpress-bench-") as folder:
         address = f"{URL}/{row}/1"
         pathlib.Path(folder, hashlib.sha1(address.encode()).hexdigest()).symlink_to(module.resolve())
-        found = {OURS: ("hub", address, module)}
+        found: dict[str, tuple[str, str, pathlib.Path | None]] = {OURS: ("hub", address, module)}
         settings.report(f"{row}: save it as Keras does")
         saved = synthesise.keras_files_of(row, settings.cache)
-        found["Keras 3, model.export"] = "export", saved / "export", saved / "export"
-        found["Keras 3, model.save"] = "keras", saved / "model.keras", None
+        found["Keras 3, model.export"] = "export", str(saved / "export"), saved / "export"
+        found["Keras 3, model.save"] = "keras", str(saved / "model.keras"), None
         if PEERS.get(row, (None, None))[1]:
             saved = synthesise.tf_keras_folder_of(row, settings.cache)
-            found["tf_keras, model.save"] = "export", saved, saved
+            found["tf_keras, model.save"] = "export", str(saved), saved
         turns = measuring.take_turns(
             {
-                name: functools.partial(_fresh, settings.threads, kind, os.fspath(path), side, graph, cache=folder)
+                name: functools.partial(_fresh, settings.threads, kind, path, side, graph, cache=folder)
                 for name, (kind, path, graph) in found.items()
             },
             turns=settings.turns,
@@ -104,8 +94,8 @@ def _measure_row(row: str, side: int, settings: Settings) -> list[dict]:
     return comparisons
 
 
-def _fresh(threads: int, kind: str, path: str, side: int, graph: pathlib.Path | None, *, cache: str) -> dict:
-    """One measurement in a fresh process; seconds, and what the graph is."""
+def _fresh(threads: int, kind: str, path: str, side: int, graph: pathlib.Path | None, *, cache: str) -> dict[str, Any]:
+    """Measure once in a fresh process; return a value for each of `CASES`, None where there is no graph."""
     environment = os.environ | {"TFHUB_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [
         sys.executable,
@@ -119,14 +109,20 @@ def _fresh(threads: int, kind: str, path: str, side: int, graph: pathlib.Path | 
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise BenchmarkError(f"{path} does not load: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+        raise BenchmarkError(
+            f"{path} does not load: {(done.stderr.strip().splitlines() or ['?'])[-1]}",
+            "delete the --cache, and measure again",
+        )
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
-def _process(threads: str, kind: str, path: str, side: str, graph: str) -> dict:
+def _process(threads: str, kind: str, path: str, side: str, graph: str) -> dict[str, float | None]:
+    """Measure once, in this process."""
     limit(int(threads))
     images = raw(1, int(side), "float32")
-    found, start = {}, time.perf_counter()
+    found: dict[str, float | None] = {}
+    start = began = time.perf_counter()
 
     def lap(name: str) -> None:
         nonlocal start
@@ -145,7 +141,7 @@ def _process(threads: str, kind: str, path: str, side: str, graph: str) -> dict:
     if kind == "keras":
         import builders  # the layers that are ours
 
-        for family in builders.FAMILIES:
+        for family in builders.families():
             builders.family_module(family)
         model = keras.saving.load_model(path, compile=False)
         lap("load")
@@ -156,7 +152,7 @@ def _process(threads: str, kind: str, path: str, side: str, graph: str) -> dict:
         call = module if kind == "hub" else getattr(module, "serve", None) or module
         call(tf.constant(images)).numpy()
     lap("first_call")
-    found["total"] = sum(found.values())
+    found["total"] = start - began
     found |= {"graph_bytes": None, "functions": None}
     if graph:
         from tensorflow.core.protobuf import saved_model_pb2

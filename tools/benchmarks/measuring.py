@@ -1,13 +1,12 @@
-"""Turns, medians and ratios, the machine they were measured on, and the report that holds them.
+"""Measure in turns, compare by medians and ratios, describe the machine, and keep the report.
 
     turns = take_turns({"hubpress": measure_ours, "peer": measure_theirs}, turns=5)      # ours, peer, ours, peer, ...
     comparison = compare("convnext_tiny_1k_224", "batch 8", "images/s", "more", [Contestant("hubpress", turns["hubpress"]), ...])
-    update(pathlib.Path("benchmarks.json"), "inference", section([comparison], packages=("tensorflow",)))
+    update(pathlib.Path("benchmarks.json"), "inference", section([comparison], threads=2, ...))
 
-The report's format, and what its readers ask of it, is in `tools.site.benchmark_report`.
+The report's format is described and checked in `tools.site.benchmark_report`.
 """
 
-import datetime
 import importlib.metadata
 import json
 import math
@@ -18,18 +17,44 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from tools.common.clock import now
+from tools.common.files import write_atomically
+from tools.common.problems import with_fix
 from tools.site.benchmark_report import BETTER, empty_report, report_problems
+
+Key = TypeVar("Key")
+Answer = TypeVar("Answer")
 
 
 class BenchmarkError(RuntimeError):
-    """Nothing could be measured; the message says why and what to do."""
+    """Nothing could be measured; the message says why, and `fix` what to do."""
+
+    def __init__(self, message: str, fix: str = ""):
+        super().__init__(with_fix(message, fix) if fix else message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of a measurement.
+
+    Attributes:
+      turns: of each contestant.
+      threads: threads and cores of each contestant.
+      cache: where modules and checkpoints with random weights are kept.
+      report: called with a sentence on what is being done.
+    """
+
+    turns: int = 3
+    threads: int = 2
+    cache: pathlib.Path = pathlib.Path(".")
+    report: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One of those who are compared: the values of its turns, or why it is `absent`."""
+    """A module, tool or library that is compared: the values of its turns, or why it is `absent`."""
 
     name: str
     turns: tuple[float, ...] = ()
@@ -38,35 +63,38 @@ class Contestant:
 
 
 def take_turns(
-    contestants: Mapping[str, Callable[[], Any]],
+    contestants: Mapping[Key, Callable[[], Answer]],
     *,
     turns: int,
-    report: Callable[[int, str], None] = lambda turn, name: None,
+    report: Callable[[int, Key], None] = lambda turn, key: None,
     patience: float = math.inf,
-) -> dict[str, list[Any]]:
-    """Call each in order, and all of them again, `turns` times: what drifts meets everybody. Their answers by name.
+) -> dict[Key, list[Answer]]:
+    """Call each contestant in order, and all of them again, `turns` times, so that what drifts meets all of them alike.
 
     A contestant whose first turn takes longer than `patience` seconds has no other: noise is small beside it.
+
+    Returns:
+      The answers of each contestant.
     """
     if turns < 1:
-        raise BenchmarkError(f"{turns} turns measure nothing; give at least 1")
-    answers: dict[str, list[Any]] = {name: [] for name in contestants}
+        raise BenchmarkError(f"{turns} turns measure nothing", "give at least 1")
+    answers: dict[Key, list[Answer]] = {key: [] for key in contestants}
     waiting = dict(contestants)
     for turn in range(turns):
-        for name, measure in list(waiting.items()):
-            report(turn, name)
+        for key, measure in list(waiting.items()):
+            report(turn, key)
             start = time.perf_counter()
-            answers[name].append(measure())
+            answers[key].append(measure())
             if time.perf_counter() - start > patience:
-                del waiting[name]
+                del waiting[key]
     return answers
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """`median`, and `low` and `high`, the quartiles between the values themselves."""
+    """Return the `median`, and `low` and `high`, the quartiles between the values themselves."""
     found = sorted(values)
     if not found or not all(math.isfinite(value) for value in found):
-        raise BenchmarkError(f"{found} have no median; measure again")
+        raise BenchmarkError(f"{found} have no median", "measure again")
     if len(found) == 1:
         return dict.fromkeys(("median", "low", "high"), found[0])
     low, _, high = statistics.quantiles(found, n=4, method="inclusive")
@@ -74,18 +102,24 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def compare(subject: str, case: str, unit: str, better: str, contestants: list[Contestant]) -> dict[str, Any]:
-    """A comparison as the report holds it; the first contestant is ours, whom the others' ratios are about."""
+    """Return a comparison as the report holds it; the first contestant is ours, whom the others' ratios are about."""
     if better not in BETTER:
-        raise BenchmarkError(f"{better!r} is not how values are better; that is one of {', '.join(BETTER)}")
+        raise BenchmarkError(f"{better!r} is not how values are better", f"give one of {', '.join(BETTER)}")
     first = contestants[0]
     if not first.ours or first.absent:
         raise BenchmarkError(
-            f"{subject}, {case}: the first contestant is {first.name}, and ours must be, and be measured"
+            f"{subject}, {case}: the first contestant is {first.name}, and ours must be, and be measured",
+            "put ours first, and measure it",
         )
     described = []
     for contestant in contestants:
         values = list(contestant.turns)
-        entry = {"name": contestant.name, "ours": contestant.ours, "absent": contestant.absent, "turns": values}
+        entry: dict[str, Any] = {
+            "name": contestant.name,
+            "ours": contestant.ours,
+            "absent": contestant.absent,
+            "turns": values,
+        }
         entry |= dict.fromkeys(("median", "low", "high", "ratio"))
         if contestant.absent is None:
             entry |= spread(values)
@@ -96,7 +130,7 @@ def compare(subject: str, case: str, unit: str, better: str, contestants: list[C
 
 
 def _ratios(ours: Iterable[float], theirs: Iterable[float], better: str) -> list[float]:
-    """Turn by turn; where one has fewer turns (what never varies is taken once), its median stands for all."""
+    """Return ratios turn by turn; where one has fewer turns (what never varies is taken once), its median stands for all."""
     ours, theirs = list(ours), list(theirs)
     if len(ours) != len(theirs):
         ours, theirs = [statistics.median(ours)], [statistics.median(theirs)]
@@ -105,7 +139,7 @@ def _ratios(ours: Iterable[float], theirs: Iterable[float], better: str) -> list
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What was measured on; `threads` is what each engine was given."""
+    """Describe this machine; `threads` is what each contestant was given."""
     return {
         "cpu": cpu(),
         "cores": os.cpu_count() or 1,
@@ -116,7 +150,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def cpu() -> str:
-    """The processor as the system names it."""
+    """Return the name of the processor."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -126,7 +160,7 @@ def cpu() -> str:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Of Python and of those `packages` that are installed here."""
+    """Return the versions of Python and of those `packages` that are installed here."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -134,11 +168,6 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def now() -> str:
-    """ISO 8601 in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def section(
@@ -149,7 +178,7 @@ def section(
     settings: dict[str, Any],
     notes: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """What a command puts into the report."""
+    """Return a command's section of the report."""
     return {
         "date": now(),
         "machine": machine(threads),
@@ -161,29 +190,27 @@ def section(
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-    """The report in a file; an empty one if there is none.
+    """Read the report in a file; an empty one if there is none.
 
     Raises:
       BenchmarkError: the file is no report.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return empty_report()
     except ValueError as error:
-        raise BenchmarkError(f"{path} is no JSON: {error}. Delete it, and measure again.") from error
+        raise BenchmarkError(f"{path} is no JSON: {error}", "delete it, and measure again") from error
     if wrong := report_problems(found):
-        raise BenchmarkError(f"{path} is no report of measurements: {'; '.join(wrong)}. Delete it, and measure again.")
+        raise BenchmarkError(f"{path} is no report of measurements: {'; '.join(wrong)}", "delete it, and measure again")
     return found
 
 
 def update(path: pathlib.Path, command: str, found: dict[str, Any]) -> dict[str, Any]:
-    """Put a command's section into the report at `path`, which is written anew in one step; returns the whole."""
+    """Put a command's section into the report at `path`, which is written anew in one step; return the whole report."""
     report = read(path)
     report["sections"][command] = found
     if wrong := report_problems(report):
-        raise BenchmarkError(f"{command}: {'; '.join(wrong)}")
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+        raise BenchmarkError(f"{command}: {'; '.join(wrong)}", "correct tools/benchmarks, and measure again")
+    write_atomically(path, json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return report

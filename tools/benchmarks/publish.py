@@ -1,4 +1,4 @@
-"""What publishing costs: time for each stage, CPU time, memory of the building and checking processes; beside `cp` and sha256.
+"""Measure publishing: time for each stage, CPU time, memory of the building and checking processes; beside `cp` and sha256.
 
     section = measure(["convnext_tiny_1k_224"], Settings(cache=...))
 
@@ -9,7 +9,6 @@ empty cache, then copies the published archives with `cp` and hashes the copy: w
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 import resource
@@ -19,13 +18,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypedDict
 
 from tools.benchmarks import measuring, synthesise
-from tools.benchmarks.measuring import BenchmarkError, Contestant
+from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
 from tools.benchmarks.rows import OURS, row_of
+from tools.catalog.layout import archive_path
+from tools.common.files import sha256_of_file
 
 PEER = "cp and sha256 of the archives"
-STAGES_LEAST = 0.005  # of the whole: shorter stages are left out
+SHORTEST_STAGE = 0.005  # of the whole: shorter stages are left out
 NOTES = (
     "The peer copies and hashes what was published: it fetches, converts, checks and documents nothing.",
     "A stage is from its announcement to that of the next, so that of stages that overlap the later one counts. Memory is the peak "
@@ -33,19 +35,23 @@ NOTES = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How to measure; `report(text)` tells what is being done."""
+class Cost(TypedDict):
+    """The cost of a turn: wall time and CPU time."""
 
-    turns: int = 1
-    threads: int = 2
-    cache: pathlib.Path = pathlib.Path(".")
-    report: Callable[[str], None] = lambda text: None
+    seconds: float
+    cpu_seconds: float
 
 
-def measure(names: Iterable[str], settings: Settings) -> dict:
-    """The report's section: for each row the whole beside the peer, each stage, and the memory of the processes."""
-    comparisons = []
+class PublishingCost(Cost):
+    """The cost of publishing: also the seconds of each stage, and the peak resident bytes of each process."""
+
+    stages: dict[str, float]
+    peak_bytes: dict[str, int]
+
+
+def measure(names: Iterable[str], settings: Settings) -> dict[str, Any]:
+    """Measure the whole beside the peer, each stage, and the memory of the processes; return the report's section."""
+    comparisons: list[dict[str, Any]] = []
     for name in names:
         comparisons += _measure_row(row_of(name), settings)
     return measuring.section(
@@ -57,34 +63,34 @@ def measure(names: Iterable[str], settings: Settings) -> dict:
     )
 
 
-def _measure_row(row: str, settings: Settings) -> list[dict]:
+def _measure_row(row: str, settings: Settings) -> list[dict[str, Any]]:
     settings.report(f"{row}: make a checkpoint")
     checkpoint = synthesise.checkpoint_of(row, settings.cache)
     with tempfile.TemporaryDirectory(prefix="hubpress-bench-", dir=settings.cache) as folder:
         scratch = pathlib.Path(folder)
+        ours: list[PublishingCost] = []
+
+        def publish() -> Cost:
+            ours.append(_publish(row, checkpoint, scratch))
+            return ours[-1]
+
+        contestants: dict[str, Callable[[], Cost]] = {OURS: publish, PEER: functools.partial(_copy, scratch)}
         turns = measuring.take_turns(
-            {
-                OURS: functools.partial(_publish, row, checkpoint, scratch),
-                PEER: functools.partial(_copy, scratch),
-            },
+            contestants,
             turns=settings.turns,
             report=lambda turn, name: settings.report(f"{row}: turn {turn + 1}, {name}"),
         )
-    ours, peer = turns[OURS], turns[PEER]
     comparisons = []
-    for case, key in (("wall time", "seconds"), ("CPU time", "cpu_seconds")):
-        contestants = [
-            Contestant(OURS, tuple(each[key] for each in ours), True),
-            Contestant(PEER, tuple(each[key] for each in peer)),
-        ]
-        comparisons.append(measuring.compare(row, case, "s", "less", contestants))
+    for case, seconds_of in (("wall time", _wall_seconds), ("CPU time", _cpu_seconds_of)):
+        compared = [Contestant(name, tuple(map(seconds_of, costs)), name == OURS) for name, costs in turns.items()]
+        comparisons.append(measuring.compare(row, case, "s", "less", compared))
 
     def alone(case: str, unit: str, values: list[float]) -> None:
         comparisons.append(measuring.compare(row, case, unit, "less", [Contestant(OURS, tuple(values), True)]))
 
     for stage in dict.fromkeys(stage for each in ours for stage in each["stages"]):
         seconds = [each["stages"].get(stage, 0.0) for each in ours]
-        if max(seconds) >= STAGES_LEAST * ours[0]["seconds"]:
+        if max(seconds) >= SHORTEST_STAGE * ours[0]["seconds"]:
             alone(f"stage: {stage}", "s", seconds)
     weights = checkpoint.stat().st_size
     for process in dict.fromkeys(process for each in ours for process in each["peak_bytes"]):
@@ -93,8 +99,8 @@ def _measure_row(row: str, settings: Settings) -> list[dict]:
     return comparisons
 
 
-def _publish(row: str, checkpoint: pathlib.Path, scratch: pathlib.Path) -> dict:
-    """Publish into `scratch/hub`, empty before; what it took."""
+def _publish(row: str, checkpoint: pathlib.Path, scratch: pathlib.Path) -> PublishingCost:
+    """Publish into `scratch/hub`, empty before."""
     from tools import catalog
     from tools.hub.storage import Storage
     from tools.publishing.transaction import Publishing
@@ -110,48 +116,56 @@ def _publish(row: str, checkpoint: pathlib.Path, scratch: pathlib.Path) -> dict:
         for module in rows.expand([row])
     ]
     stages: dict[str, float] = {}
-    last, lock = [None, time.perf_counter()], threading.Lock()
+    lock, last_stage, last_time = threading.Lock(), "", time.perf_counter()
 
-    def report(_variant, stage, _done, _total) -> None:
+    def report(_variant: object, stage: str, _done: int | None, _total: int | None) -> None:
+        nonlocal last_stage, last_time
         with lock:
             now = time.perf_counter()
-            if last[0]:
-                stages[last[0]] = stages.get(last[0], 0.0) + now - last[1]
-            last[:] = stage, now
+            if last_stage:
+                stages[last_stage] = stages.get(last_stage, 0.0) + now - last_time
+            last_stage, last_time = stage, now
 
     publishing = Publishing(rows, Storage(scratch / "hub"), "http://bench", scratch / "cache", report=report)
     start, cpu = time.perf_counter(), _cpu_seconds()
     with peak_memory() as peaks:
         results = publishing.run(modules)
-    found = {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
+    seconds, cpu_seconds = time.perf_counter() - start, _cpu_seconds() - cpu
     if failed := [result.reason for result in results if result.state == "failed"]:
         raise BenchmarkError(f"{row} cannot be published: {failed[0]}")
-    return found | {"stages": stages, "peak_bytes": dict(peaks)}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "stages": stages, "peak_bytes": dict(peaks)}
 
 
-def _copy(scratch: pathlib.Path) -> dict:
-    """`cp` the archives that were just published, and hash the copies."""
-    archives = sorted((scratch / "hub").rglob("*.tar.gz"))
+def _copy(scratch: pathlib.Path) -> Cost:
+    """Copy the archives that were just published with `cp`, and hash the copies."""
+    archives = sorted((scratch / "hub").rglob(archive_path("*")))
     copies = scratch / "copy"
     copies.mkdir()
     start, cpu = time.perf_counter(), _cpu_seconds()
     for number, archive in enumerate(archives):
-        copy = copies / f"{number}.tar.gz"
+        copy = copies / archive_path(str(number))
         subprocess.run(["cp", "--reflink=never", archive, copy], check=True)
-        with copy.open("rb") as file:
-            hashlib.file_digest(file, "sha256")
+        sha256_of_file(copy)
     return {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
 
 
+def _wall_seconds(cost: Cost) -> float:
+    return cost["seconds"]
+
+
+def _cpu_seconds_of(cost: Cost) -> float:
+    return cost["cpu_seconds"]
+
+
 def _cpu_seconds() -> float:
-    """Of this process and of those that it waited for."""
+    """Return the CPU seconds of this process and of those that it waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 @contextlib.contextmanager
 def peak_memory(interval: float = 0.02) -> Iterator[dict[str, int]]:
-    """The peak resident bytes of the `python -m MODULE` processes below this one while the block runs, by MODULE.
+    """Yield the peak resident bytes of the `python -m MODULE` processes below this one while the block runs, by MODULE.
 
     Read from /proc, where the kernel keeps each process's high-water mark: what is missed is its last `interval` seconds.
     """

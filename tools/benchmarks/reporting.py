@@ -8,6 +8,7 @@ from typing import Any
 
 from tools.benchmarks import measuring
 from tools.common import console
+from tools.common.files import write_atomically
 from tools.site.benchmark_report import absent, best_peer, label
 from tools.site.benchmarks import number, svg
 
@@ -16,12 +17,12 @@ def finish(command: str, section: dict[str, Any], out: pathlib.Path) -> None:
     """Show a command's section, and put it into the report at `out` and the picture beside it."""
     show(section)
     report, picture = measuring.update(out, command, section), out.with_suffix(".svg")
-    picture.write_text(svg(report), encoding="utf-8")
+    write_atomically(picture, svg(report))
     console.show(f"written to {out}, and as a picture to {picture}")
 
 
 def show(section: dict[str, Any]) -> None:
-    """A table for each subject of a section, then what was not measured and why, and the notes."""
+    """Print a table for each subject of a section, then what was not measured and why, and the notes."""
     subjects = dict.fromkeys(comparison["subject"] for comparison in section["comparisons"])
     for subject in subjects:
         comparisons = [each for each in section["comparisons"] if each["subject"] == subject]
@@ -35,7 +36,8 @@ def show(section: dict[str, Any]) -> None:
 
 
 def _rows(comparison: dict[str, Any]) -> list[tuple[str, ...]]:
-    best, rows = best_peer(comparison), []
+    best = best_peer(comparison)
+    rows: list[tuple[str, ...]] = []
     for each in comparison["contestants"]:
         if each["median"] is None:
             continue

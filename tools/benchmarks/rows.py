@@ -1,4 +1,4 @@
-"""Which rows have peers, and under which names; nothing is imported here, so that `--help` may ask.
+"""Rows that have peers, and the names of these; nothing is imported here, so that `--help` is fast.
 
 rows.row_of("convnext_tiny")  # "convnext_tiny_1k_224"
 """
@@ -27,5 +27,5 @@ DEFAULTS = {
 
 
 def row_of(name: str) -> str:
-    """The catalogue's row for a name: its own, or timm's of one that is in `PEERS`."""
+    """Return the catalogue's row for a name: its own, or timm's of one that is in `PEERS`."""
     return next((row for row, (timm, _) in PEERS.items() if timm == name), name)

@@ -1,8 +1,8 @@
-"""tools/serve.py beside nginx on the same files: an archive in bytes a second, a page in requests a second.
+"""Measure tools/serve.py beside nginx on the same files: an archive in bytes a second, a page in requests a second.
 
-    section = measure(Settings())
+    section = measure(ServeSettings())
 
-Both serve one folder on loopback, and wrk asks (or, where that is not installed, threads of this process do, and say so).
+Both serve one folder on loopback. The client is wrk; where that is not installed, threads of this process, and a note says so.
 """
 
 import contextlib
@@ -20,60 +20,66 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tools.benchmarks import measuring
-from tools.benchmarks.measuring import BenchmarkError, Contestant
+from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
 from tools.benchmarks.rows import OURS
+from tools.catalog.layout import archive_path, page_path, record_path
+from tools.common.files import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 HANDLE = "hubpress/benchmark/1"
 PAGE_BYTES = 20_000
 CONNECTIONS = 8
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to measure; a turn is `seconds` long, the archive has `megabytes`; `report(text)` tells what is being done."""
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(Settings):
+    """Settings with the seconds of a turn and the megabytes of the archive."""
 
     turns: int = 5
     seconds: float = 2.0
-    threads: int = 2
     megabytes: int = 64
-    report: Callable[[str], None] = lambda text: None
 
 
-def measure(settings: Settings) -> dict:
-    """The report's section: an archive through its own address and through its handle, and a page."""
+def measure(settings: ServeSettings) -> dict[str, Any]:
+    """Measure an archive by its own address and by its handle, and a page; return the report's section."""
+    archive = f"/{archive_path(HANDLE)}"
     with tempfile.TemporaryDirectory(prefix="hubpress-bench-") as scratch:
         folder = make_hub(pathlib.Path(scratch, "hub"), settings.megabytes * 1_000_000)
-        absent, servers = {}, {}
+        absent: dict[str, str] = {}
+        servers: dict[str, str] = {}
         with contextlib.ExitStack() as stack:
             servers[OURS] = stack.enter_context(_ours(folder))
             try:
                 servers["nginx"] = stack.enter_context(_nginx(folder, pathlib.Path(scratch)))
             except BenchmarkError as error:
                 absent["nginx"] = str(error)
-            ask = _wrk if shutil.which("wrk") else _ask
+            request = _request_with_wrk if shutil.which("wrk") else _request
             comparisons = []
             for case, unit, key, paths in (
-                ("archive", "MB/s", "megabytes", (f"/{HANDLE}.tar.gz", f"/{HANDLE}.tar.gz")),
+                ("archive", "MB/s", "megabytes", (archive, archive)),
                 (
                     "archive as tensorflow_hub asks for it; nginx by its own address",
                     "MB/s",
                     "megabytes",
-                    (f"/{HANDLE}?tf-hub-format=compressed", f"/{HANDLE}.tar.gz"),
+                    (f"/{HANDLE}?tf-hub-format=compressed", archive),
                 ),
                 ("page of 20 kB", "requests/s", "requests", (f"/{HANDLE}/", f"/{HANDLE}/")),
             ):
+
+                def report(turn: int, name: str, case: str = case) -> None:
+                    settings.report(f"{case}: turn {turn + 1}, {name}")
+
                 turns = measuring.take_turns(
                     {
-                        name: functools.partial(ask, url + paths[name != OURS], settings.seconds)
+                        name: functools.partial(request, url + paths[name != OURS], settings.seconds)
                         for name, url in servers.items()
                     },
                     turns=settings.turns,
-                    report=lambda turn, name, case=case: settings.report(f"{case}: turn {turn + 1}, {name}"),
+                    report=report,
                 )
                 found = [
                     Contestant(name, tuple(each[key] for each in done), name == OURS) for name, done in turns.items()
@@ -82,7 +88,7 @@ def measure(settings: Settings) -> dict:
                 comparisons.append(measuring.compare("loopback", case, unit, "more", found))
     notes = [
         f"{CONNECTIONS} connections at a time, asked by "
-        f"{'wrk' if ask is _wrk else 'threads of Python, which is what limits them'}; "
+        f"{'wrk' if request is _request_with_wrk else 'threads of Python, which is what limits them'}; "
         "client and server share the cores, and nginx has two workers, ours one process."
     ]
     return measuring.section(
@@ -95,38 +101,42 @@ def measure(settings: Settings) -> dict:
 
 
 def make_hub(folder: pathlib.Path, size: int) -> pathlib.Path:
-    """A hub of one module: an archive of `size` random bytes, its record, a page and an index."""
-    base = folder / HANDLE
-    base.mkdir(parents=True)
-    base.with_name("1.tar.gz").write_bytes(os.urandom(size))
+    """Make a hub of one module: an archive of `size` random bytes, its record, a page and an index."""
+    (folder / HANDLE).mkdir(parents=True)
+    (folder / archive_path(HANDLE)).write_bytes(os.urandom(size))
     record = {"schema": 1, "kind": "Module", "handle": HANDLE, "archive": {"bytes": size}}
-    base.with_name("1.json").write_text(json.dumps(record))
+    (folder / record_path(HANDLE)).write_text(json.dumps(record))
     words = ("vision backbone module image feature vector classifier " * (PAGE_BYTES // 55 + 1))[: PAGE_BYTES - 40]
-    (base / "index.html").write_text(f"<!doctype html><title>Page</title><p>{words}")
+    (folder / page_path(HANDLE)).write_text(f"<!doctype html><title>Page</title><p>{words}")
     (folder / "index.html").write_text("<!doctype html><title>Hub</title>")
     return folder
 
 
 @contextlib.contextmanager
 def _ours(folder: pathlib.Path) -> Iterator[str]:
+    """Serve a folder by tools/serve.py; yield its address."""
     command = [sys.executable, ROOT / "tools/serve.py", "--hub", folder, "--port", "0"]
     process = subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
+        assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"http://\S+", line)
         if not found:
-            raise BenchmarkError(f"tools/serve.py does not start: {line.strip() or 'it said nothing'}")
+            said = line.strip() or "it said nothing"
+            raise BenchmarkError(f"tools/serve.py does not start: {said}", "run it by hand to see why")
         yield found[0].rstrip("/")
     finally:
         process.terminate()
         process.wait()
-        process.stdout.close()
+        if process.stdout:
+            process.stdout.close()
 
 
 @contextlib.contextmanager
 def _nginx(folder: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
+    """Serve a folder by nginx, whose files lie in `scratch`; yield its address."""
     if not shutil.which("nginx"):
         raise BenchmarkError("it is not on the PATH")
     from tools.common.ports import free_port
@@ -172,27 +182,31 @@ def _nginx_version() -> dict[str, str]:
     return {"nginx": said.rpartition("/")[2].split()[0]} if "/" in said else {}
 
 
-def _wrk(url: str, seconds: float) -> dict[str, float]:
-    """Requests and megabytes a second, by wrk."""
+def _request_with_wrk(url: str, seconds: float) -> dict[str, float]:
+    """Return requests and megabytes a second, by wrk."""
     command = ["wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", f"{max(1, round(seconds))}s", "--timeout", "30s", url]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     requests = re.search(r"Requests/sec:\s+([\d.]+)", said)
     moved = re.search(r"Transfer/sec:\s+([\d.]+)(B|KB|MB|GB)", said)
     wrong = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: connect ([1-9]\d*)", said)
     if not requests or not moved or wrong:
-        raise BenchmarkError(f"wrk got no good answers from {url}: {' '.join(said.split())}")
+        raise BenchmarkError(
+            f"wrk got no good answers from {url}: {' '.join(said.split())}", "run it by hand to see why"
+        )
     factor = {"B": 1e-6, "KB": 1024e-6, "MB": 1.048576, "GB": 1073.741824}[moved[2]]
     return {"requests": float(requests[1]), "megabytes": float(moved[1]) * factor}
 
 
-def _ask(url: str, seconds: float) -> dict[str, float]:
-    """Requests and megabytes a second, by threads that keep their connections."""
+def _request(url: str, seconds: float) -> dict[str, float]:
+    """Return requests and megabytes a second, by threads that keep their connections."""
     parts = urllib.parse.urlsplit(url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
-    done, failures, end = [], [], time.perf_counter() + seconds
+    done: list[int] = []  # the bytes of each answer
+    failures: list[int] = []  # status codes
+    end = time.perf_counter() + seconds
 
     def work() -> None:
-        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
         try:
             while time.perf_counter() < end:
                 connection.request("GET", target)
@@ -214,6 +228,6 @@ def _ask(url: str, seconds: float) -> dict[str, float]:
     for thread in threads:
         thread.join()
     if failures or not done:
-        raise BenchmarkError(f"{url} was answered with {failures[:1] or 'nothing'}")
+        raise BenchmarkError(f"{url} was answered with {failures[:1] or 'nothing'}", "open it in a browser to see why")
     took = time.perf_counter() - start
     return {"requests": len(done) / took, "megabytes": sum(done) / took / 1e6}

@@ -1,4 +1,4 @@
-"""Networks with random weights, so that speed can be measured without downloading anything: speed does not depend on weights.
+"""Make networks with random weights, so that speed is measured without downloads: speed does not depend on weights.
 
     python -m tools.benchmarks.synthesise module convnext_tiny_1k_224 OUT        # the classifier as a SavedModel, OUT/
     python -m tools.benchmarks.synthesise checkpoint convnext_tiny_1k_224 OUT    # OUT/FILE, in the row's format
@@ -6,7 +6,7 @@
     python -m tools.benchmarks.synthesise tf_keras convnext_tiny_1k_224 OUT      # the same architecture, as tf_keras saves it
 
 `module` writes what a build writes: the network, its preprocessing, labels and signatures, by builders/export.py. Run as a
-process of its own by the benchmarks; `module_of` and `checkpoint_of` keep what was made for the same code and row.
+process of its own by the benchmarks; `module_of` and the others use again what was made for the same code and row.
 """
 
 import hashlib
@@ -22,27 +22,27 @@ from tools.common.files import ROOT
 
 
 def module_of(row: str, cache: pathlib.Path) -> pathlib.Path:
-    """The folder of a row's classifier with random weights."""
-    return _kept("module", row, cache)
+    """Return the folder of a row's classifier with random weights."""
+    return _cached("module", row, cache)
 
 
 def checkpoint_of(row: str, cache: pathlib.Path) -> pathlib.Path:
-    """The file of a row's checkpoint with random weights; its name is not upstream's, which may promise a digest."""
-    return next(_kept("checkpoint", row, cache).iterdir())
+    """Return the file of a row's checkpoint with random weights; its name is not upstream's, which may promise a digest."""
+    return next(_cached("checkpoint", row, cache).iterdir())
 
 
 def keras_files_of(row: str, cache: pathlib.Path) -> pathlib.Path:
-    """The folder with `model.keras` and `export/`: the same Keras model, saved as Keras saves models."""
-    return _kept("keras", row, cache)
+    """Return the folder with `model.keras` and `export/`: the same Keras model, saved as Keras saves models."""
+    return _cached("keras", row, cache)
 
 
 def tf_keras_folder_of(row: str, cache: pathlib.Path) -> pathlib.Path:
-    """The SavedModel that tf_keras's `model.save` writes of the same architecture, which tf_keras.applications must have."""
-    return _kept("tf_keras", row, cache)
+    """Return the SavedModel that tf_keras's `model.save` writes of the architecture, which tf_keras.applications must have."""
+    return _cached("tf_keras", row, cache)
 
 
-def _kept(what: str, row: str, cache: pathlib.Path) -> pathlib.Path:
-    """`cache/WHAT-ROW-DIGEST`, made once; the digest is of the code and the row, and what another digest left is deleted."""
+def _cached(what: str, row: str, cache: pathlib.Path) -> pathlib.Path:
+    """Return `cache/WHAT-ROW-DIGEST`, made once; the digest is of the code and the row, folders of other digests are deleted."""
     digest = hashlib.sha256()
     for file in sorted([*(ROOT / "builders").glob("*.py"), *(ROOT / "modules").glob("*.toml"), pathlib.Path(__file__)]):
         digest.update(file.read_bytes())
@@ -62,18 +62,20 @@ def _kept(what: str, row: str, cache: pathlib.Path) -> pathlib.Path:
             text=True,
         )
         if done.returncode:
-            raise BenchmarkError(f"{row}: no {what} could be made: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+            said = (done.stderr.strip().splitlines() or ["?"])[-1]
+            raise BenchmarkError(f"{row}: no {what} could be made: {said}", "correct it, and measure again")
         made.rename(folder)
     return folder
 
 
 def main(what: str, row: str, out: str) -> None:
+    """Write the network of a row into the folder `out`."""
     if what == "tf_keras":
         import tf_keras
 
         from tools.benchmarks.rows import PEERS
 
-        made = getattr(tf_keras.applications, PEERS[row][1])(weights=None, classifier_activation=None)
+        made = getattr(tf_keras.applications, str(PEERS[row][1]))(weights=None, classifier_activation=None)
         made.save(out, save_format="tf")
         return
     import keras
@@ -103,7 +105,7 @@ def main(what: str, row: str, out: str) -> None:
                 "normalization": shared["normalizations"][variant.normalization],
             },
         }
-        labels = [f"class {number}" for number in range(variant.classes)]
+        labels = [f"class {number}" for number in range(variant.classes or 0)]
         export.save(export.head_model(model, "classifier"), "classifier", described, folder / "module", labels)
         for file in (folder / "module").iterdir():
             file.rename(folder / file.name)

@@ -48,16 +48,9 @@ def variant(family: str, values: dict[str, Any], root: Path = ROOT) -> list[str]
 
 
 def family(name: str, root: Path = ROOT) -> list[str]:
-    """Write a family's model, rows and test, and its name into `builders.FAMILIES`; return the files, relative to `root`."""
+    """Write a family's model, rows and test; return the files, relative to `root`."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ScaffoldingError(with_fix(f"{name!r} is no family's name", "use lower-case letters, digits and `_`"))
-    registry = root / "builders/__init__.py"
-    text = registry.read_text(encoding="utf-8")
-    changed = re.sub(r"(?m)^(FAMILIES = \(.*?),?\)$", rf'\1, "{name}")', text, count=1)
-    if changed == text:
-        raise ScaffoldingError(
-            f"{registry} has no line `FAMILIES = (...)`. Fix: add {name!r} where it lists the families."
-        )
     files = {
         f"builders/{name}.py": "family.py.j2",
         f"modules/{name}.toml": "family.toml.j2",
@@ -67,12 +60,8 @@ def family(name: str, root: Path = ROOT) -> list[str]:
     for file, template in files.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(_rendered(root, template, name=name), encoding="utf-8")
-    registry.write_text(changed, encoding="utf-8")
-    return [
-        *files,
-        *variant(name, {"size": "small", "data": "1k", "resolution": 224}, root)[1:],
-        "builders/__init__.py",
-    ]
+    variant(name, {"size": "small", "data": "1k", "resolution": 224}, root)
+    return list(files)
 
 
 def collection(name: str, family: str | None = None, root: Path = ROOT) -> list[str]:

@@ -1,36 +1,63 @@
-"""Exact counts: of a shard, of all together, and what follows from them.
+"""Exact counts of shards, their sum, and the results that follow from them.
 
     totals = Totals.read(answer)          # of a shard, as `tools.evaluation.worker` answers it
     totals.add(other)                     # in any order, the sum is the same
-    result = summary(totals, plan)        # top-1, top-5, per class, speed
+    result = summary(totals.modules[0], totals.images, classes, mapping.columns, outputs)      # top-1, top-5, per class, speed
 
-Everything is whole numbers until the very end, where a share is divided and rounded once.
+Counts are whole numbers until the very end, where a share is divided and rounded once.
 """
 
 import csv
 import io
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels
 
-BROKEN_NAMED = 20
+BROKEN_NAMED = 20  # names of broken images that are kept
 
 
 @dataclass
 class Tally:
-    """Of one module: images by (true class, predicted output), images by true class with that among the best five, seconds."""
+    """Counts of one module.
 
-    confusion: Counter = field(default_factory=Counter)
-    top5: Counter = field(default_factory=Counter)
+    Attributes:
+      confusion: images by (true class, predicted output).
+      top5: images by true class, those with that class among the best five.
+      seconds: the time of the module's calls.
+    """
+
+    confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
+    top5: Counter[int] = field(default_factory=Counter)
     seconds: float = 0.0
+
+    def described(self) -> dict[str, Any]:
+        """Return the counts as JSON; `Totals.read` takes them back."""
+        return {
+            "seconds": self.seconds,
+            "confusion": [[*pair, count] for pair, count in sorted(self.confusion.items())],
+            "top5": [[label, count] for label, count in sorted(self.top5.items())],
+        }
 
 
 @dataclass
 class Totals:
-    """Sums over shards. `versions` and `devices` are those that were at work, `problems` why shards could not be counted."""
+    """Sums over shards.
+
+    Attributes:
+      shards: how many were counted.
+      images: how many were evaluated.
+      broken: how many could not be decoded.
+      broken_names: the first of these, by name.
+      seconds: the time of the worker processes in all.
+      modules: a tally for each module.
+      versions: the sets of package versions that were at work.
+      devices: the names of the devices that were at work.
+      problems: why shards could not be counted.
+    """
 
     shards: int = 0
     images: int = 0
@@ -43,7 +70,7 @@ class Totals:
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: "Totals") -> "Totals":
-        """Add what other shards counted; returns itself."""
+        """Add the counts of other shards; return this object."""
         self.shards += other.shards
         self.images += other.images
         self.broken += other.broken
@@ -60,38 +87,73 @@ class Totals:
         return self
 
     def described(self) -> dict[str, Any]:
-        """As JSON; `read` takes it back."""
-        modules = [
-            {
-                "seconds": each.seconds,
-                "confusion": [[*pair, count] for pair, count in sorted(each.confusion.items())],
-                "top5": [[label, count] for label, count in sorted(each.top5.items())],
-            }
-            for each in self.modules
-        ]
-        return {**vars(self), "modules": modules}
+        """Return the counts as JSON; `read` takes them back."""
+        return {**vars(self), "modules": [each.described() for each in self.modules]}
 
     @classmethod
-    def read(cls, stated: dict[str, Any]) -> "Totals":
-        """From JSON. Raises EvaluationError if it contradicts itself."""
+    def read(cls, stated: Mapping[str, Any]) -> "Totals":
+        """Read counts from JSON. Raises EvaluationError if they contradict each other."""
         modules = [
             Tally(Counter({(t, p): n for t, p, n in m["confusion"]}), Counter(dict(m["top5"])), m["seconds"])
             for m in stated["modules"]
         ]
         if any(each.confusion.total() != stated["images"] for each in modules):
             raise EvaluationError(
-                "counts contradict each other; remove the state that they are from, and evaluate again"
+                "counts contradict each other", "remove the state that they are from, and evaluate again"
             )
         return cls(**{**stated, "modules": modules})
 
 
-def summary(tally: Tally, images: int, classes: Labels, columns, outputs: Labels) -> dict[str, Any]:
-    """What the counts of one module say: top-1 and top-5 in per cent with their counts, each class, images a second.
+class Share(TypedDict):
+    """An accuracy in per cent, and the number of correct images that it is computed from."""
 
-    `columns` are the outputs that stand for the classes, None if they are the same; `outputs` what the outputs are called.
+    value: float
+    correct: int
+
+
+class ClassRow(TypedDict):
+    """The images of one class of the data, and how many of them were right."""
+
+    id: str
+    name: str
+    images: int
+    top1: int
+    top5: int
+
+
+class ConfusionRow(TypedDict):
+    """The images of one class of the data that were taken for one output of the module."""
+
+    true: str
+    true_name: str
+    predicted: str
+    predicted_name: str
+    images: int
+
+
+class Summary(TypedDict):
+    """The results of one module: accuracies, speed, and tables of classes and of confusions."""
+
+    images: int
+    top1: Share
+    top5: Share
+    images_per_second: float | None
+    classes: list[ClassRow]
+    confusion: list[ConfusionRow]
+
+
+def summary(tally: Tally, images: int, classes: Labels, columns: Sequence[int] | None, outputs: Labels) -> Summary:
+    """Compute the results of one module from its counts.
+
+    Args:
+      tally: its counts.
+      images: how many images were evaluated.
+      classes: the classes of the data.
+      columns: the output that stands for each class, -1 for none; None if outputs and classes are the same.
+      outputs: the classes of the module.
     """
-    right = Counter()
-    shown = Counter()
+    right: Counter[int] = Counter()
+    shown: Counter[int] = Counter()
     for (label, predicted), count in tally.confusion.items():
         shown[label] += count
         if predicted == (label if columns is None else columns[label]):
@@ -124,8 +186,8 @@ def summary(tally: Tally, images: int, classes: Labels, columns, outputs: Labels
     }
 
 
-def table(rows: list[dict[str, Any]]) -> bytes:
-    """Rows as CSV, with a line of names."""
+def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return rows as CSV, with a line of column names."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -133,5 +195,5 @@ def table(rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _share(correct: int, images: int) -> dict[str, Any]:
+def _share(correct: int, images: int) -> Share:
     return {"value": round(100 * correct / images, 2), "correct": correct}

@@ -1,4 +1,4 @@
-"""What labels mean: sets of classes, and which of a module's logits stands for which class of the data.
+"""Sets of classes, and which of a module's logits stands for which class of the data.
 
     data = load("imagenet_1k")
     mapping = match(data, load("imagenet_21k"), outputs="data")      # mapping.columns[65]: the logit of the data's class 65
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tools.common.files import ROOT
 from tools.evaluation import EvaluationError
 
-FOLDER = Path(__file__).resolve().parents[2] / "modules/labels"
+FOLDER = ROOT / "modules/labels"
 NAMED = 5  # classes that an error lists
 
 
@@ -33,7 +34,7 @@ class Labels:
 
     @cached_property
     def _numbers(self) -> dict[str, int | tuple[int, ...]]:
-        """By id, and by name without regard to case and underscores; several numbers where a name has several meanings."""
+        """Numbers by id, and by name without regard to case and underscores; several where a name has several meanings."""
         found: dict[str, int | tuple[int, ...]] = {}
         for number, name in enumerate(self.names):
             key, before = _plain(name), found.get(_plain(name), ())
@@ -41,7 +42,7 @@ class Labels:
         return found | {identifier: number for number, identifier in enumerate(self.ids)}
 
     def number(self, text: str) -> int | None:
-        """The number of a class by its id or its name; None if there is no such class.
+        """Return the number of a class by its id or its name; None if there is no such class.
 
         Raises EvaluationError: several classes have that name.
         """
@@ -50,15 +51,16 @@ class Labels:
             found = self._numbers.get(_plain(text))
         if isinstance(found, tuple):
             ids = " and ".join(self.ids[number] for number in found)
-            raise EvaluationError(f"{text!r} is the name of {ids} in {self.title}; write the id instead of the name")
+            raise EvaluationError(f"{text!r} is the name of {ids} in {self.title}", "write the id instead of the name")
         return found
 
 
 @dataclass(frozen=True)
-class Mapping:
-    """Classes of the data -> logits: `columns[class]` is a logit's number, -1 for none, or `columns` is None if they are the same.
+class ClassMapping:
+    """The logits that stand for the classes of the data.
 
-    `allowed` are the logits that compete, None for all.
+    `columns[class]` is the number of a logit, -1 for none; `columns` is None if classes and logits are the same. `allowed` are the
+    logits that compete, None for all.
     """
 
     columns: tuple[int, ...] | None = None
@@ -66,30 +68,37 @@ class Mapping:
 
 
 def load(name: str) -> Labels:
-    """The labels of modules/labels/NAME.tsv, or of a file with an id, a tab and a name in each line."""
+    """Read modules/labels/NAME.tsv, or a .tsv file with an id, a tab and a name in each line."""
     file = Path(name) if name.endswith(".tsv") else FOLDER / f"{name}.tsv"
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         known = ", ".join(sorted(each.stem for each in FOLDER.glob("*.tsv")))
-        raise EvaluationError(f"there are no labels {name!r}: give one of {known}, or a .tsv file") from error
+        raise EvaluationError(f"there are no labels {name!r}", f"give one of {known}, or a .tsv file") from error
     rows = [line.split("\t") for line in lines]
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not all(row):
-            raise EvaluationError(f"{file}:{number}: write the id of a class, a tab, and its name")
+            raise EvaluationError(
+                f"{file}:{number}: it is not an id, a tab and a name", "write the three for each class"
+            )
     ids = tuple(row[0] for row in rows)
     if len(set(ids)) != len(ids):
         double = next(each for each in ids if ids.count(each) > 1)
-        raise EvaluationError(f"{file}: the id {double} stands there twice; each class has one of its own")
+        raise EvaluationError(f"{file}: the id {double} stands there twice", "give each class an id of its own")
     return Labels(file.stem, ids, tuple(row[1] for row in rows))
 
 
-def own(title: str, tokens: Sequence[str]) -> Labels:
-    """The classes of data that no file describes: each is called what the data calls it."""
+def unlisted(title: str, tokens: Sequence[str]) -> Labels:
+    """Return the classes of data that no file describes: each has the text that the data has for it as id and as name."""
     return Labels(title, tuple(tokens), tuple(tokens))
 
 
-def match(data: Labels, module: Labels, *, outputs: str | None = None, missing: str = "refuse") -> Mapping:
+def numbered(count: int) -> Labels:
+    """Return `count` classes that have numbers only."""
+    return unlisted(f"{count} numbers", [str(number) for number in range(count)])
+
+
+def match(data: Labels, module: Labels, *, outputs: str | None = None, missing: str = "refuse") -> ClassMapping:
     """Find the logits of a module with labels `module` that stand for the classes of the data.
 
     Args:
@@ -99,30 +108,30 @@ def match(data: Labels, module: Labels, *, outputs: str | None = None, missing: 
     Raises EvaluationError: the classes do not fit, or do so in more than one way.
     """
     if data.ids == module.ids:
-        return Mapping()
+        return ClassMapping()
     columns = [module.number(identifier) for identifier in data.ids]
     unknown = [identifier for identifier, column in zip(data.ids, columns, strict=True) if column is None]
     if unknown and (missing == "refuse" or len(unknown) == len(data)):
         shown = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
-        fix = "; say what the labels mean (--labels), or evaluate a module with these classes"
+        fix = "say what the labels mean (--labels), or evaluate a module with these classes"
         if len(unknown) < len(data):
             fix += ", or count their images as wrong (--missing wrong)"
         raise EvaluationError(
-            f"{len(unknown)} of the {len(data)} classes of {data.title} are none of {module.title}: {shown}{fix}"
+            f"{len(unknown)} of the {len(data)} classes of {data.title} are none of {module.title}: {shown}", fix
         )
     known = [column for column in columns if column is not None]
     if len(set(known)) != len(known):
         double = next(column for column in known if known.count(column) > 1)
         raise EvaluationError(
-            f"two classes of {data.title} mean {module.names[double]!r} in {module.title}; make them one"
+            f"two classes of {data.title} mean {module.names[double]!r} in {module.title}", "make them one class"
         )
     if len(known) < len(module) and outputs is None:
         raise EvaluationError(
-            f"{data.title} has {len(known)} of the {len(module)} classes of {module.title}: say which outputs compete, "
-            "--outputs all (every class of the module) or --outputs data (only those of the data)"
+            f"{data.title} has {len(known)} of the {len(module)} classes of {module.title}",
+            "say which outputs compete, --outputs all (every class of the module) or --outputs data (only those of the data)",
         )
     allowed = tuple(sorted(known)) if outputs == "data" and len(known) < len(module) else None
-    return Mapping(tuple(-1 if column is None else column for column in columns), allowed)
+    return ClassMapping(tuple(-1 if column is None else column for column in columns), allowed)
 
 
 def _plain(name: str) -> str:

@@ -1,132 +1,159 @@
 """Published modules for evaluation: found by their address, checked against the record, unpacked once.
 
     module = find("http://127.0.0.1:8000/hubpress/convnext_digits/1", cache=Path("~/.cache/hubpress").expanduser())
-    folder = unpacked(module.archive, module.sha256, cache=cache)      # a SavedModel for tensorflow_hub
+    folder = unpack_to_cache(module.archive, module.sha256, cache=cache)      # a SavedModel for tensorflow_hub
 
 Unpacked modules are kept in `<cache>/modules/<sha256 of the archive>`, where every run and every worker finds them.
 """
 
 import contextlib
-import hashlib
 import json
+import os
 import tempfile
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tools.archive import reading
 from tools.archive.members import ArchiveError
+from tools.catalog.layout import archive_path, record_path
 from tools.common.download import DownloadError, NotFound, fetch
-from tools.evaluation import EvaluationError, labels
+from tools.common.files import sha256_of_file
+from tools.evaluation import EvaluationError
+from tools.evaluation.labels import Labels, load, numbered
 
-SMALL_BYTES = 64 << 20  # no record is larger
+ARCHIVE = archive_path("")  # the ending of an archive's address
+RECORD_LIMIT_BYTES = 64 << 20  # no record is larger
 
 
 @dataclass(frozen=True)
 class EvaluatedModule:
-    """A classifier: where its archive lies, its handle (None without a record), and what its outputs mean (None: nobody said)."""
+    """A classifier that is evaluated.
+
+    Attributes:
+      address: as it was given.
+      archive: the address of its archive.
+      handle: None if it has no record.
+      sha256: the digest of its archive.
+      outputs: how many logits it answers.
+      labels: the classes that these stand for; None if nobody named them.
+    """
 
     address: str
     archive: str
     handle: str | None
     sha256: str
     outputs: int
-    labels: labels.Labels | None
+    labels: Labels | None
 
     @property
     def title(self) -> str:
-        """What tables call it."""
+        """The name in tables and messages: the handle, or the address."""
         return self.handle or self.address
+
+    @property
+    def classes(self) -> Labels:
+        """The classes that its logits stand for; numbers if nobody named them."""
+        return self.labels or numbered(self.outputs)
 
 
 def find(address: str, *, cache: Path, hub: str | None = None) -> EvaluatedModule:
-    """The module of an address: a handle's URL, or an archive; http(s), a folder, gs://. A handle alone is one of `hub`.
+    """Find the module of an address: a handle's URL, or an archive; http(s), a folder, gs://. A handle alone is one of `hub`.
 
     Raises EvaluationError: there is none, it is not what its record says, or it is no classifier.
     """
     plain = _plain(address)
-    if hub and "://" not in plain and not Path(f"{plain}.json").exists() and not plain.endswith(".tar.gz"):
+    if hub and "://" not in plain and not Path(record_path(plain)).exists() and not plain.endswith(ARCHIVE):
         plain = f"{_plain(hub)}/{plain}"
-    base = plain.removesuffix(".tar.gz")
+    base = plain.removesuffix(ARCHIVE)
+    if "://" not in base:
+        base = os.path.abspath(base)  # workers run in another folder
+    archive = archive_path(base)
     try:
         record = _record(base)
-        if record is None and not plain.endswith(".tar.gz"):
+        if record is None and not plain.endswith(ARCHIVE):
             raise EvaluationError(
-                f"{address}: there is no module (no {base}.json); give a handle with its version, like "
-                "http://host/publisher/name/1, or an archive (.tar.gz)"
+                f"{address}: there is no module (no {record_path(base)})",
+                f"give a handle with its version, like http://host/publisher/name/1, or an archive ({ARCHIVE})",
             )
         if record is None:
             with tempfile.TemporaryDirectory() as scratch:
-                sha256 = _digest(fetch(f"{base}.tar.gz", cache=Path(scratch)))
+                sha256 = sha256_of_file(fetch(archive, cache=Path(scratch)))
         else:
             sha256 = record["archive"]["sha256"]
-        folder = unpacked(f"{base}.tar.gz", sha256, cache=cache)
+        folder = unpack_to_cache(archive, sha256, cache=cache)
     except (DownloadError, ArchiveError) as error:
         raise EvaluationError(f"{address}: {error}") from error
-    return _described(address, f"{base}.tar.gz", record, sha256, folder)
+    return _described(address, archive, record, sha256, folder)
 
 
-def unpacked(url: str, sha256: str, *, cache: Path) -> Path:
-    """The folder with the SavedModel of an archive, downloaded and unpacked if it is not there yet; many may do so at once."""
-    kept = cache / "modules" / sha256
-    if not kept.is_dir():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".getting-", dir=kept.parent) as scratch:
+def unpack_to_cache(url: str, sha256: str, *, cache: Path) -> Path:
+    """Return the folder with the SavedModel of an archive; download and unpack it if it is not there yet.
+
+    Several processes may do so at once. Raises DownloadError, ArchiveError; EvaluationError: the cache cannot be written.
+    """
+    folder = cache / "modules" / sha256
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".getting-", dir=folder.parent) as scratch:
             file = fetch(url, cache=Path(scratch), sha256=sha256)
             reading.unpack(file, Path(scratch) / "module")
-            with contextlib.suppress(OSError):  # somebody else unpacked the same meanwhile
-                (Path(scratch) / "module").rename(kept)
-        if not kept.is_dir():
-            raise EvaluationError(f"{kept} cannot be written; choose another folder with --cache")
-    return kept
+            with contextlib.suppress(OSError):  # another process unpacked the same meanwhile
+                (Path(scratch) / "module").rename(folder)
+        if not folder.is_dir():
+            raise EvaluationError(f"{folder} cannot be written", "choose another folder with --cache")
+    return folder
 
 
-def _record(base: str) -> dict | None:
+def _record(base: str) -> dict[str, Any] | None:
+    """Read the record of a module; None if there is none."""
+    address = record_path(base)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            text = fetch(f"{base}.json", cache=Path(scratch), limit_bytes=SMALL_BYTES).read_text(encoding="utf-8")
-            record = json.loads(text)
+            file = fetch(address, cache=Path(scratch), limit_bytes=RECORD_LIMIT_BYTES)
+            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             if f"/{base}".endswith(f"/{record['handle']}") and record["archive"]["sha256"]:
                 return record
         except NotFound:
             return None
         except (ValueError, TypeError, KeyError):
             pass
-    raise EvaluationError(f"{base}.json is not this module's record; run tools/verify.py {base}")
+    raise EvaluationError(f"{address} is not this module's record", f"run tools/verify.py {base}")
 
 
-def _described(address: str, url: str, record: dict | None, sha256: str, folder: Path) -> EvaluatedModule:
+def _described(address: str, archive: str, record: dict[str, Any] | None, sha256: str, folder: Path) -> EvaluatedModule:
+    """Read what an unpacked module says of itself."""
     try:
         described = json.loads((folder / "assets.extra/module.json").read_text(encoding="utf-8"))
         head, row = described["head"], described["row"]
         outputs, title = row["classes"], row["labels"]
     except (OSError, ValueError, KeyError) as error:
         raise EvaluationError(
-            f"{address}: it does not say what it is (assets.extra/module.json); only modules of hubpress can be evaluated"
+            f"{address}: it has no description of itself (assets.extra/module.json)",
+            "evaluate a module that hubpress published",
         ) from error
     if head != "classifier":
-        sibling = f": evaluate {record['sibling']}" if record and record.get("sibling") else ""
-        raise EvaluationError(f"{address} is a {head.replace('_', ' ')} and answers no classes{sibling}")
-    names = labels.load(title) if title else None
+        sibling = record.get("sibling") if record else None
+        raise EvaluationError(
+            f"{address} is a {head.replace('_', ' ')} and answers no classes",
+            f"evaluate {sibling}" if sibling else "evaluate a classifier",
+        )
+    names = load(title) if title else None
     if names:
         written = (folder / "assets/labels.txt").read_text(encoding="utf-8").split("\n")
         if list(names.names) != written:
             raise EvaluationError(
-                f"{address}: its labels() are not those of modules/labels/{title}.tsv; get that version of it"
+                f"{address}: its labels() are not those of modules/labels/{title}.tsv", "get that version of it"
             )
-    return EvaluatedModule(address, url, record and record["handle"], sha256, outputs, names)
+    return EvaluatedModule(address, archive, record["handle"] if record else None, sha256, outputs, names)
 
 
 def _plain(address: str) -> str:
-    """An address without query, fragment and final slash; `~` and file:// become paths."""
+    """Return an address without query, fragment and final slash; `~` and file:// become paths."""
     parts = urllib.parse.urlsplit(address)
     if parts.scheme == "file":
         return urllib.parse.unquote(parts.path).rstrip("/")
     if "://" in address:
         return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
     return str(Path(address).expanduser()).rstrip("/")
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

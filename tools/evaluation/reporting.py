@@ -5,21 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from tools.common import clock, console
-from tools.evaluation import running
-from tools.evaluation.counts import Totals, summary, table
+from tools.evaluation.counts import Summary, Totals, table
 from tools.evaluation.running import Plan
 
 
-def summarise(plan: Plan, totals: Totals) -> list[dict[str, Any]]:
-    """Return what the counts of each module say (see `counts.summary`)."""
-    return [
-        summary(tally, totals.images, plan.classes, mapping.columns, module.labels or running.numbered(module.outputs))
-        for tally, mapping, module in zip(totals.modules, plan.mappings, plan.modules, strict=True)
-    ]
-
-
 def describe(
-    plan: Plan, totals: Totals, summaries: list[dict[str, Any]], *, dataset: str | None, split: str
+    plan: Plan, totals: Totals, summaries: list[Summary], *, dataset: str | None, split: str
 ) -> dict[str, Any]:
     """Return the evaluation as JSON; what is confused with what is left to the CSV files."""
     return {
@@ -56,7 +47,7 @@ def as_json(description: dict[str, Any]) -> str:
     return json.dumps(description, indent=1, ensure_ascii=False)
 
 
-def write(folder: Path, description: dict[str, Any], plan: Plan, summaries: list[dict[str, Any]]) -> None:
+def write(folder: Path, description: dict[str, Any], plan: Plan, summaries: list[Summary]) -> None:
     """Write `evaluation.json`, and of each module `NAME.classes.csv` and `NAME.confusion.csv` (the pairs that occurred)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(as_json(description) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Evaluate the shards that are missing, here or in a pipeline, and add them up.
 
-    plan = make_plan(modules, images, options...)
-    totals = run_here(plan, State("/tmp/state", plan), cache=..., report=print)
+    plan = make_plan(modules, images, ...)
+    totals = run_here(plan, State("/tmp/state", plan.key, plan.images.stamps), cache=..., report=print)
 
 A shard is counted in one process and stored as one object, whole or not at all, under its number: whatever is killed whenever,
 and however often a shard is evaluated, it is counted once. The name of the state covers everything that decides the counts.
@@ -17,45 +17,112 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
-from tools.evaluation import EvaluationError
-from tools.evaluation.counts import Totals
-from tools.evaluation.images import Images
-from tools.evaluation.labels import Labels, Mapping, match
-from tools.evaluation.modules import EvaluatedModule, unpacked
+from tools.common.files import ROOT
+from tools.common.problems import with_fix
+from tools.common.workers import Worker, WorkerError, WorkerRefusal
+from tools.evaluation import BadImagesError, EvaluationError
+from tools.evaluation.counts import Summary, Totals, summary
+from tools.evaluation.images import Images, Shard
+from tools.evaluation.labels import ClassMapping, Labels, match
+from tools.evaluation.modules import EvaluatedModule, unpack_to_cache
 from tools.hub.json_objects import REMOTE_READERS
 from tools.hub.storage import NotThere, Storage
 
-ROOT = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from tools.evaluation.worker import ModuleArguments
+
 SCHEMA = 1  # of what is stored; another number makes what was stored before invisible
 ATTEMPTS = 3  # of a pipeline, in a row, that evaluate no shard
 STALL_SECONDS = 1800.0  # a pipeline that stores nothing for so long is given up
 POLL_SECONDS = 0.5
 
-Report = Callable[[int, int], None]
+Report = Callable[[int, int], None]  # called with the shards that are done, and their images
 
 
-class BadImages(EvaluationError):
-    """Images that cannot be evaluated, whoever tries: the message names each."""
+def no_report(done: int, images: int) -> None:
+    """Report nothing."""
+
+
+class ModuleSetup(TypedDict):
+    """A module as workers are told of it, wherever they run; `columns` and `allowed` are those of its `ClassMapping`."""
+
+    archive: str
+    sha256: str
+    outputs: int
+    columns: tuple[int, ...] | None
+    allowed: tuple[int, ...] | None
+
+
+class Setup(TypedDict):
+    """The setup of workers that evaluate shards: the arguments of `tools.evaluation.worker.Evaluator`, but for the folders."""
+
+    modules: list[ModuleSetup]
+    classes: int
+    ids: tuple[str, ...]
+    batch: int
+    threads: int
+    skip_broken: bool
+
+
+class StateArguments(TypedDict):
+    """The arguments of `State`."""
+
+    url: str
+    key: str
+    stamps: list[str]
+    skip_broken: bool
+
+
+class Order(TypedDict):
+    """The order of a pipeline, ORDER.json."""
+
+    setup: Setup
+    state: StateArguments
+    cache: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is evaluated: `setup` is what the process is told that evaluates, `shards` are its orders, `key` names the counts."""
+    """An evaluation: modules on images.
+
+    Attributes:
+      modules: the modules.
+      images: the labelled images.
+      classes: the classes that their labels are of.
+      mappings: for each module the logits that stand for these classes.
+      setup: of the workers.
+      key: the name of the counts, which covers everything that decides them.
+    """
 
     modules: list[EvaluatedModule]
     images: Images
     classes: Labels
-    mappings: list[Mapping]
-    setup: dict[str, Any]
-    shards: list[dict[str, Any]]
+    mappings: list[ClassMapping]
+    setup: Setup
     key: str
-    skip_broken: bool
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The pieces of the images."""
+        return self.images.shards
+
+    @property
+    def skip_broken(self) -> bool:
+        """Whether images that cannot be decoded are counted and left out."""
+        return self.setup["skip_broken"]
+
+    def summaries(self, totals: Totals) -> list[Summary]:
+        """Compute the results of each module from the sum of all shards."""
+        return [
+            summary(tally, totals.images, self.classes, mapping.columns, module.classes)
+            for tally, mapping, module in zip(totals.modules, self.mappings, self.modules, strict=True)
+        ]
 
 
 def make_plan(
@@ -68,28 +135,34 @@ def make_plan(
     threads: int = 4,
     skip_broken: bool = False,
 ) -> Plan:
-    """Bring modules and images together. Raises EvaluationError, with a line for each module that the labels do not fit."""
+    """Plan the evaluation of modules on images.
+
+    `outputs` and `missing` are those of `tools.evaluation.labels.match`. Raises EvaluationError, with a line for each module that
+    the labels do not fit.
+    """
     from tools.evaluation.worker import versions
 
-    problems, mappings = [], []
+    problems: list[str] = []
+    mappings: list[ClassMapping] = []
     classes = images.classes
     if classes is None:  # labels are numbers of the outputs, so these must mean the same everywhere
         first = modules[0]
-        classes = first.labels or numbered(first.outputs)
-        for other in modules[1:]:
-            if (other.labels or numbered(other.outputs)).ids != classes.ids:
-                problems.append(
-                    f"{first.title} and {other.title} have different classes; say which the labels mean: --labels NAME"
-                )
+        classes = first.classes
+        problems = [
+            with_fix(
+                f"{first.title} and {other.title} have different classes", "say which the labels mean: --labels NAME"
+            )
+            for other in modules[1:]
+            if other.classes.ids != classes.ids
+        ]
     for module in modules:
         try:
-            names = module.labels or numbered(module.outputs)
-            mappings.append(match(classes, names, outputs=outputs, missing=missing))
+            mappings.append(match(classes, module.classes, outputs=outputs, missing=missing))
         except EvaluationError as error:
             problems.append(f"{module.title}: {error}")
     if problems:
         raise EvaluationError("\n".join(problems))
-    setup = {
+    setup: Setup = {
         "modules": [
             {
                 "archive": module.archive,
@@ -103,6 +176,8 @@ def make_plan(
         "classes": len(classes),
         "ids": classes.ids,
         "batch": batch,
+        "threads": threads,
+        "skip_broken": skip_broken,
     }
     decisive = [
         SCHEMA,
@@ -111,24 +186,17 @@ def make_plan(
         [images.source, classes.ids, batch, images.digest, [_extent(shard) for shard in images.shards]],
     ]
     key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
-    setup |= {"threads": threads, "skip_broken": skip_broken}
-    return Plan(modules, images, classes, mappings, setup, images.shards, key, skip_broken)
+    return Plan(modules, images, classes, mappings, setup, key)
 
 
-def numbered(count: int) -> Labels:
-    """The classes of a module that nobody named."""
-    numbers = tuple(map(str, range(count)))
-    return Labels(f"{count} numbers", numbers, numbers)
-
-
-def _extent(shard: dict[str, Any]) -> list:
-    """How much of the images a shard is; which they are is in the digest of the list."""
-    return [len(shard["items"])] if "items" in shard else [shard["start"], shard["end"]]
+def _extent(shard: Shard) -> list[int | None]:
+    """Return how much of the images a shard is; which they are is in the digest of the list."""
+    return [len(shard["items"])] if shard["kind"] == "files" else [shard["start"], shard["end"]]
 
 
 @dataclass
 class State:
-    """Where shards are stored: below `url`, a folder or any URL that fsspec knows, under the plan's `key`.
+    """Stored shards: below `url`, a folder or any URL that fsspec knows, under the plan's `key`.
 
     A shard's name has its stamp: when images were replaced, their shards are evaluated again, and no other.
     """
@@ -138,20 +206,21 @@ class State:
     stamps: list[str]
     skip_broken: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._storage = Storage(self.url)
+        self.url = self._storage.url  # a folder's is absolute, as workers run in another one
 
     def path(self, number: int) -> str:
-        """Of the counts of a shard, below `url`."""
+        """Return the path of the counts of a shard, below `url`."""
         return f"{self.key[:32]}/shard-{number:06d}-{self.stamps[number][:16]}.json"
 
     def done(self) -> int:
-        """How many shards are stored."""
+        """Return how many shards are stored."""
         expected = {self.path(number) for number in range(len(self.stamps))}
         return len(expected.intersection(self._storage.list(f"{self.key[:32]}/shard-", ".json")))
 
     def read(self, number: int) -> Totals | None:
-        """The counts of a shard, None if it is not stored, or with images that are skipped no longer."""
+        """Read the counts of a shard; None if it is not stored, or with images that are skipped no longer."""
         try:
             stated = json.loads(self._storage.read(self.path(number)))
         except NotThere:
@@ -159,134 +228,108 @@ class State:
         totals = Totals.read(stated)
         return None if totals.broken and not self.skip_broken else totals
 
-    def keep(self, number: int, totals: Totals) -> None:
+    def store(self, number: int, totals: Totals) -> None:
         """Store the counts of a shard; evaluated twice, it is still one."""
         self._storage.replace(self.path(number), json.dumps(totals.described()).encode())
 
-    def keep_sum(self, totals: Totals) -> None:
-        """Store what a pipeline added up."""
+    def store_sum(self, totals: Totals) -> None:
+        """Store the sum that a pipeline made."""
         self._storage.replace(f"{self.key[:32]}/sum.json", json.dumps(totals.described()).encode())
 
     def read_sum(self) -> Totals:
-        """What a pipeline added up."""
+        """Read the sum that a pipeline made."""
         return Totals.read(json.loads(self._storage.read(f"{self.key[:32]}/sum.json")))
 
-    def order(self, shards: list[dict[str, Any]]) -> None:
+    def store_shards(self, shards: Sequence[Shard]) -> None:
         """Store what the shards are, where workers find it: a pipeline's description must stay small, a list of images is not."""
         with ThreadPoolExecutor(1 if self._storage.is_local else REMOTE_READERS) as pool:
             written = [
-                pool.submit(self._storage.replace, self._order(number), json.dumps(shard).encode())
+                pool.submit(self._storage.replace, self._shard_path(number), json.dumps(shard).encode())
                 for number, shard in enumerate(shards)
             ]
             for each in written:
                 each.result()
 
-    def ordered(self, number: int) -> dict[str, Any]:
-        """What a shard is."""
-        return json.loads(self._storage.read(self._order(number)))
+    def read_shard(self, number: int) -> Shard:
+        """Read what a shard is."""
+        shard: Shard = json.loads(self._storage.read(self._shard_path(number)))
+        return shard
 
-    def _order(self, number: int) -> str:
+    def _shard_path(self, number: int) -> str:
         return f"{self.key[:32]}/order-{number:06d}.json"
 
-    def evaluated(self, number: int, engine: "Engine", shard: dict[str, Any] | None = None) -> Totals:
-        """The counts of a shard: those that are stored, or new ones, which are stored then. Bad images are a problem in them."""
+    def evaluate(self, number: int, worker: "EvaluationWorker", shard: Shard | None = None) -> Totals:
+        """Return the counts of a shard: stored ones, or new ones, which are stored then. Bad images are a problem in them."""
         totals = self.read(number)
         if totals is None:
             try:
-                totals = engine.evaluate(shard or self.ordered(number))
-            except BadImages as error:
+                totals = worker.evaluate(shard or self.read_shard(number))
+            except BadImagesError as error:
                 return Totals(problems=str(error).splitlines())
-            self.keep(number, totals)
+            self.store(number, totals)
         return totals
 
 
-class Engine:
+class EvaluationWorker:
     """The process with TensorFlow, `tools.evaluation.worker`: started for the first shard, it loads the modules once for all."""
 
-    def __init__(self, setup: dict[str, Any], cache: Path):
-        self._setup, self._cache = setup, cache
-        self._process: subprocess.Popen | None = None
-        self._log = None
-        self._about: dict[str, Any] = {}
+    def __init__(self, setup: Setup, cache: Path):
+        self._setup, self._cache = setup, cache.absolute()  # the process runs in another folder
+        self._worker: Worker | None = None
         self._lock = threading.Lock()
 
-    def evaluate(self, shard: dict[str, Any]) -> Totals:
-        """The counts of a shard; several threads take turns.
+    def evaluate(self, shard: Shard) -> Totals:
+        """Count a shard; several threads take turns.
 
-        Raises BadImages; EvaluationError: the process ended, and the next call starts another.
+        Raises BadImagesError; EvaluationError: the process ended, and the next call starts another.
         """
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._start()
-            answer = self._ask(shard)
-        known = {"shards": 1, "versions": [self._about["versions"]], "devices": [self._about["device"]], "problems": []}
-        return Totals.read(answer | known)
+            try:
+                if self._worker is None or not self._worker.is_alive:
+                    self._worker = self._start()
+                return Totals.read(self._worker.request(shard))
+            except WorkerRefusal as error:
+                raise BadImagesError(str(error)) from error
+            except WorkerError as error:
+                raise EvaluationError(
+                    f"the process that runs the modules ended: {error}", "the same command goes on from here"
+                ) from error
 
     def close(self) -> None:
         """End the process; nothing is lost with it."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-            self._process.stdout.close()
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
+        if self._worker:
+            self._worker.close()
 
-    def _start(self) -> None:
-        modules = []
-        for each in self._setup["modules"]:
-            folder = unpacked(each["archive"], each["sha256"], cache=self._cache)
-            kept = {key: each[key] for key in ("outputs", "columns", "allowed")}
-            modules.append({"directory": str(folder), **kept})
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tools.evaluation.worker"],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-        )
-        self._about = self._ask(self._setup | {"modules": modules})
-
-    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
+    def _start(self) -> Worker:
+        self.close()
+        modules: list[ModuleArguments] = [
+            {
+                "directory": str(unpack_to_cache(each["archive"], each["sha256"], cache=self._cache)),
+                "outputs": each["outputs"],
+                "columns": each["columns"],
+                "allowed": each["allowed"],
+            }
+            for each in self._setup["modules"]
+        ]
+        worker = Worker("tools.evaluation.worker")
         try:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        if not line.endswith(b"\n"):
-            raise EvaluationError(self._end())
-        answer = json.loads(line)
-        if "error" in answer:
-            raise BadImages(answer["error"])
-        return answer
-
-    def _end(self) -> str:
-        """Why the process ended."""
-        self._process.kill()
-        code = self._process.wait()
-        self._log.seek(0)
-        lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        if code < 0:
-            memory = " (out of memory?)" if code == -signal.SIGKILL else ""
-            return f"the process that runs the modules was killed by signal {-code}{memory}; the same command goes on from here"
-        return "the process that runs the modules failed; the same command goes on from here:\n" + "\n".join(lines[-5:])
+            worker.request({**self._setup, "modules": modules})
+        except BaseException:
+            worker.close()
+            raise
+        return worker
 
 
-def run_here(plan: Plan, state: State, *, cache: Path, report: Report = lambda done, images: None) -> Totals:
-    """Evaluate the missing shards on this machine, in order. `report` gets the shards that are done, and their images.
+def run_here(plan: Plan, state: State, *, cache: Path, report: Report = no_report) -> Totals:
+    """Evaluate the missing shards on this machine, in order, and add all up.
 
     Raises EvaluationError: images are bad (all others are done first), or the process that runs the modules ended.
     """
     totals = Totals()
-    engine = Engine(plan.setup, cache)
-    try:
+    with contextlib.closing(EvaluationWorker(plan.setup, cache)) as worker:
         for number, shard in enumerate(plan.shards):
-            totals.add(state.evaluated(number, engine, shard))
+            totals.add(state.evaluate(number, worker, shard))
             report(number + 1, totals.images)
-    finally:
-        engine.close()
     return complete(totals, plan)
 
 
@@ -297,7 +340,7 @@ def run_pipeline(
     runner: str,
     arguments: list[str],
     cache: Path,
-    report: Report = lambda done, images: None,
+    report: Report = no_report,
     notice: Callable[[str], None] = lambda text: None,
     stall_seconds: float = STALL_SECONDS,
 ) -> Totals:
@@ -307,11 +350,11 @@ def run_pipeline(
     pipelines in a row evaluated nothing.
     """
     fruitless = 0
-    state.order(plan.shards)
-    order = {
+    state.store_shards(plan.shards)
+    order: Order = {
         "setup": plan.setup,
         "state": {"url": state.url, "key": state.key, "stamps": state.stamps, "skip_broken": state.skip_broken},
-        "cache": str(cache),
+        "cache": str(cache.absolute()),
     }
     with tempfile.TemporaryDirectory(prefix="hubpress-evaluate-") as scratch:
         file = Path(scratch) / "order.json"
@@ -325,8 +368,8 @@ def run_pipeline(
             fruitless = 0 if done > before else fruitless + 1
             if fruitless == ATTEMPTS:
                 raise EvaluationError(
-                    f"the pipeline failed {ATTEMPTS} times in a row, {done} of {len(state.stamps)} shards are done:\n{reason}\n"
-                    "put that right; the same command goes on from here"
+                    f"the pipeline failed {ATTEMPTS} times in a row, {done} of {len(state.stamps)} shards are done:\n{reason}",
+                    "put that right; the same command goes on from here",
                 )
             why = reason.splitlines()[-1].rstrip(".")
             notice(
@@ -335,7 +378,10 @@ def run_pipeline(
 
 
 def _pipeline(arguments: list[str], state: State, report: Report, stall_seconds: float) -> str | None:
-    """Run one pipeline in a process group of its own, and end all of it; None, or why it failed."""
+    """Run one pipeline in a process group of its own, and end all of it; return None, or why it failed.
+
+    It is no `Worker`: it answers through the state, and everything that it starts must end with it.
+    """
     start = "import sys; from tools.evaluation import pipeline; sys.exit(pipeline.main(sys.argv[1:]))"
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -353,18 +399,18 @@ def _pipeline(arguments: list[str], state: State, report: Report, stall_seconds:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(pause)
                 asked = time.monotonic()
-                if (now := state.done()) != done:
-                    done, since = now, time.monotonic()
+                if (stored := state.done()) != done:
+                    done, since = stored, time.monotonic()
                     report(done, 0)
                 elif time.monotonic() - since > stall_seconds:
                     return f"it stored nothing for {stall_seconds:.0f} s"
-                pause = max(
-                    POLL_SECONDS, 10 * (time.monotonic() - asked)
-                )  # a remote list must not be asked all the time
+                # A remote list must not be asked all the time.
+                pause = max(POLL_SECONDS, 10 * (time.monotonic() - asked))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its workers with it
-            process.stdin.close()
+            if process.stdin:
+                process.stdin.close()
             process.wait()
         if process.returncode == 0:
             return None
@@ -375,20 +421,16 @@ def _pipeline(arguments: list[str], state: State, report: Report, stall_seconds:
 
 
 def complete(totals: Totals, plan: Plan) -> Totals:
-    """The sum itself, if every shard is in it exactly once. Raises EvaluationError."""
+    """Return the sum itself, if every shard is in it exactly once. Raises EvaluationError."""
     if totals.problems:
-        skip = (
-            ""
-            if plan.skip_broken
-            else "\nrepair or remove them; --skip-broken counts and leaves out what cannot be decoded"
-        )
-        raise BadImages("\n".join(totals.problems) + skip)
-    count = plan.images.count
-    if totals.shards != len(plan.shards) or count not in (None, totals.images + totals.broken):
+        raise BadImagesError("\n".join(totals.problems))
+    count, shards = plan.images.count, len(plan.shards)
+    if totals.shards != shards or count not in (None, totals.images + totals.broken):
         raise EvaluationError(
-            f"{totals.shards} of {len(plan.shards)} shards with {totals.images + totals.broken} of {count} images were counted; "
-            "the images changed meanwhile: run the same command again"
+            f"{totals.shards} of {shards} shards with {totals.images + totals.broken} of {count} images were counted, because "
+            "the images changed meanwhile",
+            "run the same command again",
         )
     if not totals.images:
-        raise EvaluationError(f"{plan.images.source}: none of the images can be decoded; give others")
+        raise EvaluationError(f"{plan.images.source}: none of the images can be decoded", "give others")
     return totals

@@ -1,4 +1,4 @@
-"""Copies of published modules for other hubs: folders that are ready to upload to Hugging Face and Kaggle.
+"""Copy published modules for other hubs: into folders that are ready to upload to Hugging Face and Kaggle.
 
     folders = write(records, storage=storage, hub=gather(storage, catalog, url), directory=Path("mirror"))
 
@@ -20,11 +20,15 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from tools.archive import contents as archive_contents
 from tools.archive import reading
+from tools.catalog import Catalog, vocabularies
+from tools.common.problems import with_fix
 from tools.documents.document import parse
+from tools.hub import records
+from tools.hub.storage import Storage
 from tools.site import pages, rendering
 from tools.site.gathering import Hub
 from tools.site.published_module import PublishedModule
@@ -66,14 +70,14 @@ CARD, MODEL, INSTANCE = "README.md", "model-metadata.json", "model-instance-meta
 
 
 class MirrorError(ValueError):
-    """A module cannot be mirrored: names it and ends with the fix."""
+    """A module cannot be mirrored: the message names it and ends with the fix."""
+
+    def __init__(self, message: str, fix: str):
+        super().__init__(with_fix(message, fix))
 
 
-def gather(storage: Any, catalog: Any, base_url: str) -> Hub:
-    """Everything that is published in a hub, as its pages see it."""
-    from tools.catalog import vocabularies
-    from tools.hub import records
-
+def gather(storage: Storage, catalog: Catalog, base_url: str) -> Hub:
+    """Return everything that is published in a hub, as its pages see it."""
     hub = records.snapshot(storage)
     return pages.gather(
         hub.records,
@@ -86,21 +90,22 @@ def gather(storage: Any, catalog: Any, base_url: str) -> Hub:
     )
 
 
-def write(records: Iterable[Mapping[str, Any]], *, storage: Any, hub: Hub, directory: Path) -> list[Path]:
-    """Write the folders of some of a hub's modules; those of an earlier run are replaced. Returns them.
+def write(published: Iterable[Mapping[str, Any]], *, storage: Storage, hub: Hub, directory: Path) -> list[Path]:
+    """Write the folders of some of a hub's modules; those of an earlier run are replaced. Return the folders.
 
-    `storage` holds the archives, `hub` is what `gather` says of it.
+    `published` are the records of the modules, `storage` holds their archives, and `hub` is what `gather` returns for it.
 
     Raises:
       MirrorError: a licence has no name there, an archive is not the recorded one, or a folder holds something else.
     """
     folders: list[Path] = []
-    for record in records:
+    for record in published:
         module = hub.modules[record["handle"]]
         card = model_card(module, hub)
         instance = kaggle_instance(module, hub)
         family = directory / "kaggle" / _slug(module.row["family"])
-        with tempfile.TemporaryDirectory(prefix=".mirror-", dir=_made(directory)) as temporary:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mirror-", dir=directory) as temporary:
             model = Path(temporary) / "model"
             _unpack(module, storage, model)
             copy = Path(temporary) / "copy"
@@ -114,7 +119,7 @@ def write(records: Iterable[Mapping[str, Any]], *, storage: Any, hub: Hub, direc
 
 
 def model_card(module: PublishedModule, hub: Hub) -> str:
-    """The README.md of a Hugging Face repository: YAML front matter, then the page of the module as Markdown."""
+    """Return the README.md of a Hugging Face repository: YAML front matter, then the page of the module as Markdown."""
     import yaml
 
     row = module.row
@@ -140,11 +145,12 @@ def model_card(module: PublishedModule, hub: Hub) -> str:
         body=document.body,
         repository=f"{module.publisher}/{module.name.replace('/', '-')}",  # their names have no slashes
     )
-    return "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000) + f"---\n\n{text}"
+    written: str = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{written}---\n\n{text}"
 
 
 def _results(module: PublishedModule) -> list[dict[str, Any]]:
-    """The model-index's results: what the source reported, and what was measured here, each with who says so."""
+    """Return the results of the model-index, reported by the source and measured here, each with who says so."""
     row, found = module.row, module.evaluation
     results = []
     if module.reported["top1"] is not None:
@@ -166,7 +172,9 @@ def _accuracy(name: str, value: float) -> dict[str, Any]:
     return {"name": name, "type": "accuracy", "value": value}
 
 
-def _result(module: PublishedModule, dataset: str, split: str, metrics: list, source: dict) -> dict[str, Any]:
+def _result(
+    module: PublishedModule, dataset: str, split: str, metrics: list[dict[str, Any]], source: dict[str, str]
+) -> dict[str, Any]:
     name = module.tags["dataset"][dataset].display_name if dataset in module.tags["dataset"] else dataset
     return {
         "task": {"type": PIPELINES[module.task], "name": module.task_name},
@@ -177,7 +185,7 @@ def _result(module: PublishedModule, dataset: str, split: str, metrics: list, so
 
 
 def kaggle_model(module: PublishedModule, hub: Hub) -> dict[str, Any]:
-    """Kaggle's model-metadata.json of a module's family, whose variations are the hub's modules of that family."""
+    """Return Kaggle's model-metadata.json of a module's family, whose variations are the hub's modules of that family."""
     members = [each for each in hub.names if each.row["family"] == module.row["family"]]
     members.sort(key=lambda each: each.name)
     papers = {each.row["paper"]["key"]: each.row["paper"] for each in members}
@@ -200,12 +208,12 @@ def kaggle_model(module: PublishedModule, hub: Hub) -> dict[str, Any]:
 
 
 def kaggle_instance(module: PublishedModule, hub: Hub) -> dict[str, Any]:
-    """Kaggle's model-instance-metadata.json of one module. Raises MirrorError if Kaggle has no such licence."""
+    """Return Kaggle's model-instance-metadata.json of one module. Raises MirrorError if Kaggle has no such licence."""
     licence = module.row["licence"]
     if licence not in KAGGLE_LICENCES:
         raise MirrorError(
-            f"{module.handle}: Kaggle has no licence {licence!r}; leave this module out, or add its name there to "
-            "KAGGLE_LICENCES in tools/publishing/mirror.py"
+            f"{module.handle}: Kaggle has no licence {licence!r}",
+            "leave this module out, or add its name there to KAGGLE_LICENCES in tools/publishing/mirror.py",
         )
     model, instance = _slug(module.row["family"]), _slug(module.name)
     document = parse(pages.module_markdown(module.record, hub))
@@ -232,7 +240,7 @@ def kaggle_instance(module: PublishedModule, hub: Hub) -> dict[str, Any]:
 
 
 def _slug(name: str) -> str:
-    """A name in Kaggle's letters: lower case, digits and hyphens."""
+    """Return a name in Kaggle's letters: lower case, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -240,28 +248,25 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _made(directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
-
-
 def _link(source: str, target: str) -> None:
-    # The second copy of a large model costs no space where the file system can link.
+    """Copy a file; the second copy of a large model costs no space where the file system can link."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
 
 
-def _unpack(module: PublishedModule, storage: Any, directory: Path) -> None:
+def _unpack(module: PublishedModule, storage: Storage, directory: Path) -> None:
+    """Unpack a module's archive, and check that it is the recorded one."""
     path = module.archive["path"]
     with storage.open(path) as stream:
         hashing = archive_contents.Hashing(stream, storage.url_for(path))
-        reading.unpack(hashing, directory)
+        reading.unpack(cast(BinaryIO, hashing), directory)  # which only reads
     if hashing.sha256.hexdigest() != module.archive["sha256"]:
         raise MirrorError(
             f"{module.handle}: {storage.url_for(path)} has the sha256 {hashing.sha256.hexdigest()}, the record says "
-            f"{module.archive['sha256']}; restore the published archive"
+            f"{module.archive['sha256']}",
+            "restore the published archive",
         )
 
 
@@ -269,7 +274,9 @@ def _replace(made: Path, target: Path, marker: str) -> Path:
     """Put a folder in place of the one that an earlier run made there."""
     if target.exists():
         if any(target.iterdir()) and not ((target / marker).is_file() and (target / archive_contents.GRAPH).is_file()):
-            raise MirrorError(f"{target} holds something else than a mirrored module; remove it or name another --out")
+            raise MirrorError(
+                f"{target} holds something else than a mirrored module", "remove it or name another --out"
+            )
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     made.rename(target)
