@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.common import scripts
+from tools.common.problems import with_fix
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.dry_run and not options.hub:
         arguments.error("say where to publish: --hub DIR or --hub gs://bucket/path")
     if options.prebuilt and not options.prebuilt.is_dir():
-        arguments.error(
-            f"--prebuilt {options.prebuilt} is no folder: run `bazel build //modules:NAME`, and name bazel-bin/modules"
-        )
+        fix = "run `bazel build //modules:NAME`, and name bazel-bin/modules"
+        arguments.error(with_fix(f"--prebuilt {options.prebuilt} is no folder", fix))
 
     from tools import catalog
     from tools.common import console

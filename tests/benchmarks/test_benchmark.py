@@ -444,7 +444,7 @@ def test_record_puts_speeds_beside_the_records_and_on_the_pages(hub, tmp_path, c
     folder = shutil.copytree(hub, tmp_path / "hub")
     notes.add_note(Storage(folder), "hubpress/vit_digits_fe/1", "yank", "no more", date="2026-01-31T12:00:00Z")
     arguments = [
-        "convnext_digits",
+        HANDLE,
         "--record",
         "--hub",
         str(folder),
@@ -516,9 +516,11 @@ def test_peers_are_absent_for_a_reason(tmp_path):
 def test_peak_memory_of_processes_below():
     code = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'timeit', '-n1', '-r1', sys.argv[1]])"
     hungry = "import time; kept = b'x' * 80_000_000; time.sleep(0.5)"
+    with publish.peak_memory(0.001) as others:  # fixtures of this run may have processes of their own
+        time.sleep(0.1)
     with publish.peak_memory() as peaks:
         subprocess.run([sys.executable, "-c", code, hungry], check=True, capture_output=True)
-    assert 80e6 < peaks["timeit"] < 300e6 and list(peaks) == ["timeit"]
+    assert 80e6 < peaks["timeit"] < 300e6 and peaks.keys() - others.keys() == {"timeit"}
 
 
 @pytest.mark.parametrize("count", [1, 61, 150])

@@ -325,9 +325,9 @@ class Bazel:
 
 @pytest.fixture(scope="session")
 def http_cache(tmp_path_factory):
-    """(address, log): nginx with the configuration that the README shows, as an empty HTTP cache."""
+    """(address, log): nginx with the configuration that docs/bazel.md shows, as an empty HTTP cache."""
     nginx, folder, port = requires("nginx"), tmp_path_factory.mktemp("nginx"), free_port()
-    blocks = re.findall(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs/bazel.md").read_text(), re.DOTALL)
     [server] = [block for block in blocks if "dav_methods" in block]
     server = server.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(
         "/var/cache/bazel", str(folder / "cache")
