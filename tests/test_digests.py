@@ -3,6 +3,7 @@
 import gzip
 import io
 import re
+import sys
 import tarfile
 
 import numpy as np
@@ -40,6 +41,8 @@ def named(before, after):
 
 def test_every_byte_is_the_committed_one(found):
     name, written = found
+    if name == "quickstart" and sys.version_info[:2] != (3, 11):
+        pytest.skip("records state the Python that built a module, and the committed digests are those of 3.11")
     changed = digests.changes(digests.committed(name), digests.digests(digests.outputs(written)))
     assert not changed, "\n".join([f"{len(changed)} outputs of tests/digests/{name}.json:", *changed, digests.FIX])
 
