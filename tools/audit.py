@@ -24,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
 
     from tools.common import console
-    from tools.hub.opening import open_hub
-    from tools.hub.storage import StorageError
+    from tools.hub.storage import StorageError, open_hub
     from tools.verification import audit, reporting
 
     try:

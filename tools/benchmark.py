@@ -195,7 +195,7 @@ def record(options: argparse.Namespace, settings: "InferenceSettings") -> int:
     """Measure published modules, put notes beside their records, and make the pages again."""
     from tools.benchmarks import recording
     from tools.common import console
-    from tools.hub.opening import open_hub
+    from tools.hub.storage import open_hub
 
     storage = open_hub(options.hub)
     done, pages = recording.record(storage, options.names, settings, url=options.url)

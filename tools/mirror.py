@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.archive.members import ArchiveError
     from tools.common import console
     from tools.hub import address, records
-    from tools.hub.opening import open_hub
-    from tools.hub.storage import StorageError
+    from tools.hub.storage import StorageError, open_hub
     from tools.publishing import mirror, selection
 
     try:

@@ -25,8 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools import catalog
     from tools.common import console
     from tools.hub import address
-    from tools.hub.opening import open_hub
-    from tools.hub.storage import StorageError
+    from tools.hub.storage import StorageError, open_hub
     from tools.site.jobs import PageError
     from tools.site.writing import write_pages
 

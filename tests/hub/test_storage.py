@@ -45,7 +45,7 @@ def test_create_from_a_file(storage, tmp_path, size):
     source.write_bytes(data)
     seen = []
     storage.create("p/n/1.tar.gz", source, progress=lambda done, total: seen.append((done, total)))
-    assert storage.size("p/n/1.tar.gz") == size
+    assert storage.stat("p/n/1.tar.gz").size == size
     assert storage.read("p/n/1.tar.gz") == data
     if storage.is_local:
         assert seen[-1] == (size, size)
@@ -406,7 +406,7 @@ def test_what_a_bucket_is_told(bucket, bucket_service, tmp_path):
     assert stored("p/n/1.json")["contentType"] == "application/json"
     assert stored("p/n/1/index.html")["contentType"].startswith("text/html")
     assert stored("p/n/1/index.html")["cacheControl"] == "no-cache"
-    assert bucket.digest("p/n/1.json") == hashlib.md5(b"{}").hexdigest()
+    assert bucket.stat("p/n/1.json").md5 == hashlib.md5(b"{}").hexdigest()
     before = len(bucket_service.requests)
     bucket.verify("p/n/1.json", **digests(b"{}"))
     assert not [path for method, path in bucket_service.requests[before:] if "alt=media" in path]

@@ -32,7 +32,7 @@ def finishes(publisher, hub, storage=None, **order):
     done = publisher(NAME, "--hub", hub, **order)
     assert done.returncode == 0, done.stderr
     storage = storage or Storage(hub)
-    assert [record["handle"] for record in records.load_all(storage)] == HANDLES
+    assert [record["handle"] for record in records.snapshot(storage).records] == HANDLES
     assert not audit.audit(storage, thorough=True).problems
 
 
@@ -180,7 +180,7 @@ def test_the_command_when_the_bucket_goes_away(publisher, emulator, bucket_servi
     bucket_service.faults.clear()
     refused(done, "cannot be reached", "Fix: check the network, then run it again")
     assert not audit.audit(storage, thorough=True).errors
-    published = [record["handle"] for record in records.load_all(storage)]
+    published = [record["handle"] for record in records.snapshot(storage).records]
     assert published == HANDLES[: uploads // 2] and done.stdout.count(" failed ") == 2 - len(published)
     finishes(publisher, url, storage, environment=emulator)
 
@@ -218,8 +218,8 @@ def test_eight_publishers_of_the_same_and_of_others(publisher, published, tmp_pa
     order = {"environment": environment}
     done = publisher.at_once([((name, "--hub", hub, "--url", "http://one"), order) for name in names])
     assert [run.returncode for run in done] == [0] * 8, [run.stderr for run in done]
-    whole = {record["handle"]: record["archive"] for record in records.load_all(Storage(published[0]))}
-    assert {record["handle"]: record["archive"] for record in records.load_all(storage)} == whole
+    whole = {record["handle"]: record["archive"] for record in records.snapshot(Storage(published[0])).records}
+    assert {record["handle"]: record["archive"] for record in records.snapshot(storage).records} == whole
     assert {m["handle"] for m in json.loads(storage.read("index.json"))["modules"]} == set(whole)
     assert not audit.audit(storage, thorough=True).problems
     # Each by one of them; a rival whose record of the same second is the same to the byte says so, too.
@@ -242,7 +242,7 @@ def test_eight_publishers_of_different_bytes(publisher, shared, tmp_path, bucket
         assert "Traceback" not in run.stderr
         if run.returncode:
             assert "publish version 2" in run.stderr or "without a record" in run.stderr
-    (record,) = records.load_all(storage)
+    (record,) = records.snapshot(storage).records
     winner = next(cache for cache, run in zip(caches, done, strict=True) if run.returncode == 0)
     build = winner / "builds" / record["build"]["key"] / "classifier.tar.gz"
     assert storage.read(record["archive"]["path"]) == build.read_bytes()

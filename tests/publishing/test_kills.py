@@ -259,4 +259,4 @@ def test_leftovers_of_the_killed_go(publisher, tmp_path):
     os.utime(leftover, (time.time() - 3600,) * 2)
     assert publisher(NAME, "--hub", hub).returncode == 0
     assert not leftovers()
-    assert len(records.load_all(Storage(hub))) == 2
+    assert len(records.snapshot(Storage(hub)).records) == 2

@@ -79,7 +79,7 @@ def test_the_hub_holds_what_the_layout_says(hub, published):
 
 
 def test_record_tells_what_was_stored(hub):
-    for record in records.load_all(Storage(hub)):
+    for record in records.snapshot(Storage(hub)).records:
         archive = (hub / record["archive"]["path"]).read_bytes()
         assert record["archive"]["sha256"] == hashlib.sha256(archive).hexdigest()
         assert record["archive"]["md5"] == hashlib.md5(archive).hexdigest() and record["archive"]["bytes"] == len(
@@ -119,7 +119,7 @@ def test_two_publishers_who_build_at_once_give_the_same_bytes(hub, shared, tmp_p
         assert (tmp_path / "again" / path).read_bytes() == (hub / path).read_bytes()
     record = json.loads((tmp_path / f"again/hubpress/{NAME}/1.json").read_text())
     assert record["published"] == "1970-01-02T00:00:00Z"
-    stored = records.load_all(Storage(tmp_path / "again"))
+    stored = records.snapshot(Storage(tmp_path / "again")).records
     assert [r["handle"] for r in stored] == [f"hubpress/{NAME}/1", f"hubpress/{NAME}_fe/1"]
     index = json.loads((tmp_path / "again/index.json").read_text())
     assert len(index["modules"]) == 2
@@ -180,7 +180,9 @@ def test_cut_off_between_archive_and_record_is_finished(publisher, hub_copy):
     """The archive is there, the record is not: the module does not exist, and the same command completes it."""
     before = tree(hub_copy)
     (hub_copy / f"hubpress/{NAME}/1.json").unlink()
-    assert [r["name"] for r in records.load_all(Storage(hub_copy)) if r["row"]["stem"] == NAME] == [f"{NAME}_fe"]
+    assert [r["name"] for r in records.snapshot(Storage(hub_copy)).records if r["row"]["stem"] == NAME] == [
+        f"{NAME}_fe"
+    ]
     done = publisher(NAME, "--hub", hub_copy)
     assert done.returncode == 0, done.stderr
     after = tree(hub_copy)
@@ -196,7 +198,7 @@ def test_foreign_archive_without_record_is_not_adopted(publisher, tmp_path):
     done = publisher(NAME, "--hub", tmp_path / "hub")
     assert done.returncode == 1 and "without a record" in done.stderr and "publish version 2" in done.stderr
     assert done.stdout.count(" failed ") == 1 and done.stdout.count(" published ") == 1
-    assert [record["name"] for record in records.load_all(Storage(tmp_path / "hub"))] == [f"{NAME}_fe"]
+    assert [record["name"] for record in records.snapshot(Storage(tmp_path / "hub")).records] == [f"{NAME}_fe"]
     assert (tmp_path / f"hub/hubpress/{NAME}_fe/1/index.html").exists()
     assert path.read_bytes() == b"half of somebody's upload"
     assert not (tmp_path / f"hub/hubpress/{NAME}/1.json").exists()

@@ -27,10 +27,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.common import locks
-from tools.common.files import sha256_of_file, write_atomically
+from tools.common.files import Progress, sha256_of_file, write_atomically
 from tools.common.problems import with_fix
-
-Progress = Callable[[int, int | None], None]
 
 CHUNK_BYTES = 1 << 20
 CONNECT_SECONDS, READ_SECONDS = 15, 60

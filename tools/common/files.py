@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository
+Progress = Callable[[int, int | None], None]  # called with the bytes done, and the bytes in all where they are known
 
 
 def default_cache() -> Path:

@@ -165,11 +165,6 @@ def load(storage: Storage, handle: str) -> Record | None:
         return None
 
 
-def load_all(storage: Storage) -> list[Record]:
-    """Return every record of the hub, by handle."""
-    return snapshot(storage).records
-
-
 def is_record_or_note(path: str) -> bool:
     """Return whether a path may be that of a record or of a note: what pages are derived from."""
     return layout.handle_of_record(path) is not None or layout.parse_note_path(path) is not None

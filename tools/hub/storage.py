@@ -21,10 +21,11 @@ import stat
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from tools.common import locks
+from tools.common.files import Progress
 from tools.common.problems import with_fix
 
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -56,8 +57,6 @@ CONTENT_TYPES = {
     ".ico": "image/x-icon",
     ".woff2": "font/woff2",
 }
-
-Progress = Callable[[int, int | None], None]
 
 
 class StorageError(RuntimeError):
@@ -381,14 +380,6 @@ class Storage:
                 raise FileNotFoundError(path)
         return _object_info(information)
 
-    def size(self, path: str) -> int:
-        """Return the object's size in bytes; raises NotThere if it does not exist."""
-        return self.stat(path).size
-
-    def digest(self, path: str) -> str | None:
-        """Return the object's MD5 as hexadecimal digits where the storage knows it (Google Cloud Storage does), else None."""
-        return self.stat(path).md5
-
     def verify(
         self, path: str, size: int, sha256: str, md5: str | None = None, progress: Progress | None = None
     ) -> None:
@@ -517,6 +508,19 @@ class Storage:
             return self.read(path) == data
         except NotThere:
             return False
+
+
+def open_hub(url: str) -> Storage:
+    """Return the storage of the hub at `url`.
+
+    Raises:
+      StorageError: there is none, or it cannot be reached.
+    """
+    storage = Storage(url)
+    if not storage.is_there():
+        fix = f"check the address, or publish into it: python tools/publish.py NAME --hub {url}"
+        raise StorageError(f"{storage.url}: {with_fix('there is no hub here', fix)}")
+    return storage
 
 
 def _open_filesystem(url: str, options: dict[str, Any]) -> tuple[Any, str]:

@@ -14,13 +14,12 @@ import importlib.metadata
 import json
 import platform
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from tools.catalog.catalog import HEADS, Catalog, Variant
 from tools.common.download import fetch
-from tools.common.files import sha256_of_file
+from tools.common.files import Progress, sha256_of_file
 from tools.common.problems import Problem
 from tools.publishing import closure
 
@@ -124,7 +123,7 @@ def fetch_checkpoint(
     root: Path,
     cache: Path,
     mirrors: str | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Return the local file of a row's checkpoint: in the repository at `root`, from the mirror, from the cache or from upstream.
 
