@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools.common import console
     from tools.common.problems import with_fix
+    from tools.documents.tree import OFFICIAL
     from tools.site import document_archive
     from tools.site.jobs import PageError
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = document_archive.render(
             options.documents,
             options.out,
-            url=options.url or document_archive.OFFICIAL,
+            url=options.url or OFFICIAL,
             address=options.served_at,
             title=options.title,
             processes=options.processes,

@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error(f"there is no {others[0]}; options of Apache Beam go with --runner")
 
     from tools.common import console
-    from tools.evaluation import EvaluationError, images, modules, reporting, requirements, running
+    from tools.evaluation import EvaluationError, images, modules, reporting, running
     from tools.hub.storage import StorageError
     from tools.publishing import evaluations as recording
 
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.record:
             recording.require_recordable(plan, options.hub, options.dataset, options.url)
         if options.runner:
-            requirements.require_pipeline(plan, runner=options.runner, state=options.state, images=options.images)
+            running.require_pipeline(plan, runner=options.runner, state=options.state, images=options.images)
     except (EvaluationError, StorageError) as error:
         console.problems(error)
         return scripts.USAGE

@@ -13,6 +13,7 @@ Exit status 0: everything is as the hub says; 1: something differs; 2: there was
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 
 from tools.common import scripts
@@ -36,8 +37,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
-
-    import json
 
     from tools.common import console
     from tools.verification import reporting

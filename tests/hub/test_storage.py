@@ -82,7 +82,7 @@ def test_what_is_not_there(storage):
     storage.create("p/n/1.json", b"x")
     assert not storage.exists("p/n/2.json")
     assert not storage.exists("p/n")  # a folder is no object
-    for call in (storage.read, storage.open, storage.size, storage.digest):
+    for call in (storage.read, storage.open, storage.stat):
         with pytest.raises(NotThere):
             call("p/n/2.json").close()
 

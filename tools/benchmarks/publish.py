@@ -20,11 +20,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypedDict
 
+from tools import catalog
 from tools.benchmarks import measuring, synthesise
 from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
 from tools.benchmarks.rows import OURS, row_of
 from tools.catalog.layout import archive_path
 from tools.common.files import sha256_of_file
+from tools.hub.storage import Storage
+from tools.publishing.transaction import Publishing
 
 PEER = "cp and sha256 of the archives"
 SHORTEST_STAGE = 0.005  # of the whole: shorter stages are left out
@@ -101,10 +104,6 @@ def _measure_row(row: str, settings: Settings) -> list[dict[str, Any]]:
 
 def _publish(row: str, checkpoint: pathlib.Path, scratch: pathlib.Path) -> PublishingCost:
     """Publish into `scratch/hub`, empty before."""
-    from tools import catalog
-    from tools.hub.storage import Storage
-    from tools.publishing.transaction import Publishing
-
     for name in ("hub", "cache", "copy"):
         shutil.rmtree(scratch / name, ignore_errors=True)
     rows = catalog.load()

@@ -27,8 +27,9 @@ from typing import Any
 from tools.benchmarks import measuring
 from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
 from tools.benchmarks.rows import OURS
-from tools.catalog.layout import archive_path, page_path, record_path
+from tools.catalog.layout import HOME_PAGE, archive_path, page_path, record_path
 from tools.common.files import ROOT
+from tools.common.ports import free_port
 
 HANDLE = "hubpress/benchmark/1"
 PAGE_BYTES = 20_000
@@ -108,7 +109,7 @@ def make_hub(folder: pathlib.Path, size: int) -> pathlib.Path:
     (folder / record_path(HANDLE)).write_text(json.dumps(record))
     words = ("vision backbone module image feature vector classifier " * (PAGE_BYTES // 55 + 1))[: PAGE_BYTES - 40]
     (folder / page_path(HANDLE)).write_text(f"<!doctype html><title>Page</title><p>{words}")
-    (folder / "index.html").write_text("<!doctype html><title>Hub</title>")
+    (folder / HOME_PAGE).write_text("<!doctype html><title>Hub</title>")
     return folder
 
 
@@ -139,8 +140,6 @@ def _nginx(folder: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
     """Serve a folder by nginx, whose files lie in `scratch`; yield its address."""
     if not shutil.which("nginx"):
         raise BenchmarkError("it is not on the PATH")
-    from tools.common.ports import free_port
-
     port, settings = free_port(0), scratch / "nginx.conf"
     settings.write_text(
         f"""daemon off; worker_processes 2; user {pwd.getpwuid(os.geteuid()).pw_name};

@@ -18,6 +18,7 @@ import sys
 import tempfile
 
 from tools.benchmarks.measuring import BenchmarkError
+from tools.benchmarks.rows import PEERS
 from tools.common.files import ROOT
 
 
@@ -72,8 +73,6 @@ def main(what: str, row: str, out: str) -> None:
     """Write the network of a row into the folder `out`."""
     if what == "tf_keras":
         import tf_keras
-
-        from tools.benchmarks.rows import PEERS
 
         made = getattr(tf_keras.applications, str(PEERS[row][1]))(weights=None, classifier_activation=None)
         made.save(out, save_format="tf")

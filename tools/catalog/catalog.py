@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.catalog import vocabularies
 from tools.catalog.layout import Handle
 from tools.catalog.preprocessing import Preprocessing
 from tools.common.problems import with_fix
@@ -147,6 +148,11 @@ class Catalog:
     collections: tuple[Collection, ...]
     preprocessing: Preprocessing
     root: Path
+
+    @property
+    def tags(self) -> vocabularies.Vocabularies:
+        """The vocabularies of the documents' metadata."""
+        return vocabularies.load(self.root / vocabularies.FOLDER)
 
     @property
     def modules(self) -> list[Module]:

@@ -78,9 +78,9 @@ def parse_handle(text: str) -> Handle | None:
     return Handle(match["publisher"], match["name"], int(match["version"])) if match else None
 
 
-def collection_handle(publisher: str, name: str, version: int = 1) -> str:
-    """Return the handle of a collection."""
-    return f"{publisher}/{COLLECTIONS}/{name}/{version}"
+def collection_handle(publisher: str, name: str) -> str:
+    """Return the handle of a collection; of those there is one version."""
+    return f"{publisher}/{COLLECTIONS}/{name}/1"
 
 
 # From handles to paths

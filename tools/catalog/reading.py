@@ -22,7 +22,7 @@ NAME_FIX = "use lower-case letters, digits, `_`, `.`, `-`"
 def load(root: Path = ROOT) -> Catalog:
     """Read `modules/` and `collections/` below `root`; raises `CatalogError` with every problem of every file."""
     problems = Problems()
-    tags = vocabularies.load(root / "modules/tags")
+    tags = vocabularies.load(root / vocabularies.FOLDER)
     shared = preprocessing.read(root / preprocessing.FILE, preprocessing.FILE, problems)
     publisher = _publisher(root, problems)
     variants: list[Variant] = []

@@ -4,6 +4,7 @@ A stub need not be complete: `tools.catalog.load` refuses every TODO, and says w
 """
 
 import re
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,6 @@ def toml(value: Any) -> str:
 
 def parse(assignment: str) -> tuple[str, Any]:
     """Return the key and the value of `KEY=VALUE`: a number, true or false, a list where it looks like one, else a string."""
-    import tomllib
-
     key, sign, value = assignment.partition("=")
     if not sign or not re.fullmatch(r"[a-z0-9_]+", key):
         raise ScaffoldingError(with_fix(f"{assignment!r} is no KEY=VALUE", "write, for example, resolution=224"))

@@ -18,6 +18,7 @@ class Tag:
     url: str = ""
 
 
+FOLDER = "modules/tags"
 Vocabularies: TypeAlias = dict[str, dict[str, Tag]]  # by name of the vocabulary and id of the tag
 
 

@@ -19,6 +19,7 @@ import os
 import pathlib
 import random
 import re
+import tempfile
 import time
 import urllib.parse
 import uuid
@@ -31,6 +32,7 @@ from tools.common.files import Progress, sha256_of_file, write_atomically
 from tools.common.problems import with_fix
 
 CHUNK_BYTES = 1 << 20
+SMALL_BYTES = 64 << 20  # no record, document or index is larger
 CONNECT_SECONDS, READ_SECONDS = 15, 60
 # Attempts in a row that bring nothing, and attempts in all.
 MAXIMUM_FAILURES, MAXIMUM_ATTEMPTS = 5, 60
@@ -443,6 +445,22 @@ def _check_size(source: str, size: int | None, limit_bytes: int | None) -> None:
 def _is_web_page(path: pathlib.Path) -> bool:
     with open(path, "rb") as file:
         return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGES)
+
+
+def fetch_text(url: str) -> str:
+    """Return the text of a small file, which is not kept: a record, a document, an index. Raises as `fetch` does."""
+    with tempfile.TemporaryDirectory(prefix="hubpress-fetch-") as folder:
+        return fetch(url, cache=pathlib.Path(folder), limit_bytes=SMALL_BYTES).read_text(encoding="utf-8")
+
+
+def plain_address(address: str) -> str:
+    """Return an address without query, fragment and final slash; `~` and file:// become paths."""
+    if "://" not in address:
+        return str(pathlib.Path(address).expanduser())
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme == "file":
+        return urllib.parse.unquote(parts.path).rstrip("/")
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
 def has_digest_in_name(url: str) -> bool:

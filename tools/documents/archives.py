@@ -130,7 +130,7 @@ def _opened(hub: Tree, asset: str) -> Iterator[BinaryIO]:
         if not file.startswith(root + "/"):
             raise OSError("it lies outside the hub")
         # A tree with an index is the hub itself; one of documents alone has its archives at the address.
-        if os.path.isfile(file) or os.path.isfile(os.path.join(root, "index.json")):
+        if os.path.isfile(file) or os.path.isfile(os.path.join(root, layout.INDEX)):
             with open(file, "rb", buffering=0) as stream:
                 yield stream
             return

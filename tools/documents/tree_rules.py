@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tools.catalog import layout
 from tools.common.problems import ERROR, WARNING, Problem
 from tools.documents.rule import DocumentFile, Rule
 from tools.documents.tree import Tree
@@ -33,8 +34,7 @@ def problems_between(pages: list[DocumentFile], hub: Tree) -> Iterator[Problem]:
             continue
         if document.publisher not in publishers:
             publishers.add(document.publisher)
-            if f"{document.publisher}/{document.publisher}.md" not in hub.paths:
-                expected = f"{document.publisher}/{document.publisher}.md"
+            if (expected := layout.publisher_document_path(document.publisher)) not in hub.paths:
                 yield PUBLISHER_PAGE.problem(
                     page.file,
                     1,

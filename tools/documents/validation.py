@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.catalog import layout
 from tools.common.files import ROOT
 from tools.common.problems import Problem, with_fix
 from tools.documents import archives as archive_checks
@@ -168,6 +169,10 @@ def _url(root: Path, texts: list[tuple[str, str]]) -> str:
     for _, text in texts[:50]:
         document = grammar.parse(text)
         asset = document.value("asset-path") or ""
-        if document.kind == "Module" and asset.startswith("http") and asset.endswith(f"/{document.handle}.tar.gz"):
-            return asset[: -len(document.handle) - 8]
+        if (
+            document.kind == "Module"
+            and asset.startswith("http")
+            and asset.endswith(f"/{layout.archive_path(document.handle)}")
+        ):
+            return asset.removesuffix(f"/{layout.archive_path(document.handle)}")
     return OFFICIAL

@@ -10,21 +10,17 @@ import contextlib
 import json
 import os
 import tempfile
-import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tools.archive import reading
 from tools.archive.members import ArchiveError
-from tools.catalog.layout import archive_path, record_path
-from tools.common.download import DownloadError, NotFound, fetch
+from tools.catalog.layout import ARCHIVE_SUFFIX, archive_path, record_path
+from tools.common.download import DownloadError, NotFound, fetch, fetch_text, plain_address
 from tools.common.files import sha256_of_file
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels, load, numbered
-
-ARCHIVE = archive_path("")  # the ending of an archive's address
-RECORD_LIMIT_BYTES = 64 << 20  # no record is larger
 
 
 @dataclass(frozen=True)
@@ -63,19 +59,19 @@ def find(address: str, *, cache: Path, hub: str | None = None) -> EvaluatedModul
 
     Raises EvaluationError: there is none, it is not what its record says, or it is no classifier.
     """
-    plain = _plain(address)
-    if hub and "://" not in plain and not Path(record_path(plain)).exists() and not plain.endswith(ARCHIVE):
-        plain = f"{_plain(hub)}/{plain}"
-    base = plain.removesuffix(ARCHIVE)
+    plain = plain_address(address)
+    if hub and "://" not in plain and not Path(record_path(plain)).exists() and not plain.endswith(ARCHIVE_SUFFIX):
+        plain = f"{plain_address(hub)}/{plain}"
+    base = plain.removesuffix(ARCHIVE_SUFFIX)
     if "://" not in base:
         base = os.path.abspath(base)  # workers run in another folder
     archive = archive_path(base)
     try:
         record = _record(base)
-        if record is None and not plain.endswith(ARCHIVE):
+        if record is None and not plain.endswith(ARCHIVE_SUFFIX):
             raise EvaluationError(
                 f"{address}: there is no module (no {record_path(base)})",
-                f"give a handle with its version, like http://host/publisher/name/1, or an archive ({ARCHIVE})",
+                f"give a handle with its version, like http://host/publisher/name/1, or an archive ({ARCHIVE_SUFFIX})",
             )
         if record is None:
             with tempfile.TemporaryDirectory() as scratch:
@@ -109,16 +105,14 @@ def unpack_to_cache(url: str, sha256: str, *, cache: Path) -> Path:
 def _record(base: str) -> dict[str, Any] | None:
     """Read the record of a module; None if there is none."""
     address = record_path(base)
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            file = fetch(address, cache=Path(scratch), limit_bytes=RECORD_LIMIT_BYTES)
-            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if f"/{base}".endswith(f"/{record['handle']}") and record["archive"]["sha256"]:
-                return record
-        except NotFound:
-            return None
-        except (ValueError, TypeError, KeyError):
-            pass
+    try:
+        record: dict[str, Any] = json.loads(fetch_text(address))
+        if f"/{base}".endswith(f"/{record['handle']}") and record["archive"]["sha256"]:
+            return record
+    except NotFound:
+        return None
+    except (ValueError, TypeError, KeyError):
+        pass
     raise EvaluationError(f"{address} is not this module's record", f"run tools/verify.py {base}")
 
 
@@ -147,13 +141,3 @@ def _described(address: str, archive: str, record: dict[str, Any] | None, sha256
                 f"{address}: its labels() are not those of modules/labels/{title}.tsv", "get that version of it"
             )
     return EvaluatedModule(address, archive, record["handle"] if record else None, sha256, outputs, names)
-
-
-def _plain(address: str) -> str:
-    """Return an address without query, fragment and final slash; `~` and file:// become paths."""
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme == "file":
-        return urllib.parse.unquote(parts.path).rstrip("/")
-    if "://" in address:
-        return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-    return str(Path(address).expanduser()).rstrip("/")

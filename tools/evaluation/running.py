@@ -9,6 +9,7 @@ and however often a shard is evaluated, it is counted once. The name of the stat
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -331,6 +332,23 @@ def run_here(plan: Plan, state: State, *, cache: Path, report: Report = no_repor
             totals.add(state.evaluate(number, worker, shard))
             report(number + 1, totals.images)
     return complete(totals, plan)
+
+
+def require_pipeline(plan: Plan, *, runner: str, state: str | None, images: str) -> None:
+    """Check, before hours are spent, that Apache Beam is here and that `runner`'s workers can reach state, images and modules.
+
+    Raises EvaluationError: Beam is missing, or something is a local file that workers elsewhere do not see.
+    """
+    if importlib.util.find_spec("apache_beam") is None:
+        fix = "run `python -m pip install 'apache-beam>=2.60'` (the extra `beam`)"
+        raise EvaluationError("--runner needs Apache Beam", fix)
+    if runner == "DataflowRunner":
+        places = {"--state": state or "", "--images": images}
+        places |= {f"the module {each.title}": each.archive for each in plan.modules}
+        if local := [name for name, place in places.items() if "://" not in place]:
+            raise EvaluationError(
+                "workers of Dataflow do not see this machine's files", f"give {', '.join(local)} as a URL"
+            )
 
 
 def run_pipeline(

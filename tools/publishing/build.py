@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tools.archive import packing, reading
+from tools.catalog import layout
 from tools.common.files import sha256_of_file, write_atomically
 from tools.common.locks import LocksUnsupported, lock
 from tools.common.workers import Worker, WorkerError
@@ -77,7 +78,7 @@ class Build:
 
     def archive(self, head: str) -> Path:
         """Return the file of a head's archive."""
-        return self.folder / f"{head}.tar.gz"
+        return self.folder / layout.archive_path(head)
 
 
 def get_or_make(spec: Specification, builds: Path, *, root: Path, report: Report) -> Build:
@@ -331,7 +332,7 @@ class _Assembly:
             self._status.update(f"pack {head}", f"pack {head}", done, total)
 
         try:
-            packed = packing.pack(self._processes.out / head, self._finished / f"{head}.tar.gz", progress)
+            packed = packing.pack(self._processes.out / head, self._finished / layout.archive_path(head), progress)
         except Exception as error:
             self._give_up(error)
             raise

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.archive import contents as archive_contents
-from tools.catalog import layout, vocabularies
+from tools.catalog import layout
 from tools.catalog.catalog import Catalog, Module
 from tools.common.files import sha256_of_file
 from tools.common.problems import Problem
@@ -75,11 +75,10 @@ def _problems(
     if found:
         yield from found
         return
-    tags = vocabularies.load(catalog.root / "modules/tags")
     pages = site.build(
-        [record], publisher=catalog.publisher, collections=catalog.collections, base_url=base_url, tags=tags
+        [record], publisher=catalog.publisher, collections=catalog.collections, base_url=base_url, tags=catalog.tags
     )
-    yield from with_document(record, pages, base_url=base_url, tags=tags)
+    yield from with_document(record, pages, base_url=base_url, tags=catalog.tags)
     document = parse(pages[layout.document_path(record["handle"])].data.decode("utf-8"))
     yield from archives.signature_problems(document, contents.signatures)
 

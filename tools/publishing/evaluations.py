@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tools import catalog
-from tools.catalog import vocabularies
 from tools.catalog.layout import archive_path
-from tools.common.files import ROOT
 from tools.evaluation import EvaluationError
 from tools.evaluation.counts import Summary, Totals
 from tools.evaluation.modules import EvaluatedModule
@@ -30,7 +28,7 @@ def require_recordable(plan: Plan, hub: str | None, dataset: str | None, url: st
         raise EvaluationError(
             "the data set of the images is not known", "name it with --dataset TAG (an id of modules/tags/dataset.yaml)"
         )
-    if dataset not in vocabularies.load(ROOT / "modules/tags")["dataset"]:
+    if dataset not in catalog.load().tags["dataset"]:
         raise EvaluationError(f"{dataset!r} is no id of modules/tags/dataset.yaml", "choose one with --dataset")
     if plan.skip_broken:
         raise EvaluationError("a record needs every image", "leave out --skip-broken or --record")

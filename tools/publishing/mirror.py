@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, cast
 
 from tools.archive import contents as archive_contents
 from tools.archive import reading
-from tools.catalog import Catalog, vocabularies
+from tools.catalog import Catalog
 from tools.common.problems import with_fix
 from tools.documents.document import parse
 from tools.hub import records
@@ -84,7 +84,7 @@ def gather(storage: Storage, catalog: Catalog, base_url: str) -> Hub:
         publisher=catalog.publisher,
         collections=catalog.collections,
         base_url=base_url,
-        tags=vocabularies.load(catalog.root / "modules/tags"),
+        tags=catalog.tags,
         yanked=hub.yanked,
         measurements=hub.measurements,
     )
@@ -200,7 +200,7 @@ def kaggle_model(module: PublishedModule, hub: Hub) -> dict[str, Any]:
             module=module,
             members=members,
             papers=list(papers.values()),
-            describe=pages.describe,
+            describe=rendering.describe,
         ),
         "publishTime": min(each.published for each in members)[:10],
         "provenanceSources": "\n".join(sorted({each.checkpoint["url"] for each in members})),

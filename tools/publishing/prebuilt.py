@@ -12,7 +12,7 @@ from tools.catalog.catalog import Catalog, Variant
 from tools.common.files import sha256_of_file
 from tools.common.problems import with_fix
 from tools.publishing import targets
-from tools.publishing.build import Build
+from tools.publishing.build import MANIFEST, Build
 from tools.publishing.specification import Specification, fetch_checkpoint, specify
 
 
@@ -48,7 +48,7 @@ def load(folder: Path, spec: Specification) -> Build:
     Raises:
       PrebuiltError: it was made or checked with something else, or an archive is not the one that was made.
     """
-    manifest, again = _read(folder / "made.json"), f"run `bazel build //modules:{folder.name}` again"
+    manifest, again = _read(folder / MANIFEST), f"run `bazel build //modules:{folder.name}` again"
     others = []
     if manifest.get("build_key") != spec["build"]["key"]:
         others.append("was made from another row, checkpoint, code or versions than are here")
@@ -57,11 +57,12 @@ def load(folder: Path, spec: Specification) -> Build:
     if others:
         fix = f"{again}, from this checkout and with this environment"
         raise PrebuiltError(with_fix(f"{folder} {' and '.join(others)}", fix))
+    build = Build(folder, manifest)
     for head in spec["heads"]:
-        file = folder / f"{head}.tar.gz"
+        file = build.archive(head)
         if not file.exists() or sha256_of_file(file) != manifest["packed"][head]["sha256"]:
             raise PrebuiltError(with_fix(f"{file} is not the archive that made.json beside it describes", again))
-    return Build(folder, manifest)
+    return build
 
 
 def _read(file: Path) -> Any:

@@ -26,6 +26,7 @@ from tools.hub.storage import AlreadyThere, NotThere, Storage
 from tools.publishing import build, consistency, prebuilt
 from tools.publishing.build import ArchiveFacts
 from tools.publishing.specification import Specification, fetch_checkpoint, specify
+from tools.site.writing import write_pages
 
 # What goes wrong with one module and leaves the others alone; anything else is a fault of this program.
 RECOVERABLE_ERRORS = (RuntimeError, ValueError, OSError)
@@ -90,9 +91,7 @@ class Publishing:
 
     def write_pages(self) -> int:
         """Derive the hub's pages and index from its records and notes; returns how many were written."""
-        from tools.site import writing
-
-        return writing.write_pages(self.catalog, self.storage, self.base_url, self._known, cache=self.cache)
+        return write_pages(self.catalog, self.storage, self.base_url, self._known, cache=self.cache)
 
     def _publish_row_safely(self, modules: list[Module]) -> list[PublishResult]:
         variant = modules[0].variant

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tools.catalog import layout
 from tools.common.problems import with_fix
 from tools.site import rendering
 from tools.site.benchmark_report import absent, best_peer, label, report_problems
 from tools.site.formatting import day, thousands
 from tools.site.jobs import PageError
 
-PATH = "benchmarks/index.html"
+PATH = layout.page_path("benchmarks")
 FILE = "benchmarks.json"  # at the root of a hub
 # The commands in the order of the page, what their sections are called, and what they say first.
 TITLES = {

@@ -8,7 +8,6 @@ from typing import Any
 from tools.catalog import layout
 from tools.catalog.catalog import COLUMNS
 from tools.site import plots, rendering, structured_data, tables
-from tools.site.description import describe
 from tools.site.formatting import trained
 from tools.site.gathering import Hub
 from tools.site.hub_layout import page
@@ -35,7 +34,11 @@ def texts(hub: Hub, collection: PublishedCollection) -> tuple[str, str, str, str
 def collection_markdown(collection: PublishedCollection, hub: Hub) -> str:
     """Return the Hub document of one of `hub.collections`."""
     return rendering.text(
-        "hub/collection.md.j2", hub=hub, collection=collection, columns=_columns(collection), describe=describe
+        "hub/collection.md.j2",
+        hub=hub,
+        collection=collection,
+        columns=_columns(collection),
+        describe=rendering.describe,
     )
 
 

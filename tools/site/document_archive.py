@@ -23,6 +23,7 @@ from typing import Any
 
 from tools.common.files import write_atomically
 from tools.common.problems import Problem, with_fix
+from tools.documents.tree import OFFICIAL
 from tools.site import document_pages, rendering
 from tools.site.document_facts import DocumentFacts, describe_document, scan
 from tools.site.document_index import VOCABULARIES, DocumentIndex
@@ -31,7 +32,6 @@ from tools.site.page_cache import PageCache, digest, file_stamp
 from tools.site.renderer_key import renderer_key
 
 CACHE = ".pages.sqlite"
-OFFICIAL = "https://tfhub.dev"
 FEED_ENTRIES = 50  # documents at most
 STATIC_FILES = ("style.css", "site.js", "search.js")
 

@@ -15,7 +15,7 @@ from tools.common.problems import Problem
 from tools.documents import document as grammar
 from tools.site.document_facts import DocumentFacts, PlacedDocument
 
-VOCABULARIES = ROOT / "modules/tags"
+VOCABULARIES = ROOT / vocabularies.FOLDER
 KIND = "Documents"  # of index.json, by which a server tells an archive of documents from a hub
 RESERVED = {"static", "search"}  # folders of the site itself
 WORDS = {kind: word for word, kind in grammar.ADDRESS_WORDS.items()}

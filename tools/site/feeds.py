@@ -3,7 +3,6 @@
 import urllib.parse
 
 from tools.site import rendering
-from tools.site.description import describe
 from tools.site.gathering import Hub
 
 FEED_ENTRIES = 50  # modules at most
@@ -13,7 +12,7 @@ def feed(hub: Hub) -> str:
     """Return the newest modules as Atom; its time is that of the newest module, so that the same records give the same bytes."""
     latest = sorted(hub.modules.values(), key=lambda m: (m.published, m.handle), reverse=True)[:FEED_ENTRIES]
     updated = latest[0].published if latest else "1970-01-01T00:00:00Z"
-    return rendering.page("site/feed.xml.j2", hub=hub, modules=latest, updated=updated, describe=describe)
+    return rendering.page("site/feed.xml.j2", hub=hub, modules=latest, updated=updated, describe=rendering.describe)
 
 
 def sitemap(hub: Hub) -> str:

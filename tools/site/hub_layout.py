@@ -13,9 +13,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tools.catalog import layout
 from tools.common.problems import with_fix
 from tools.site import rendering
-from tools.site.description import describe
 from tools.site.formatting import one_line
 from tools.site.gathering import Hub
 from tools.site.jobs import PageError
@@ -33,7 +33,7 @@ def page(hub: Hub, template: str, path: str, *, data: Markup | None = None, **co
 
     def inside(target: str) -> str:
         if target == hub.base_url:
-            return link("index.html")
+            return link(layout.HOME_PAGE)
         rest = target.removeprefix(hub.base_url + "/")
         if rest == target:
             return target
@@ -41,7 +41,7 @@ def page(hub: Hub, template: str, path: str, *, data: Markup | None = None, **co
         is_page = (
             folder == hub.publisher.name or folder in hub.modules or any(c.folder == folder for c in hub.collections)
         )
-        return link(f"{folder}/index.html") if is_page else link(rest)
+        return link(layout.page_path(folder)) if is_page else link(rest)
 
     def prose(source: str, inline: bool = False) -> Markup:
         return rendering.prose(source, link=inside, inline=inline)
@@ -59,7 +59,7 @@ def page(hub: Hub, template: str, path: str, *, data: Markup | None = None, **co
         link=link,
         prose=prose,
         partial=partial,
-        describe=describe,
+        describe=rendering.describe,
         highlight=rendering.highlight,
         **context,
     )
@@ -67,7 +67,7 @@ def page(hub: Hub, template: str, path: str, *, data: Markup | None = None, **co
 
 def _canonical(hub: Hub, path: str) -> str | None:
     """Return the address that a page has: the handle for modules and collections, with a slash at its end for the others."""
-    if path == "404.html":
+    if path == layout.NOT_FOUND_PAGE:
         return None
     folder = posixpath.dirname(path)
     address = f"{hub.base_url}/{urllib.parse.quote(folder, safe='/&;')}"
@@ -78,12 +78,12 @@ def _canonical(hub: Hub, path: str) -> str | None:
 def site(hub: Hub) -> rendering.Site:
     """Return what all pages of a hub have around their content."""
     navigation: tuple[tuple[str, str, str], ...] = (
-        ("Collections", "index.html", "#collections"),
-        ("Modules", "search/index.html", ""),
-        ("About", f"{hub.publisher.name}/index.html", ""),
+        ("Collections", layout.HOME_PAGE, "#collections"),
+        ("Modules", layout.page_path("search"), ""),
+        ("About", layout.page_path(hub.publisher.name), ""),
     )
     if hub.has_benchmarks:
-        navigation = (*navigation[:2], ("Benchmarks", "benchmarks/index.html", ""), navigation[2])
+        navigation = (*navigation[:2], ("Benchmarks", layout.page_path("benchmarks"), ""), navigation[2])
     return rendering.Site(hub.publisher.title, one_line(hub.publisher.description), navigation, feed="new modules")
 
 

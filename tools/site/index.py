@@ -6,10 +6,10 @@ index(hub)["modules"][0]["handle"]          # and `index_text(hub)`, as the hub 
 import json
 from typing import Any
 
-from tools.site.description import describe
 from tools.site.formatting import one_line
 from tools.site.gathering import Hub
 from tools.site.published_module import PublishedModule
+from tools.site.rendering import describe
 
 
 def index_text(hub: Hub) -> str:

@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from tools.catalog import layout
 from tools.site import rendering, structured_data
-from tools.site.description import describe
 from tools.site.gathering import Hub
 from tools.site.hub_layout import naming, page
 from tools.site.published_module import PublishedModule
@@ -61,7 +60,7 @@ def _context(module: PublishedModule) -> dict[str, Any]:
     for name in SHELL:
         snippets[name] = rendering.text(f"snippets/{name}.sh.j2", module=module).rstrip()
     snippets["citation"] = rendering.text("snippets/citation.bib.j2", module=module).rstrip()
-    return {"description": describe(module), "snippets": snippets}
+    return {"description": rendering.describe(module), "snippets": snippets}
 
 
 def _document(module: PublishedModule, context: Mapping[str, Any]) -> str:

@@ -24,7 +24,6 @@ from tools.common.problems import with_fix
 from tools.site import benchmarks as benchmarks_page
 from tools.site import collection_pages, feeds, hub_layout, module_pages, rendering, structured_data
 from tools.site.collection_pages import collection_markdown
-from tools.site.description import describe
 from tools.site.gathering import Hub, gather
 from tools.site.index import index, index_text
 from tools.site.jobs import ATOM, CSV, HTML, JSON, MARKDOWN, STATIC, XML, Job, Page, PageError
@@ -38,7 +37,6 @@ __all__ = [
     "PageError",
     "build",
     "collection_markdown",
-    "describe",
     "gather",
     "index",
     "module_markdown",
@@ -133,7 +131,7 @@ def plan(
         f"publisher {name}",
         every,
         lambda: (publisher_markdown(hub), _publisher_page(hub)),
-        (f"{name}/{name}.md", MARKDOWN),
+        (layout.publisher_document_path(name), MARKDOWN),
         (layout.page_path(name), HTML),
     )
     if benchmarks is not None:
@@ -141,9 +139,10 @@ def plan(
         draw = functools.partial(_benchmarks_page, hub, benchmarks)
         add(1, benchmarks_page.FILE, key, draw, (benchmarks_page.PATH, HTML))
     example = hub.names[0].handle if hub.names else f"{name}/name/1"
-    add(2, "404.html", digest([common, example]), lambda: _missing_page(hub, example), ("404.html", HTML))
-    add(2, "index.html", every, lambda: _home_page(hub), ("index.html", HTML))
-    add(2, "search", every, lambda: _search_page(hub), ("search/index.html", HTML))
+    missing = (layout.NOT_FOUND_PAGE, HTML)
+    add(2, layout.NOT_FOUND_PAGE, digest([common, example]), lambda: _missing_page(hub, example), missing)
+    add(2, layout.HOME_PAGE, every, lambda: _home_page(hub), (layout.HOME_PAGE, HTML))
+    add(2, "search", every, lambda: _search_page(hub), (layout.page_path("search"), HTML))
     add(2, layout.INDEX, every, lambda: index_text(hub), (layout.INDEX, JSON))
     add(2, "feed.xml", every, lambda: feeds.feed(hub), ("feed.xml", ATOM))
     add(2, "sitemap.xml", every, lambda: feeds.sitemap(hub), ("sitemap.xml", XML))
@@ -155,7 +154,7 @@ def plan(
 
 def publisher_markdown(hub: Hub) -> str:
     """Return the Hub document of the publisher: who it is, its collections, and the newest version of each module."""
-    return rendering.text("hub/publisher.md.j2", hub=hub, describe=describe)
+    return rendering.text("hub/publisher.md.j2", hub=hub, describe=rendering.describe)
 
 
 def _publisher_page(hub: Hub) -> str:
@@ -163,19 +162,20 @@ def _publisher_page(hub: Hub) -> str:
 
 
 def _home_page(hub: Hub) -> str:
-    return hub_layout.page(hub, "home", "index.html", data=structured_data.of_home(hub), newest=NEWEST)
+    return hub_layout.page(hub, "home", layout.HOME_PAGE, data=structured_data.of_home(hub), newest=NEWEST)
 
 
 def _missing_page(hub: Hub, example: str) -> str:
     """Return the page for addresses at which nothing lies; `example` is a handle."""
-    return hub_layout.page(hub, "not_found", "404.html", example=example)
+    return hub_layout.page(hub, "not_found", layout.NOT_FOUND_PAGE, example=example)
 
 
 def _search_page(hub: Hub) -> str:
     entries = [
-        (layout.page_path(module.handle), module.name, describe(module).replace("`", "")) for module in hub.names
+        (layout.page_path(module.handle), module.name, rendering.describe(module).replace("`", ""))
+        for module in hub.names
     ]
-    return hub_layout.page(hub, "search", "search/index.html", entries=entries, what="modules")
+    return hub_layout.page(hub, "search", layout.page_path("search"), entries=entries, what="modules")
 
 
 def _benchmarks_page(hub: Hub, report: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ class PublishedCollection:
 
     @property
     def folder(self) -> str:
-        return f"{self.publisher}/{layout.COLLECTIONS}/{self.name}/1"
+        return layout.collection_handle(self.publisher, self.name)
 
     @property
     def url(self) -> str:

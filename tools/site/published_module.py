@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tools.catalog import layout
 from tools.catalog.vocabularies import Tag
 from tools.site.formatting import day, decimal, measured_percent, millions, one_line, percent, size, thousands
 from tools.site.measurements import Evaluation, Speed
@@ -223,7 +224,7 @@ class PublishedModule:
     @property
     def file_name(self) -> str:
         """A name for the downloaded archive that no other module has."""
-        return f"{self.record['name'].replace('/', '_')}_{self.record['version']}.tar.gz"
+        return layout.archive_path(f"{self.record['name'].replace('/', '_')}_{self.record['version']}")
 
     @property
     def published_day(self) -> str:

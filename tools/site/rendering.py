@@ -24,10 +24,11 @@ import pygments.lexers
 from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 
+from tools.catalog import layout
 from tools.common.files import ROOT
 from tools.site import formatting, plots
 from tools.site.published_collection import cell, raw
-from tools.site.published_module import crop_of
+from tools.site.published_module import PublishedModule, crop_of
 
 TEMPLATES = ROOT / "templates"
 # Languages of code blocks, and the lexer that colours each, which is imported when it is needed.
@@ -120,9 +121,9 @@ def linker(page: str, root: str = "/") -> Callable[[str], str]:
     @cache
     def link(path: str) -> str:
         folder, file = posixpath.split(path)
-        if page == "404.html":
-            target = root + (path if file != "index.html" else folder + "/" if folder else "")
-        elif file == "index.html":
+        if page == layout.NOT_FOUND_PAGE:
+            target = root + (path if file != layout.HOME_PAGE else folder + "/" if folder else "")
+        elif file == layout.HOME_PAGE:
             target = relative(folder.split("/") if folder else []) + "/"
         else:
             target = relative(path.split("/"))
@@ -173,6 +174,13 @@ def sentence(template: str, **context: Any) -> str:
     return _documents().get_template(template).render(context).strip()
 
 
+def describe(module: PublishedModule) -> str:
+    """Return a module in one sentence, as its document, the tables, the search and the feed say it; it is rendered once."""
+    if not module.description:
+        module.description = sentence("hub/_description.md.j2", module=module)
+    return module.description
+
+
 def page(template: str, **context: Any) -> str:
     """Render a template of HTML, with everything escaped that is not markup already."""
     rendered = _site().get_template(template).render(context)
@@ -194,7 +202,8 @@ def in_cell(value: Any) -> str:
 
 
 @cache
-def _markdown() -> markdown.Markdown:
+def markdown_converter() -> markdown.Markdown:
+    """Return the converter of Markdown to HTML, which is to be reset for each text, and made anew after one that it failed at."""
     return markdown.Markdown(extensions=["tables", "fenced_code", "sane_lists"], output_format="html")
 
 
@@ -222,7 +231,7 @@ def prose(source: str, *, link: Callable[[str], str] | None = None, inline: bool
 @lru_cache(maxsize=1024)
 def _converted(source: str) -> str:
     # Cached, since most sentences are the same on the pages of all modules.
-    return _markdown().reset().convert(source)
+    return markdown_converter().reset().convert(source)
 
 
 def highlight(code: str, language: str, *, volatile: tuple[str, ...] = ()) -> Markup:

@@ -12,10 +12,8 @@ import re
 import signal
 import threading
 from collections.abc import Callable
-from functools import cache
 from types import FrameType
 
-import markdown
 import nh3
 from markupsafe import Markup
 
@@ -48,17 +46,12 @@ class _TooLongError(Exception):
     """The document's Markdown takes too long."""
 
 
-@cache
-def _markdown() -> markdown.Markdown:
-    return markdown.Markdown(extensions=["tables", "fenced_code", "sane_lists"], output_format="html")
-
-
 def safe(source: str, resolve: Resolve) -> Markup:
     """Return safe HTML of a document's body; one that cannot be read as Markdown within `SECONDS` is shown as it is written."""
     try:
         clean = _limited(lambda: _cleaned(source))
     except (_TooLongError, RecursionError, ValueError, AttributeError, IndexError, KeyError):
-        _markdown.cache_clear()
+        rendering.markdown_converter.cache_clear()
         return Markup('<pre tabindex="0"><code>') + source + Markup("</code></pre>")
     return Markup(_finished(clean, resolve))
 
@@ -66,7 +59,7 @@ def safe(source: str, resolve: Resolve) -> Markup:
 def _cleaned(source: str) -> str:
     """Return the document as clean HTML, its code coloured; nothing but that keeps a class."""
     clean = nh3.clean(
-        _markdown().reset().convert(source),
+        rendering.markdown_converter().reset().convert(source),
         tags=_TAGS,
         attributes=_ATTRIBUTES,
         attribute_filter=lambda tag, name, value: value if name != "class" or _LANGUAGE.fullmatch(value) else None,

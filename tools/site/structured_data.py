@@ -5,7 +5,6 @@ from typing import Any
 from markupsafe import Markup
 
 from tools.site import rendering
-from tools.site.description import describe
 from tools.site.formatting import one_line
 from tools.site.gathering import Hub
 from tools.site.published_collection import PublishedCollection
@@ -55,7 +54,7 @@ def of_module(hub: Hub, module: PublishedModule) -> Markup:
             "name": module.name,
             "softwareVersion": str(module.version),
             "url": module.url,
-            "description": one_line(describe(module)).replace("`", ""),
+            "description": one_line(rendering.describe(module)).replace("`", ""),
             "license": module.licence.url or module.licence.display_name,
             "datePublished": module.published,
             "downloadUrl": module.archive_url,

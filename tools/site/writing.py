@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tools.catalog import layout, vocabularies
+from tools.catalog import layout
 from tools.catalog.catalog import Catalog
 from tools.common.problems import with_fix
 from tools.hub import records
@@ -41,7 +41,6 @@ def write_pages(
     `known` are records that were read already, by path; `cache` is the publisher's folder, where what lies in the hub is
     remembered. Raises `PageError` for a record that has no page, `StorageError` for a hub that cannot be read or written.
     """
-    tags = vocabularies.load(catalog.root / "modules/tags")
     known = {} if known is None else known
     if cache:
         rendering.use_template_cache(cache / "templates")
@@ -62,7 +61,7 @@ def write_pages(
                 publisher=catalog.publisher,
                 collections=catalog.collections,
                 base_url=base_url,
-                tags=tags,
+                tags=catalog.tags,
                 yanked=hub.yanked,
                 measurements=hub.measurements,
                 benchmarks=_benchmarks(storage, listing),

@@ -26,7 +26,6 @@ from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
 
 READERS = 4  # archives that are read at the same time
 RENDER = "run tools/render.py"
-ARCHIVE_SUFFIX = layout.archive_path("")
 Listing = dict[str, ObjectInfo | None]
 Depth = Literal["sizes", "digests", "content"]
 
@@ -115,7 +114,7 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
     handles = {record["handle"] for record in hub.records}
     numbers: dict[str, list[int]] = {}
     for path in hub.listing:
-        if path.endswith(ARCHIVE_SUFFIX) and layout.handle_of_archive(path) not in handles:
+        if path.endswith(layout.ARCHIVE_SUFFIX) and layout.handle_of_archive(path) not in handles:
             message = "it has no record: its publisher is at work or was cut off"
             yield Problem(path, message, "publish it again to finish, or delete it", severity=WARNING)
         elif note := layout.parse_note_path(path):

@@ -14,7 +14,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from tools.archive import reading, saved_model
 from tools.archive.contents import Contents
 from tools.archive.members import ArchiveError
 from tools.catalog import layout
-from tools.common.download import DownloadError, NotFound, fetch
+from tools.common.download import DownloadError, NotFound, fetch, fetch_text, plain_address
 from tools.common.files import sha256_of_file
 from tools.common.problems import with_fix
 from tools.common.schemas import schema_problems
@@ -37,7 +36,6 @@ from tools.hub.differences import differences, file_differences
 from tools.hub.records import Record
 from tools.hub.storage import StorageError, checked
 
-SMALL_BYTES = 64 << 20  # no record, document or index is larger
 REPLAY_SECONDS = 600
 CHECKS = ("record", "archive", "members", "document", "golden")
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
@@ -123,15 +121,15 @@ class Verification:
         Raises:
           NothingThereError: there is nothing to verify.
         """
-        address = _plain(address)
-        suffix = layout.archive_path("")
-        if address.endswith(suffix):
-            return [Target(address.removesuffix(suffix))]
+        address = plain_address(address)
+        address = address if "://" in address else str(Path(address).absolute())
+        if address.endswith(layout.ARCHIVE_SUFFIX):
+            return [Target(address.removesuffix(layout.ARCHIVE_SUFFIX))]
         last = address.rpartition("/")[2]
         try:
-            if last.isdecimal() and self._there(layout.record_path(address)):
+            if last.isdecimal() and _there(layout.record_path(address)):
                 return [Target(address)]
-            index = self._json(f"{address}/{layout.INDEX}")
+            index = _json(f"{address}/{layout.INDEX}")
         except NotFound as error:
             raise NothingThereError(
                 with_fix(
@@ -160,7 +158,7 @@ class Verification:
         with _checking(result, "record") as message:
             record = self._record(target)
             result.handle = record["handle"]
-            result.note = self._withdrawn(target.url)
+            result.note = _withdrawn(target.url)
             message.append(f"published {record['published']}")
         if result.checks[-1].state == FAILED:
             return
@@ -179,7 +177,7 @@ class Verification:
         with _checking(result, "document") as message:
             if record is None:
                 raise SkippedCheck("without a record nobody knows where it is")
-            message.append(_check_document(self._text(layout.document_path(target.url)), record, contents))
+            message.append(_check_document(fetch_text(layout.document_path(target.url)), record, contents))
         if contents is None:
             return
         with _checking(result, "golden") as message:
@@ -191,7 +189,7 @@ class Verification:
     def _record(self, target: Target) -> Record:
         url = layout.record_path(target.url)
         try:
-            found = self._json(url)
+            found = _json(url)
         except NotFound:
             if target.listed is not None:
                 raise
@@ -228,40 +226,6 @@ class Verification:
                 f"{found['differences']}"
             )
         return f"differs by {worst:.2g}, tolerance {tolerance:.2g}"
-
-    # Reading
-
-    def _there(self, url: str) -> bool:
-        try:
-            self._text(url)
-            return True
-        except NotFound:
-            return False
-
-    def _text(self, url: str) -> str:
-        with tempfile.TemporaryDirectory(dir=self._scratch.name) as folder:
-            file = fetch(url, cache=Path(folder), limit_bytes=SMALL_BYTES)
-            return file.read_text(encoding="utf-8")
-
-    def _json(self, url: str) -> dict[str, Any]:
-        try:
-            content = json.loads(self._text(url))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise VerificationError(f"{url} is no JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise VerificationError(f"{url} is no JSON object")
-        return content
-
-    def _withdrawn(self, url: str) -> str:
-        """Return why a module was withdrawn, as its notes say: they are numbered without gaps, so nobody need list the hub."""
-        why, number = "", 1
-        with contextlib.suppress(NotFound):
-            while True:
-                note = self._json(layout.note_path(url, number))
-                if note.get("action") in (notes.YANK, notes.UNYANK):
-                    why = f"withdrawn: {note.get('why')}" if note["action"] == notes.YANK else ""
-                number += 1
-        return why
 
 
 @contextlib.contextmanager
@@ -326,14 +290,34 @@ def _check_document(text: str, record: Record, contents: Contents | None) -> str
     return "agrees with the signature" if contents else "agrees with the record"
 
 
-def _plain(address: str) -> str:
-    """Return an address without query, fragment and final slash; `~` and file:// become paths."""
-    if "://" not in address:
-        return str(Path(address).expanduser().absolute())
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme == "file":
-        return urllib.parse.unquote(parts.path).rstrip("/")
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+def _there(url: str) -> bool:
+    try:
+        fetch_text(url)
+        return True
+    except NotFound:
+        return False
+
+
+def _json(url: str) -> dict[str, Any]:
+    try:
+        content = json.loads(fetch_text(url))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise VerificationError(f"{url} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise VerificationError(f"{url} is no JSON object")
+    return content
+
+
+def _withdrawn(url: str) -> str:
+    """Return why a module was withdrawn, as its notes say: they are numbered without gaps, so nobody need list the hub."""
+    why, number = "", 1
+    with contextlib.suppress(NotFound):
+        while True:
+            note = _json(layout.note_path(url, number))
+            if note.get("action") in (notes.YANK, notes.UNYANK):
+                why = f"withdrawn: {note.get('why')}" if note["action"] == notes.YANK else ""
+            number += 1
+    return why
 
 
 def _listed(base: str, index: dict[str, Any], every: bool) -> list[Target]:
