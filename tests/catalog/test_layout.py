@@ -20,8 +20,9 @@ COLLECTIONS = ["p/collections/all/1", "p/collections/a/b/2"]
 @pytest.mark.parametrize("handle", HANDLES)
 def test_handles_and_paths_round_trip(handle):
     assert layout.is_handle(handle)
-    parsed = layout.parse_handle(handle)
-    assert str(parsed) == handle == f"{parsed.publisher}/{parsed.name}/{parsed.version}"
+    publisher, _, rest = handle.partition("/")
+    name, _, version = rest.rpartition("/")
+    assert layout.module_handle(publisher, name, int(version)) == handle
     assert layout.handle_of_archive(layout.archive_path(handle)) == handle
     assert layout.handle_of_record(layout.record_path(handle)) == handle
     assert layout.handle_of_page(layout.document_path(handle)) == handle
@@ -34,7 +35,7 @@ def test_handles_and_paths_round_trip(handle):
 
 @pytest.mark.parametrize("text", NO_HANDLES)
 def test_what_is_no_handle_has_no_files(text):
-    assert not layout.is_handle(text) and layout.parse_handle(text) is None
+    assert not layout.is_handle(text)
     assert layout.handle_of_archive(layout.archive_path(text)) is None
     assert layout.handle_of_record(layout.record_path(text)) is None
     assert layout.handle_of_page(layout.document_path(text)) is None

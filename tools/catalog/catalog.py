@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.catalog import vocabularies
-from tools.catalog.layout import Handle
+from tools.catalog.layout import module_handle
 from tools.catalog.preprocessing import Preprocessing
 from tools.common.problems import with_fix
 
@@ -115,7 +115,7 @@ class Module:
     @property
     def handle(self) -> str:
         """Publisher, name and version, joined."""
-        return str(Handle(self.publisher, self.name, self.variant.version))
+        return module_handle(self.publisher, self.name, self.variant.version)
 
 
 @dataclass(frozen=True)

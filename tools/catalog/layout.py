@@ -8,7 +8,7 @@ zeros. A collection's is `publisher/collections/name/version`. Paths are relativ
 functions that make paths take the address of a hub in front of the handle, too.
 
 Two grammars: what a catalogue may publish (`is_publisher_name`, `is_name`) is narrower than what is read as a handle in hubs of
-others (`parse_handle` and all functions that take a path).
+others (`is_handle` and all functions that take a path).
 """
 
 import re
@@ -22,10 +22,10 @@ NOT_FOUND_PAGE = "404.html"
 ARCHIVE_SUFFIX, RECORD_SUFFIX, DOCUMENT_SUFFIX = ".tar.gz", ".json", ".md"
 
 _VERSION = "(?:0|[1-9][0-9]*)"
-_HANDLE = rf"(?!{STATIC}/)(?P<publisher>[^/]+)/(?!{COLLECTIONS}/)(?P<name>[^/]+(?:/[^/]+)*)/(?P<version>{_VERSION})"
+_HANDLE = rf"(?!{STATIC}/)[^/]+/(?!{COLLECTIONS}/)[^/]+(?:/[^/]+)*/{_VERSION}"
 _COLLECTION = rf"(?!{STATIC}/)[^/]+/{COLLECTIONS}/(?:[^/]+/)+{_VERSION}"
 _PAGE_SUFFIXES = r"(?:/index\.html|\.md)"
-_PARSED_HANDLE = re.compile(_HANDLE)
+_MODULE = re.compile(_HANDLE)
 _RECORD = re.compile(rf"({_HANDLE})\.json")
 _NOTE = re.compile(rf"({_HANDLE})\.note-(?P<number>[1-9][0-9]*)\.json")
 _PAGE = re.compile(rf"({_HANDLE}){_PAGE_SUFFIXES}")
@@ -34,17 +34,6 @@ _ARCHIVE = re.compile(rf"({_HANDLE})\.tar\.gz")
 _FILE_OF_VERSION = re.compile(rf"({_VERSION})(?:\.tar\.gz|\.json|\.md)?")
 _NAME = re.compile(rf"(?!{COLLECTIONS}(?:/|$))[a-z0-9][a-z0-9_.-]*(?:/[a-z0-9][a-z0-9_.-]*)*")
 _PUBLISHER_NAME = re.compile(rf"(?!{STATIC}$)[a-z0-9][a-z0-9-]*")
-
-
-class Handle(NamedTuple):
-    """A module's handle; `str()` joins it."""
-
-    publisher: str
-    name: str
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.publisher}/{self.name}/{self.version}"
 
 
 class NotePath(NamedTuple):
@@ -69,13 +58,12 @@ def is_name(text: str) -> bool:
 
 def is_handle(text: str) -> bool:
     """Return whether this is a module's handle."""
-    return bool(_PARSED_HANDLE.fullmatch(text))
+    return bool(_MODULE.fullmatch(text))
 
 
-def parse_handle(text: str) -> Handle | None:
-    """Return the parts of a module's handle, or None if it is none."""
-    match = _PARSED_HANDLE.fullmatch(text)
-    return Handle(match["publisher"], match["name"], int(match["version"])) if match else None
+def module_handle(publisher: str, name: str, version: int) -> str:
+    """Return the handle of a module."""
+    return f"{publisher}/{name}/{version}"
 
 
 def collection_handle(publisher: str, name: str) -> str:

@@ -99,18 +99,17 @@ def _description(record: Record, text: bytes | None) -> Iterator[Difference]:
             yield Difference(f"`row.{key}`", stated.get(key), value, MODULE)
     recorded = {**record, "checkpoint": records.checkpoint(record)}
     for key in _DESCRIBED:
-        if described.get(key) != plain(recorded[key]):
-            yield from _by_key(f"`{key}`", plain(recorded[key]), described.get(key))
+        for each in by_key(f"`{key}`", plain(recorded[key]), described.get(key)):
+            yield Difference(*each, MODULE)
 
 
-def _by_key(what: str, recorded: Any, found: Any) -> Iterator[Difference]:
-    """Name the keys of two tables that differ, or the values as they are."""
-    if isinstance(recorded, dict) and isinstance(found, dict):
-        for key in sorted(recorded.keys() | found.keys()):
-            if recorded.get(key) != found.get(key):
-                yield from _by_key(f"{what} {key}", recorded.get(key), found.get(key))
-    else:
-        yield Difference(what, recorded, found, MODULE)
+def by_key(what: str, first: Any, second: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two values differ, with both; of tables, each key that differs, as `WHAT KEY`."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in sorted(first.keys() | second.keys()):
+            yield from by_key(f"{what} {key}", first.get(key), second.get(key))
+    elif first != second:
+        yield what, first, second
 
 
 def _labels(record: Record, labels: bytes | None) -> Iterator[Difference]:

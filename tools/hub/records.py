@@ -241,7 +241,7 @@ def assemble(
         "name": module.name,
         "version": row.version,
         "head": module.head,
-        "sibling": f"{module.publisher}/{row.names[other]}/{row.version}" if other else None,
+        "sibling": layout.module_handle(module.publisher, row.names[other], row.version) if other else None,
         "task": TASKS[module.head],
         "row": row.facts(),
         "preprocessing": spec["module"]["preprocessing"],

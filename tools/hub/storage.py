@@ -380,9 +380,7 @@ class Storage:
                 raise FileNotFoundError(path)
         return _object_info(information)
 
-    def verify(
-        self, path: str, size: int, sha256: str, md5: str | None = None, progress: Progress | None = None
-    ) -> None:
+    def verify(self, path: str, size: int, sha256: str, md5: str | None = None) -> None:
         """Compare what arrived with what was sent.
 
         Where the storage keeps an MD5 of its own, size and MD5 are compared and nothing is read; else the object is
@@ -401,13 +399,9 @@ class Storage:
                 raise StorageError(with_fix(f"{where} has the MD5 {info.md5}, not the expected {md5}", fix))
             return
         digest = hashlib.sha256()
-        done = 0
         with self.open(path) as file, _explained(f"read {where}"):
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
-                done += len(chunk)
-                if progress:
-                    progress(done, size)
         if digest.hexdigest() != sha256:
             message = f"{where} has the SHA-256 {digest.hexdigest()}, not the expected {sha256}"
             raise StorageError(with_fix(message, fix))

@@ -24,7 +24,7 @@ from tools.documents.document import Document, parse
 from tools.documents.rule import DocumentFile, fences
 from tools.documents.tree import Tree
 from tools.hub import records
-from tools.hub.differences import differences, file_differences, plain
+from tools.hub.differences import by_key, differences, file_differences, plain
 from tools.hub.records import Record
 from tools.site import formatting
 from tools.site import pages as site
@@ -96,7 +96,7 @@ def _with_row(record: Record, module: Module, catalog: Catalog) -> Iterator[str]
         "name": variant.names[module.head],
         "version": variant.version,
         "head": module.head,
-        "sibling": f"{catalog.publisher.name}/{other}/{variant.version}" if other else None,
+        "sibling": layout.module_handle(catalog.publisher.name, other, variant.version) if other else None,
         "task": records.TASKS[module.head],
         "row": row,
         "preprocessing.transform": shared["transforms"][variant.transform],
@@ -256,12 +256,8 @@ def _at(record: Mapping[str, Any], path: str) -> Any:
 
 def _differences(what: str, one: str, first: Any, other: str, second: Any) -> Iterator[str]:
     """Yield nothing if both say the same, else one line; of tables, one line for each key."""
-    first, second = plain(first), plain(second)
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in sorted(first.keys() | second.keys()):
-            yield from _differences(f"{what} {key}", one, first.get(key), other, second.get(key))
-    elif first != second:
-        yield f"{what}: the {one} says {_short(first)}, the {other} {_short(second)}"
+    for where, mine, theirs in by_key(what, plain(first), plain(second)):
+        yield f"{where}: the {one} says {_short(mine)}, the {other} {_short(theirs)}"
 
 
 def _short(value: Any) -> str:

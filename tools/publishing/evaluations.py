@@ -4,7 +4,6 @@ record(plan, totals, summaries, hub="gs://bucket/hub", dataset="imagenet-ilsvrc-
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from tools import catalog
 from tools.catalog.layout import archive_path
@@ -81,7 +80,7 @@ def record(
     done = []
     for module, found in zip(plan.modules, summaries, strict=True):
         storage, handle = _published_at(module, hub)
-        measurement: dict[str, Any] = {
+        measurement: notes.Evaluation = {
             "dataset": dataset,
             "split": split,
             "images": found["images"],

@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -93,13 +93,11 @@ class Target:
 class Verification:
     """Verifies modules one after the other; a context manager, because it keeps a process and a scratch folder.
 
-    `replay=False` leaves the golden inputs out: a module is a program, and replaying one runs it. `report(url, stage)` is called
-    before "download" and "replay", which take long.
+    `replay=False` leaves the golden inputs out: a module is a program, and replaying one runs it.
     """
 
-    def __init__(self, *, replay: bool = True, report: Callable[[str, str], None] = lambda url, stage: None):
+    def __init__(self, *, replay: bool = True):
         self._replay = replay
-        self._report = report
         self._worker: Worker | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="hubpress-verify-")
 
@@ -164,7 +162,6 @@ class Verification:
             return
         file: Path | None = None
         with _checking(result, "archive") as message:
-            self._report(target.url, "download")
             limit = record["archive"]["bytes"] if record else None
             file = fetch(layout.archive_path(target.url), cache=folder / "downloads", limit_bytes=limit)
             message.append(_check_file(file, record))
@@ -183,7 +180,6 @@ class Verification:
         with _checking(result, "golden") as message:
             if not self._replay:
                 raise SkippedCheck("not asked for")
-            self._report(target.url, "replay")
             message.append(self._golden(file, folder / "module", record))
 
     def _record(self, target: Target) -> Record:
