@@ -33,7 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
 
     from tools import catalog
-    from tools.archive.members import ArchiveError
     from tools.common import console
     from tools.hub import address, records
     from tools.hub.storage import StorageError, open_hub
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         url = address.for_reading(storage, options.url, rows.publisher.url)
         hub = mirror.gather(storage, rows, url)
         folders = mirror.write(chosen, storage=storage, hub=hub, directory=options.out)
-    except (catalog.CatalogError, StorageError, ArchiveError, ValueError, OSError) as error:
+    except (catalog.CatalogError, StorageError, ValueError, OSError) as error:
         console.problems(error)
         return scripts.FAILED
     for folder in folders:

@@ -9,7 +9,7 @@ from tests.support import made, synthetic
 from tools import catalog
 from tools import mirror as script
 from tools.hub.records import HubSnapshot
-from tools.hub.storage import Storage
+from tools.hub.storage import Storage, StorageError
 from tools.publishing import mirror
 from tools.publishing.selection import SelectionError, select
 from tools.site import pages as site
@@ -112,7 +112,7 @@ def test_other_bytes_than_the_recorded_are_not_mirrored(small, tmp_path):
     hub = mirror.gather(storage, made.rows(), made.URL)
     module = hub.modules[records[0]["handle"]]
     module.record["archive"]["sha256"] = made.digest("other")
-    with pytest.raises(mirror.MirrorError, match="the record says"):
+    with pytest.raises(StorageError, match="the record says"):
         mirror.write([module.record], storage=storage, hub=hub, directory=tmp_path)
     assert not (tmp_path / "huggingface").exists()
 

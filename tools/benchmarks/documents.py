@@ -170,15 +170,9 @@ def repeat(corpus: pathlib.Path, folder: pathlib.Path, count: int) -> None:
 def _run(command: Command) -> float:
     """Run a command and return the seconds that it takes; exit status 1 says that it found something wrong with documents."""
     start = time.perf_counter()
-    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
-    seconds = time.perf_counter() - start
-    if done.returncode not in (0, 1):
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise BenchmarkError(
-            f"{pathlib.Path(command[0]).name} ended with {done.returncode}: {said}",
-            "correct what it says, and measure again",
-        )
-    return seconds
+    program, fix = pathlib.Path(command[0]).name, "correct what it says, and measure again"
+    measuring.run(command, f"{program} fails", fix, accepted=(0, 1))
+    return time.perf_counter() - start
 
 
 def _fresh(out: pathlib.Path, command: Command) -> float:

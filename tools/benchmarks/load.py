@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -96,24 +95,15 @@ def _measure_row(row: str, side: int, settings: Settings) -> list[dict[str, Any]
 
 def _fresh(threads: int, kind: str, path: str, side: int, graph: pathlib.Path | None, *, cache: str) -> dict[str, Any]:
     """Measure once in a fresh process; return a value for each of `CASES`, None where there is no graph."""
-    environment = os.environ | {"TFHUB_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [
-        sys.executable,
-        "-m",
-        "tools.benchmarks.load",
-        str(threads),
-        kind,
-        path,
-        str(side),
-        os.fspath(graph or ""),
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise BenchmarkError(
-            f"{path} does not load: {(done.stderr.strip().splitlines() or ['?'])[-1]}",
-            "delete the --cache, and measure again",
-        )
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    words = [str(threads), kind, path, str(side), os.fspath(graph or "")]
+    printed = measuring.run(
+        [sys.executable, "-m", "tools.benchmarks.load", *words],
+        f"{path} does not load",
+        "delete the --cache, and measure again",
+        TFHUB_CACHE_DIR=cache,
+        TF_CPP_MIN_LOG_LEVEL="3",
+    )
+    measured: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return measured
 
 

@@ -14,13 +14,14 @@ import os
 import pathlib
 import platform
 import statistics
+import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tools.common.clock import now
-from tools.common.files import write_atomically
+from tools.common.files import ROOT, write_atomically
 from tools.common.problems import with_fix
 from tools.site.benchmark_report import BETTER, empty_report, report_problems
 
@@ -60,6 +61,27 @@ class Contestant:
     turns: tuple[float, ...] = ()
     ours: bool = False
     absent: str | None = None
+
+
+def run(
+    command: Sequence[str | os.PathLike[str]],
+    failure: str,
+    fix: str,
+    *,
+    accepted: Container[int] = (0,),
+    **variables: str,
+) -> str:
+    """Run a command in the repository, with environment `variables`; return what it prints.
+
+    Raises:
+      BenchmarkError: its exit status is not `accepted`; the message is `failure` with the last line that it said.
+    """
+    words = [os.fspath(word) for word in command]
+    done = subprocess.run(words, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
+    if done.returncode not in accepted:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        raise BenchmarkError(f"{failure}: {said}", fix)
+    return done.stdout
 
 
 def take_turns(

@@ -24,7 +24,7 @@ class RecordedSpeed(NamedTuple):
     """A module's handle, its measurement, and whether a note was added: there is none if the newest one says the same."""
 
     handle: str
-    measurement: dict[str, Any]
+    measurement: notes.Speed
     is_new: bool
 
 
@@ -62,7 +62,7 @@ def record(
     return done, write_pages(rows, storage, base_url)
 
 
-def measure_speed(url: str, published: Mapping[str, Any], settings: InferenceSettings, *, cache: str) -> dict[str, Any]:
+def measure_speed(url: str, published: Mapping[str, Any], settings: InferenceSettings, *, cache: str) -> notes.Speed:
     """Measure images a second on float32 images, by batch size; return what a note holds.
 
     Args:

@@ -4,13 +4,12 @@ section = measure(Settings())
 """
 
 import functools
-import subprocess
 import sys
 import time
 from typing import Any
 
 from tools.benchmarks import measuring
-from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
+from tools.benchmarks.measuring import Contestant, Settings
 from tools.benchmarks.rows import OURS
 from tools.common.files import ROOT
 
@@ -48,10 +47,5 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 def _seconds(arguments: list[str]) -> float:
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise BenchmarkError(
-            f"{' '.join(arguments)} ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['?'])[-1]}",
-            "correct it, and measure again",
-        )
+    measuring.run([sys.executable, *arguments], f"{' '.join(arguments)} fails", "correct it, and measure again")
     return time.perf_counter() - start

@@ -10,14 +10,12 @@ process of its own by the benchmarks; `module_of` and the others use again what 
 """
 
 import hashlib
-import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
 
-from tools.benchmarks.measuring import BenchmarkError
+from tools.benchmarks import measuring
 from tools.benchmarks.rows import PEERS
 from tools.common.files import ROOT
 
@@ -47,6 +45,7 @@ def _cached(what: str, row: str, cache: pathlib.Path) -> pathlib.Path:
     digest = hashlib.sha256()
     for file in sorted([*(ROOT / "builders").glob("*.py"), *(ROOT / "modules").glob("*.toml"), pathlib.Path(__file__)]):
         digest.update(file.read_bytes())
+    cache = cache.absolute()  # what is made there is used by processes that run elsewhere
     folder = cache / f"{what}-{row}-{digest.hexdigest()[:12]}"
     if folder.exists():
         return folder
@@ -55,16 +54,14 @@ def _cached(what: str, row: str, cache: pathlib.Path) -> pathlib.Path:
         shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as scratch:
         made = pathlib.Path(scratch, "made")
-        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONHASHSEED": "0"}
-        done = subprocess.run(
-            [sys.executable, "-m", "tools.benchmarks.synthesise", what, row, str(made)],
-            env=environment,
-            capture_output=True,
-            text=True,
+        measuring.run(
+            [sys.executable, "-m", "tools.benchmarks.synthesise", what, row, made],
+            f"{row}: no {what} could be made",
+            "correct it, and measure again",
+            TF_CPP_MIN_LOG_LEVEL="3",
+            CUDA_VISIBLE_DEVICES="-1",
+            PYTHONHASHSEED="0",
         )
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["?"])[-1]
-            raise BenchmarkError(f"{row}: no {what} could be made: {said}", "correct it, and measure again")
         made.rename(folder)
     return folder
 

@@ -7,17 +7,19 @@ module's gs:// address once `saved_model.pb` is there. It is written last and, l
 killed whenever, nobody is sent to half a module, and the same command goes on.
 """
 
+import contextlib
 import hashlib
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.archive import reading
-from tools.archive.contents import GRAPH
+from tools.archive.contents import GRAPH, Hashing
+from tools.archive.members import ArchiveError
 from tools.catalog import layout
 from tools.common.problems import with_fix
 from tools.hub import records
-from tools.hub.storage import CHUNK_BYTES, AlreadyThere, Storage, StorageError
+from tools.hub.storage import AlreadyThere, Storage, StorageError
 
 WRITERS = 8  # members that travel at the same time
 
@@ -35,21 +37,8 @@ def store(storage: Storage, handle: str) -> bool:
     if storage.exists(graph):
         return False
     with tempfile.TemporaryDirectory(prefix="hubpress-unpack-") as folder:
-        packed, unpacked = Path(folder) / "module.tar.gz", Path(folder) / "module"
-        digest = hashlib.sha256()
-        with storage.open(layout.archive_path(handle)) as source, packed.open("wb") as target:
-            while piece := source.read(CHUNK_BYTES):
-                digest.update(piece)
-                target.write(piece)
-        if digest.hexdigest() != record["archive"]["sha256"]:
-            raise StorageError(
-                with_fix(
-                    f"The archive of {handle} is damaged",
-                    "check the whole hub with tools/audit.py",
-                )
-            )
-        reading.unpack(packed, unpacked)
-        packed.unlink()
+        unpacked = Path(folder) / "module"
+        unpack(storage, handle, record["archive"]["sha256"], unpacked)
         files = [file for file in sorted(unpacked.rglob("*")) if file.is_file()]
         members = {f"{handle}/{file.relative_to(unpacked).as_posix()}": file for file in files}
         last = {graph: members.pop(graph)}
@@ -57,6 +46,23 @@ def store(storage: Storage, handle: str) -> bool:
             with ThreadPoolExecutor(1 if storage.is_local else WRITERS) as pool:
                 list(pool.map(lambda item: _create(storage, *item), wave.items()))
     return True
+
+
+def unpack(storage: Storage, handle: str, sha256: str, folder: Path) -> None:
+    """Unpack a module's archive into an empty or new folder.
+
+    Raises:
+      StorageError: the archive is damaged, or not the one with this digest, which its record states.
+    """
+    path = layout.archive_path(handle)
+    with storage.open(path) as stream:
+        hashing = Hashing(stream, storage.url_for(path))
+        with contextlib.suppress(ArchiveError):  # its digest says so, too
+            reading.unpack(hashing, folder)
+            if hashing.sha256.hexdigest() == sha256:
+                return
+    message = f"The archive of {handle} is damaged: {storage.url_for(path)} has not the SHA-256 that the record says, {sha256}"
+    raise StorageError(with_fix(message, "check the whole hub with tools/audit.py, and restore the published archive"))
 
 
 def _create(storage: Storage, path: str, file: Path) -> None:

@@ -20,14 +20,13 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from tools.archive import contents as archive_contents
-from tools.archive import reading
+from tools.archive.contents import GRAPH
 from tools.catalog import Catalog
 from tools.common.problems import with_fix
 from tools.documents.document import parse
-from tools.hub import records
+from tools.hub import records, unpacked
 from tools.hub.storage import Storage
 from tools.site import pages, rendering
 from tools.site.gathering import Hub
@@ -96,7 +95,8 @@ def write(published: Iterable[Mapping[str, Any]], *, storage: Storage, hub: Hub,
     `published` are the records of the modules, `storage` holds their archives, and `hub` is what `gather` returns for it.
 
     Raises:
-      MirrorError: a licence has no name there, an archive is not the recorded one, or a folder holds something else.
+      MirrorError: a licence has no name there, or a folder holds something else.
+      StorageError: an archive is not the recorded one.
     """
     folders: list[Path] = []
     for record in published:
@@ -107,7 +107,7 @@ def write(published: Iterable[Mapping[str, Any]], *, storage: Storage, hub: Hub,
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".mirror-", dir=directory) as temporary:
             model = Path(temporary) / "model"
-            _unpack(module, storage, model)
+            unpacked.unpack(storage, module.handle, module.archive["sha256"], model)
             copy = Path(temporary) / "copy"
             shutil.copytree(model, copy, copy_function=_link)
             (model / CARD).write_text(card, encoding="utf-8")
@@ -256,24 +256,10 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _unpack(module: PublishedModule, storage: Storage, directory: Path) -> None:
-    """Unpack a module's archive, and check that it is the recorded one."""
-    path = module.archive["path"]
-    with storage.open(path) as stream:
-        hashing = archive_contents.Hashing(stream, storage.url_for(path))
-        reading.unpack(cast(BinaryIO, hashing), directory)  # which only reads
-    if hashing.sha256.hexdigest() != module.archive["sha256"]:
-        raise MirrorError(
-            f"{module.handle}: {storage.url_for(path)} has the sha256 {hashing.sha256.hexdigest()}, the record says "
-            f"{module.archive['sha256']}",
-            "restore the published archive",
-        )
-
-
 def _replace(made: Path, target: Path, marker: str) -> Path:
     """Put a folder in place of the one that an earlier run made there."""
     if target.exists():
-        if any(target.iterdir()) and not ((target / marker).is_file() and (target / archive_contents.GRAPH).is_file()):
+        if any(target.iterdir()) and not ((target / marker).is_file() and (target / GRAPH).is_file()):
             raise MirrorError(
                 f"{target} holds something else than a mirrored module", "remove it or name another --out"
             )
