@@ -22,6 +22,7 @@ from nbclient.exceptions import CellExecutionError
 from packaging.requirements import Requirement
 from PIL import Image
 
+from tests.support.commands import ROOT
 from tools import catalog
 from tools.catalog import vocabularies
 from tools.catalog.catalog import COLAB
@@ -30,7 +31,6 @@ from tools.hub import records
 from tools.hub.storage import Storage
 from tools.site import pages as site
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each family once, both sources of images, and the pixel range that is not 0 to 1.
 RUNS = {

@@ -11,7 +11,7 @@ in training. They are committed as `modules/quickstart/digits_test.npz`, on whic
 import argparse
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ def write_test_images(images: "np.ndarray", labels: "np.ndarray", path: Path) ->
     path.write_bytes(stream.getvalue())
 
 
-def train(module: "Module", out: Path, seed: int = 0, report: Callable[[str], None] = print) -> float:
+def train(module: "Module", out: Path, seed: int = 0) -> float:
     """Train the variant of a catalogue module, write its checkpoint to `out`, and return the top-1 on the test images in per cent.
 
     The weights are the moving average at the end of the last epoch: no choice is made by looking at the test images.
@@ -116,12 +116,12 @@ def train(module: "Module", out: Path, seed: int = 0, report: Callable[[str], No
     for epoch in range(EPOCHS):
         values = [compiled(batch, target) for batch, target in data]
         if epoch % 10 == 9:
-            report(f"{row['stem']}: epoch {epoch + 1} of {EPOCHS}, loss {float(np.mean(values)):.4f}")
+            print(f"{row['stem']}: epoch {epoch + 1} of {EPOCHS}, loss {float(np.mean(values)):.4f}")
     optimizer.finalize_variable_values(model.trainable_weights)
     builders.write(model, out, row["format"])
     hits = np.argmax(model.predict(test_images, verbose=0), -1) == test_labels
     share = f"{hits.sum()} of {len(hits)} test images right, {100 * hits.mean():.2f} %"
-    report(f"{row['stem']}: {share}, {model.count_params():,} parameters")
+    print(f"{row['stem']}: {share}, {model.count_params():,} parameters")
     return float(100 * hits.mean())
 
 

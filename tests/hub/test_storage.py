@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -13,11 +12,10 @@ import time
 
 import pytest
 
+from tests.support.commands import ROOT
 from tools.common import locks
 from tools.hub import storage as storage_module
 from tools.hub.storage import IMMUTABLE, TEMPORARY_PREFIX, AlreadyThere, NotThere, Storage, StorageError
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def digests(data: bytes) -> dict:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builds import specification_of
-from tests.support.commands import run_script
+from tests.support.commands import ROOT, run_script
 from tests.support.programs import requires
 from tools import catalog, publish
 from tools.common.ports import free_port
@@ -28,7 +28,6 @@ from tools.publishing.specification import SpecificationError
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 ROW = "vit_digits"
 FILES = (".bazelignore", ".bazelrc", "BUILD.bazel", "MODULE.bazel", "WORKSPACE", "pyproject.toml", "requirements.lock")
 FOLDERS = ("builders", "collections", "modules", "tools")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import ROOT
 from tools.archive import reading
 from tools.archive.members import ArchiveError
 from tools.common import locks
@@ -19,7 +20,6 @@ from tools.publishing import build
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 HEADS = ("classifier", "feature_extractor")
 # Programs that write and look at small files; `exec` does what a test wants at that moment.
 BUILD = """

@@ -1,9 +1,9 @@
 """Runs `tools/publish.py` over and over in forked children of one process, and kills them where it is told.
 
-Reads one JSON line for each batch, `[{"argv": ["NAME", "--hub", "h"], "at": 7}, ...]`, runs all of a batch at the same time, and
-answers one line, `[{"code": -9, "operations": 7, "moment": "after link", "stdout": "", "stderr": ""}, ...]`. The process has
-imported everything and published once, so that a hundred runs take seconds; the children do what the command does, from its
-arguments to its exit status. `tests.support.hubs.Publisher` speaks to it.
+A worker (tools/common/workers.py): it is told a batch, `{"orders": [{"argv": ["NAME", "--hub", "h"], "at": 7}, ...]}`, runs all
+of it at the same time, and answers `{"runs": [{"returncode": -9, "operations": 7, "moment": "after link", "stdout": "", "stderr":
+""}, ...]}`. The process has imported everything and published once, so that a hundred runs take seconds; the children do what the
+command does, from its arguments to its exit status. `tests.support.hubs.Publisher` speaks to it.
 
 Of an order all but `argv` may be left out:
 
@@ -47,6 +47,7 @@ import google.cloud.storage.asyncio.async_appendable_object_writer  # noqa: F401
 import tools.audit
 import tools.publish
 import tools.yank
+from tools.common.workers import serve
 from tools.hub import storage
 from tools.publishing import specification
 
@@ -175,7 +176,7 @@ def finish(child: int, reading: int, output: int, errors: int) -> dict:
         os.lseek(descriptor, 0, os.SEEK_SET)
         with io.FileIO(descriptor) as file:
             texts[name] = file.read().decode(errors="replace")
-    return {"operations": 0, "moment": "", **said, "code": os.waitstatus_to_exitcode(status), **texts}
+    return {"operations": 0, "moment": "", **said, "returncode": os.waitstatus_to_exitcode(status), **texts}
 
 
 def warm_up(name: str) -> None:
@@ -188,12 +189,12 @@ def warm_up(name: str) -> None:
         tools.publish.main([name, "--hub", folder])
 
 
-def main() -> None:
-    warm_up(sys.argv[1])
-    for line in sys.stdin:
-        runs = [start(order) for order in json.loads(line)]
-        print(json.dumps([finish(*run) for run in runs]), flush=True)
+def answer(message: dict) -> dict:
+    """Run a batch."""
+    runs = [start(order) for order in message["orders"]]
+    return {"runs": [finish(*run) for run in runs]}
 
 
 if __name__ == "__main__":
-    main()
+    warm_up(sys.argv[1])
+    sys.exit(serve(answer))

@@ -4,24 +4,21 @@ The fixture `publisher` runs scripts in the children of one process that has imp
 seconds, and each can be killed where a test says. `tests.support.commands.run_script` is the same, cold, in a new process.
 """
 
+import contextlib
 import dataclasses
 import functools
 import http.server
 import io
-import json
 import logging
 import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import urllib.parse
 import uuid
 
 import pytest
 
-from tests.support.commands import ROOT, environment
 from tools.common.workers import Worker
 from tools.hub.storage import Storage
 
@@ -49,14 +46,8 @@ class Publisher:
     """
 
     def __init__(self):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forking", NAME],
-            cwd=ROOT,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._worker = Worker("tests.support.forking", NAME)
+        self.close = self._worker.close
 
     def __call__(self, *arguments, **order) -> Run:
         return self.at_once([(arguments, order)])[0]
@@ -64,22 +55,14 @@ class Publisher:
     def at_once(self, orders) -> list[Run]:
         """Run several at the same time: [(arguments, order), ...]."""
         batch = [{"argv": list(map(str, arguments)), **order} for arguments, order in orders]
-        self._process.stdin.write(json.dumps(batch) + "\n")
-        self._process.stdin.flush()
-        return [Run(found.pop("code"), **found) for found in json.loads(self._process.stdout.readline())]
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(60)
-        self._process.stdout.close()
+        return [Run(**found) for found in self._worker.request({"orders": batch})["runs"]]
 
 
 @pytest.fixture(scope="session")
 def publisher(published):
     """Return a warm `Publisher`; `published` has filled the cache of builds."""
-    found = Publisher()
-    yield found
-    found.close()
+    with contextlib.closing(Publisher()) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

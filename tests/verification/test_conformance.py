@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.commands import run_script
+from tests.support.commands import ROOT, run_script
 from tools import conformance as tool
 from tools.verification import conformance
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 CONVNEXT = sorted(path.parent for path in GOLDEN.glob("convnext_*/case.json"))
 

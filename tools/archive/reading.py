@@ -31,7 +31,7 @@ class Readable(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Limits of `inspect` and `unpack`. Sizes in bytes, measured after decompression."""
+    """Limits of `inspect` and `checked_members`. Sizes in bytes, measured after decompression."""
 
     members: int = 10_000
     member_size: int = 64 << 30
@@ -51,16 +51,14 @@ def inspect(archive: str | os.PathLike[str] | Readable, limits: Limits | None = 
     return [member for member, _ in checked_members(archive, limits)]
 
 
-def unpack(
-    archive: str | os.PathLike[str] | Readable, directory: str | os.PathLike[str], limits: Limits | None = None
-) -> list[Member]:
+def unpack(archive: str | os.PathLike[str] | Readable, directory: str | os.PathLike[str]) -> list[Member]:
     """Unpack an archive into a folder, which must be empty or missing, under the checks of `inspect`."""
     directory = pathlib.Path(directory)
     if directory.exists() and any(directory.iterdir()):
         raise _problem(str(directory), "is not empty", "give an empty or a new folder to unpack into")
     directory.mkdir(parents=True, exist_ok=True)
     members = []
-    for member, content in checked_members(archive, limits):
+    for member, content in checked_members(archive):
         target = directory / member.name
         if member.is_folder:
             target.mkdir()

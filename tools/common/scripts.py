@@ -42,19 +42,19 @@ def run(main: Callable[[], int], script: str, *, interrupted: str = "run the sam
     sys.exit(status)
 
 
-def refuse_another_checkout(script: Path, root: Path = ROOT) -> None:
+def refuse_another_checkout(script: Path) -> None:
     """Exit if `script` lies in another checkout than the code it imports.
 
     An environment is installed in place and belongs to one checkout: with it, a script of another one would run with the
     first one's code.
     """
     checkout = script.resolve().parents[1]
-    if checkout != root.resolve():
+    if checkout != ROOT:
         python = checkout / ".venv/bin/python"
         fix = (
             f"run it with {python}" if python.exists() else f"run `make -C {checkout} venv`, and then it with {python}"
         )
-        message = f"this Python has the code of another checkout, {root}: {sys.executable}"
+        message = f"this Python has the code of another checkout, {ROOT}: {sys.executable}"
         print(f"error: {script.resolve()}: {with_fix(message, fix)}", file=sys.stderr)
         sys.exit(USAGE)
 

@@ -23,20 +23,20 @@ ADDRESS_WORDS = {"lite-model": "Lite", "tfjs-model": "Tfjs", "coral-model": "Cor
 JOINER = "&zwnj;"  # lets a long handle wrap on a page; no part of it
 BADGE = "[![Icon URL]"
 
-# tfhub.dev's own grammar, not that of tools.catalog.layout: its handles have other kinds, and versions may begin with zeros.
-_PUBLISHER = r"[a-z0-9-]+"
-_SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9_.-]+"
-_COLLECTION_SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9_.&;-]+"
+# A handle's parts in tfhub.dev's own grammar, not that of tools.catalog.layout: it has other kinds, and zeros before versions.
+PUBLISHER = r"[a-z0-9-]+"
+SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9_.-]+"
+COLLECTION_SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9_.&;-]+"
 _NUMBER = r"[0-9]+"
 
 
 def _handle(segment: str) -> str:
-    return rf"(?P<publisher>{_PUBLISHER})/(?P<name>{segment}(?:/{segment})*)/(?P<version>{_NUMBER})"
+    return rf"(?P<publisher>{PUBLISHER})/(?P<name>{segment}(?:/{segment})*)/(?P<version>{_NUMBER})"
 
 
-_MODEL_LINE = re.compile(rf"# (?P<kind>{'|'.join(MODELS)}) {_handle(_SEGMENT)}")
-_COLLECTION_LINE = re.compile(rf"# (?P<kind>Collection) {_handle(_COLLECTION_SEGMENT)}")
-_PUBLISHER_LINE = re.compile(rf"# (?P<kind>Publisher) (?P<publisher>{_PUBLISHER})")
+_MODEL_LINE = re.compile(rf"# (?P<kind>{'|'.join(MODELS)}) {_handle(SEGMENT)}")
+_COLLECTION_LINE = re.compile(rf"# (?P<kind>Collection) {_handle(COLLECTION_SEGMENT)}")
+_PUBLISHER_LINE = re.compile(rf"# (?P<kind>Publisher) (?P<publisher>{PUBLISHER})")
 _KEY = re.compile(r"[A-Za-z0-9_ -]+")
 _HEAD_LINES = 48  # what is split off at first; longer heads exist, rarely
 
@@ -251,12 +251,12 @@ def explain_heading(line: str) -> tuple[str, str]:
     if len(words) != 3 or plain != " ".join(words) or line != line.lstrip():
         return "line 1 is not `# Kind handle` with single blanks", f"write `# {words[1]} {''.join(words[2:])}`"
     publisher, *rest = words[2].split("/")
-    if not re.fullmatch(_PUBLISHER, publisher):
+    if not re.fullmatch(PUBLISHER, publisher):
         return f"{publisher!r} is no publisher's name", "use lower-case letters, digits and hyphens"
     if words[1] == "Publisher":
         return f"{words[2]!r} is not a publisher alone", f"write `# Publisher {publisher}`"
     if len(rest) < 2 or not re.fullmatch(_NUMBER, rest[-1]) or len(rest[-1]) > 9:
         return f"{words[2]!r} does not end in a name and a version", f"write `# {words[1]} {publisher}/name/1`"
-    segment = _COLLECTION_SEGMENT if words[1] == "Collection" else _SEGMENT
+    segment = COLLECTION_SEGMENT if words[1] == "Collection" else SEGMENT
     wrong = next((part for part in rest[:-1] if not re.fullmatch(segment, part)), "/".join(rest[:-1]))
     return f"{wrong!r} is no part of a name", "use ASCII letters, digits, `_`, `.`, `-`, and never dots alone"

@@ -80,9 +80,9 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> tuple[socket.socket, str]:
 
 
 @contextlib.contextmanager
-def serve(storage: Storage | str | os.PathLike[str], port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
+def serve(storage: Storage | str | os.PathLike[str], port: int = 0) -> Iterator[str]:
     """Serve a hub from a thread while the block runs; yield the base URL, without a final slash."""
-    listener, url = listen(host, port)
+    listener, url = listen(port=port)
     server = _server(storage if isinstance(storage, Storage) else Storage(storage))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="hub server", daemon=True)
     thread.start()

@@ -16,14 +16,11 @@ from tools.catalog import layout
 from tools.catalog.catalog import Collection, Publisher
 from tools.catalog.vocabularies import Tag
 from tools.common.problems import Problem, with_fix
+from tools.documents import document as grammar
 from tools.site.formatting import one_line
 from tools.site.jobs import PageError
 from tools.site.published_collection import PublishedCollection
 from tools.site.published_module import WEB_ADDRESS, PublishedModule
-
-_PUBLISHER = re.compile(r"[a-z0-9-]+")
-_SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
-_COLLECTION_SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9_.&;-]+")
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def gather(
     _connect(modules)
     found_collections = []
     for definition in sorted(collections, key=lambda each: each.name):
-        if not all(_COLLECTION_SEGMENT.fullmatch(part) for part in definition.name.split("/")):
+        if not all(re.fullmatch(grammar.COLLECTION_SEGMENT, part) for part in definition.name.split("/")):
             raise PageError(
                 with_fix(f"collection {definition.name!r}: is no collection name", "correct `name` in its file")
             )
@@ -146,8 +143,11 @@ def _problems(record: Mapping[str, Any], publisher: str, tags: Mapping[str, Mapp
             add(f"schema {record['schema']!r} is not 1", "update hubpress")
         if owner != publisher:
             add(f"is of publisher {owner!r}, not {publisher!r}", "use a hub of its own for each publisher")
-        well_formed = _PUBLISHER.fullmatch(owner) and all(_SEGMENT.fullmatch(part) for part in name.split("/"))
-        if not well_formed or name.split("/")[0] == layout.COLLECTIONS or type(version) is not int or version < 1:
+        segments = name.split("/")
+        well_formed = re.fullmatch(grammar.PUBLISHER, owner) and all(
+            re.fullmatch(grammar.SEGMENT, each) for each in segments
+        )
+        if not well_formed or segments[0] == layout.COLLECTIONS or type(version) is not int or version < 1:
             add(f"{name!r}, version {version!r}, is no module name", f"correct the row's `stem`, and {again}")
         elif handle != f"{owner}/{name}/{version}":
             add(f"the handle should be {owner}/{name}/{version}", again)

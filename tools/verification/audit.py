@@ -119,7 +119,7 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
             yield Problem(path, message, "publish it again to finish, or delete it", severity=WARNING)
         elif note := layout.parse_note_path(path):
             numbers.setdefault(note.handle, []).append(note.number)
-        elif (handle := layout.handle_of_page(path)) and handle not in handles and not _is_of_collection(handle):
+        elif (handle := layout.handle_of_page(path)) and handle not in handles:
             yield Problem(path, f"it is a page of {handle}, which has no record", "delete it, or restore the record")
     for handle, present in numbers.items():
         if handle not in handles:
@@ -127,10 +127,6 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
         elif sorted(present) != list(range(1, len(present) + 1)):
             message = f"it has the notes {sorted(present)}: one is missing, and notes are never deleted"
             yield Problem(handle, message, "restore it from a copy")
-
-
-def _is_of_collection(handle: str) -> bool:
-    return handle.split("/")[1] == layout.COLLECTIONS
 
 
 def _index(storage: Storage, hub: HubSnapshot) -> Iterator[Problem]:
