@@ -5,6 +5,8 @@
 The code is a module and every module of this repository that it imports, directly or not, also those that it imports within
 functions. It is read and not imported: what some other command happened to import does not matter. The standard library's
 `modulefinder` follows the imports, too, but compiles each file and those of all libraries, which takes seconds.
+`tools.publishing.closure` finds the same files, and refuses what it cannot follow because its keys decide bytes; it parses each
+file, which would be a fifth of the time of a run that makes one page again.
 """
 
 import hashlib
