@@ -1,5 +1,6 @@
 # make quickstart · make test · make lint · make bench      each makes .venv from requirements.lock when it is missing or stale
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do $$python -c "" 2> /dev/null && echo $$python && break; done)
+BASE = $(or $(PYTHON),python3.11)
 VENV := .venv
 STAMP := $(VENV)/.installed
 RUN_TESTS := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -46,9 +47,9 @@ venv: $(STAMP)
 
 # The last step installs this checkout in place, so that scripts, notebooks and editors find `tools` and `builders`; it loads nothing.
 $(STAMP): requirements.lock
-	@command -v "$(or $(PYTHON),python3.11)" > /dev/null || { echo "hubpress needs Python 3.11, 3.12 or 3.13. Fix: install one, or run make PYTHON=/path/to/python." >&2; exit 1; }
+	@$(BASE) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" 2> /dev/null || { echo "hubpress needs Python 3.11, 3.12 or 3.13. Fix: install one, or run make PYTHON=/path/to/python." >&2; exit 1; }
 	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
+	$(BASE) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@

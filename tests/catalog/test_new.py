@@ -192,6 +192,8 @@ def test_a_new_collection_is_led_to_a_collection(repository, family):
         (("variant", "convnext", "resolution"), "is no KEY=VALUE. Fix: write, for example, resolution=224"),
         (("family", "convnext"), "builders/convnext.py exists already. Fix: choose another name, or edit it."),
         (("family", "ConvNeXt"), "is no family's name. Fix: use lower-case letters"),
+        (("family", "class"), "'class' is a word of Python, which no module may be called. Fix: choose another."),
+        (("family", "checkpoints"), "builders/checkpoints exists already"),
         (("collection", "convnext"), "collections/convnext.toml exists already"),
         (("collection", "a/b"), "is no collection's name"),
     ],

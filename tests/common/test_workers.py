@@ -134,6 +134,34 @@ def test_a_worker_that_closes_its_output_and_stays_is_late_too(start):
     assert not worker.is_alive
 
 
+@pytest.mark.parametrize("end", ["os._exit(3)", "time.sleep(600)"])
+def test_a_child_that_a_worker_leaves_behind_keeps_nobody_waiting(start, end):
+    """It inherited the worker's output, which stays open."""
+    child = "import os, time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)\n"
+    worker = start(f"{child}print('{{}}', flush=True)\n{end}")
+    began = time.monotonic()
+    assert worker.receive(timeout=30) == {}
+    with pytest.raises(WorkerError, match="exit status 3" if "exit" in end else r"took more than 0\.5 s and was ended"):
+        worker.receive(timeout=None if "exit" in end else 0.5)
+    worker.close()
+    assert time.monotonic() - began < 30
+
+
+def test_a_worker_that_does_not_read_is_late_too(start):
+    worker = start("import time; time.sleep(600)")
+    with pytest.raises(WorkerError, match=r"took more than 0\.5 s and was ended"):
+        worker.request({"text": "x" * (1 << 20)}, timeout=0.5)  # more than a pipe holds
+
+
+def test_what_cannot_be_a_message_is_not_sent(start):
+    worker = start(SERVE.format(body="return {}"))
+    circle = {}
+    circle["circle"] = circle
+    with pytest.raises(ValueError, match="Circular"):
+        worker.send(circle)
+    assert worker.request({}) == {}
+
+
 @pytest.mark.parametrize(
     "noise",
     [

@@ -43,6 +43,17 @@ PRECEDENCE = [
     ("this machine as a user", None, index_of("http://127.0.0.1@evil.example.net"), CONFIGURED, REFUSED),
     ("this machine behind a backslash", None, index_of("http://evil.example.net\\@127.0.0.1"), CONFIGURED, REFUSED),
     ("a query", None, index_of("http://127.0.0.1/?x=https://evil.example.net"), CONFIGURED, REFUSED),
+    ("this machine behind a host", None, index_of("http://evil.example.net[::1]"), CONFIGURED, REFUSED),
+    ("this machine as a port", None, index_of("http://evil.example.net:[::1]"), CONFIGURED, REFUSED),
+    ("a host behind this machine", None, index_of("http://[::1]evil.example.net"), CONFIGURED, REFUSED),
+    ("a host as a port", None, index_of("http://127.0.0.1:evil.example.net"), CONFIGURED, REFUSED),
+    ("a host as a zone", None, index_of("http://[::1%evil.example.net]"), CONFIGURED, REFUSED),
+    ("all addresses of a machine", None, index_of("http://0.0.0.0:8000"), "http://0.0.0.0:8000", REFUSED),
+    ("this machine as one number", None, index_of("http://2130706433"), "http://2130706433", REFUSED),
+    ("this machine with a final dot", None, index_of("http://localhost."), "http://localhost.", REFUSED),
+    ("a link in Markdown", None, index_of("http://127.0.0.1/a)[x](https://evil.example.net/"), CONFIGURED, REFUSED),
+    ("a cell of a table in Markdown", None, index_of("http://127.0.0.1/a|b"), CONFIGURED, REFUSED),
+    ("a character that turns text round", None, index_of("http://127.0.0.1/\u202egro.elpmaxe"), CONFIGURED, REFUSED),
     ("a quote", None, index_of('http://127.0.0.1/"onload="x'), CONFIGURED, REFUSED),
     ("a line behind it", None, index_of("http://127.0.0.1\nx"), CONFIGURED, REFUSED),
     ("a script", None, index_of("javascript://127.0.0.1/%0aalert(1)"), CONFIGURED, REFUSED),
@@ -73,6 +84,18 @@ def test_precedence(tmp_path, option, index, reading, writing, slash):
     assert CONFIGURED in message and "--url" in message and f"{storage.url}/index.json" in message
     if reading != CONFIGURED:
         assert reading in message
+
+
+@pytest.mark.parametrize("decide", [address.for_reading, address.for_writing])
+@pytest.mark.parametrize(
+    "text", ["models.example.org", "/", "javascript:alert(1)", "https://a/?b=", "https://u:p@a", "https://a)(b"]
+)
+def test_what_is_no_address_is_refused_wherever_it_is_said(tmp_path, decide, text):
+    storage = Storage(tmp_path)
+    with pytest.raises(AddressError, match=r"^--url: .* is no public address\. Fix: write https://"):
+        decide(storage, text, CONFIGURED)
+    with pytest.raises(AddressError, match=r"^modules/publisher\.toml: `url`: .* is no public address\. Fix: "):
+        decide(storage, None, text)
 
 
 def test_the_option_costs_no_look(tmp_path, monkeypatch):

@@ -241,6 +241,10 @@ def damage(file: Path, change) -> None:
         (lambda folder: (folder / "classifier.tar.gz").write_bytes(b"other"), "classifier.tar.gz is not the archive"),
         (lambda folder: (folder / "feature_extractor.tar.gz").unlink(), "feature_extractor.tar.gz is not the archive"),
         (lambda folder: (folder / "made.json").write_text("{"), "made.json is missing or damaged"),
+        (
+            lambda folder: damage(folder / "made.json", lambda made: made | {"built": {}}),
+            "made.json is missing or damaged",
+        ),
         (lambda folder: shutil.rmtree(folder), f"{ROW} is not in "),
     ],
     ids=[
@@ -250,6 +254,7 @@ def damage(file: Path, change) -> None:
         "other bytes",
         "no archive",
         "cut manifest",
+        "manifest without heads",
         "not built",
     ],
 )
@@ -262,6 +267,16 @@ def test_prebuilt_archives_that_are_not_what_is_here_are_refused(from_bazel, tmp
     errors = " ".join(capsys.readouterr().err.split())
     assert said in errors and f"`bazel build //modules:{ROW}`" in errors
     assert not list(hub.rglob("*.json")) and not list(hub.rglob("*.tar.gz"))
+
+
+@pytest.mark.parametrize("noted", ["{}", "[]", '{"bytes": 7}'])
+def test_a_damaged_note_of_a_checkpoint_is_named(tmp_path, noted):
+    rows = catalog.load()
+    variant = rows.find("convnext_tiny_1k_224").variant
+    (tmp_path / variant.stem).mkdir()
+    (tmp_path / variant.stem / "checkpoint.json").write_text(noted)
+    with pytest.raises(prebuilt.PrebuiltError, match=r"checkpoint\.json is missing or damaged\. Fix: run `bazel build"):
+        prebuilt.find(tmp_path, variant, rows)
 
 
 def test_prebuilt_checkpoints_from_elsewhere_are_believed_by_digest(tmp_path):

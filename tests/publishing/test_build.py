@@ -16,6 +16,7 @@ from tests.support.commands import ROOT
 from tools.archive import reading
 from tools.archive.members import ArchiveError
 from tools.common import locks
+from tools.common.files import sha256_of_file
 from tools.publishing import build
 
 pytestmark = pytest.mark.slow
@@ -307,6 +308,17 @@ def test_a_second_check_that_fails_leaves_the_build_as_it_was(get, tmp_path):
     assert [each.name for each in (tmp_path / "builds").iterdir()] == ["k"]
 
 
+def change_manifest(folder, **changes):
+    """Replace values of a build's manifest."""
+    file = folder / "made.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def digest(folder, head):
+    """The SHA-256 of a build's archive."""
+    return sha256_of_file(folder / f"{head}.tar.gz")
+
+
 @pytest.mark.parametrize(
     "harm",
     [
@@ -316,8 +328,27 @@ def test_a_second_check_that_fails_leaves_the_build_as_it_was(get, tmp_path):
         lambda folder: (folder / "made.json").write_text("{"),
         lambda folder: (folder / "made.json").write_text("[]"),
         lambda folder: (folder / "made.json").write_text("{}"),
+        lambda folder: change_manifest(folder, build_key="other"),
+        lambda folder: change_manifest(folder, check_key=None),
+        lambda folder: change_manifest(folder, built={}),
+        lambda folder: change_manifest(folder, built=None),
+        lambda folder: change_manifest(folder, checked={head: [] for head in HEADS}),
+        lambda folder: change_manifest(folder, packed={head: {"sha256": digest(folder, head)} for head in HEADS}),
     ],
-    ids=["other bytes", "no archive", "no manifest", "half a manifest", "no object", "an empty manifest"],
+    ids=[
+        "other_bytes",
+        "no_archive",
+        "no_manifest",
+        "half_a_manifest",
+        "no_object",
+        "empty_manifest",
+        "another_key",
+        "no_key",
+        "no_heads",
+        "no_table",
+        "heads_of_another_type",
+        "heads_without_sizes",
+    ],
 )
 def test_a_damaged_build_is_made_again(get, harm):
     first, _ = get()

@@ -124,6 +124,7 @@ def test_a_family_is_the_one_that_is_asked_for(imported):
         "import importlib\nimportlib.import_module(name)",
         "import importlib\nimportlib.import_module(f'tools.{name}')",
         "import importlib\nimportlib.import_module('tools.' + name)",
+        "import importlib\nimportlib.import_module('.b', 'tools')",
         "__import__(name)",
         "import tools.missing",
         "from tools.b.missing import name",

@@ -1,5 +1,6 @@
 """What all scripts share: their exit statuses, their start, and the checkout that they belong to."""
 
+import os
 import re
 import shutil
 import signal
@@ -76,6 +77,11 @@ def test_a_reader_who_leaves_ends_it_quietly(code):
         done = ends(code, stdout=reader.stdin)
         reader.stdin.close()
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_without_a_standard_output():
+    done = ends("print('x'); return 2", preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (2, "")
 
 
 def test_interrupted_by_the_keyboard():

@@ -3,6 +3,7 @@
 A stub need not be complete: `tools.catalog.load` refuses every TODO, and says what belongs in its place.
 """
 
+import keyword
 import re
 import tomllib
 from collections.abc import Iterable
@@ -52,12 +53,16 @@ def family(name: str, root: Path = ROOT) -> list[str]:
     """Write a family's model, rows and test; return the files, relative to `root`."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ScaffoldingError(with_fix(f"{name!r} is no family's name", "use lower-case letters, digits and `_`"))
+    if keyword.iskeyword(name):
+        raise ScaffoldingError(
+            with_fix(f"{name!r} is a word of Python, which no module may be called", "choose another")
+        )
     files = {
         f"builders/{name}.py": "family.py.j2",
         f"modules/{name}.toml": "family.toml.j2",
         f"tests/builders/test_{name}.py": "family_test.py.j2",
     }
-    _refuse_existing(files, root)
+    _refuse_existing([f"builders/{name}", *files], root)
     for file, template in files.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(_rendered(root, template, name=name), encoding="utf-8")

@@ -30,7 +30,8 @@ def run(main: Callable[[], int], script: str, *, interrupted: str = "run the sam
     refuse_another_checkout(Path(script))
     try:
         status = main()
-        sys.stdout.flush()
+        if sys.stdout:  # None if the caller closed it
+            sys.stdout.flush()
     except BrokenPipeError:
         if not any(_reader_is_gone(stream) for stream in (sys.stdout, sys.stderr)):
             raise

@@ -17,6 +17,7 @@ another interpreter, or code that imports nothing of `tools`, and their logs are
 import contextlib
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from tools.common.problems import with_fix
 
 Message = dict[str, Any]
 
+LAST_LINES_SECONDS = 1.0  # what a worker wrote before it ended is in its pipe
 LINES_SHOWN = 6  # of a log, in the message about a worker that ended
 # Lines that TensorFlow and its friends write when nothing is wrong.
 _CHATTER = re.compile(
@@ -98,6 +100,24 @@ class Worker:
         except OSError:
             self._log.close()
             raise
+        # In threads: a child that a worker leaves behind holds its output open, and the end of the worker is the end of its lines.
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: there are no more
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._reader.start()
+        self._watcher.start()
+
+    def _read(self) -> None:
+        """Queue the worker's lines."""
+        with self._stdout as lines:
+            for line in lines:
+                self._lines.put(line)
+
+    def _watch(self) -> None:
+        """Wait for the worker's end and for its last lines."""
+        self._process.wait()
+        self._reader.join(LAST_LINES_SECONDS)
+        self._lines.put(None)
 
     def __enter__(self) -> Self:
         return self
@@ -117,8 +137,9 @@ class Worker:
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message. To a worker that ended nothing is sent: `receive` says why it ended."""
-        with self._writing, contextlib.suppress(BrokenPipeError, ValueError):
-            self._stdin.write(json.dumps(message) + "\n")
+        line = json.dumps(message) + "\n"
+        with self._writing, contextlib.suppress(BrokenPipeError, ValueError):  # closed by `close` in another thread
+            self._stdin.write(line)
             self._stdin.flush()
 
     def finish(self) -> None:
@@ -132,7 +153,14 @@ class Worker:
         Raises:
           WorkerError: it failed, wrote what is no message, or took longer than `timeout` seconds and was killed.
         """
-        settled = threading.Lock()  # taken by the line that arrives, or by the timer that gives up: whoever is first
+        with self._deadline(timeout):
+            line = self._next_line()
+        return self._message(line)
+
+    @contextlib.contextmanager
+    def _deadline(self, timeout: float | None) -> Iterator[None]:
+        """End the worker, and raise WorkerError, if the block takes longer than `timeout` seconds."""
+        settled = threading.Lock()  # taken at the end of the block, or by the timer that gives up: whoever is first
 
         def give_up() -> None:
             if settled.acquire(blocking=False):
@@ -143,17 +171,22 @@ class Worker:
             timer.daemon = True
             timer.start()
         try:
-            try:
-                line = self._stdout.readline()
-            except ValueError:  # closed by `close` in another thread
-                line = ""
-            if not line:
-                self._process.wait()
+            yield
         finally:
             if timer:
                 timer.cancel()
         if not settled.acquire(blocking=False):
             raise self._error(with_fix(f"{self.name} took more than {timeout:g} s and was ended", _AGAIN))
+
+    def _next_line(self) -> str | None:
+        """Wait for a line of the worker; None if it ended."""
+        line = self._lines.get()
+        if line is None:
+            self._lines.put(None)  # for whoever asks again
+        return line
+
+    def _message(self, line: str | None) -> Message | None:
+        """Return the message of a line, or None at the end; raises WorkerError as `receive` does."""
         if line:
             if line.endswith("\n"):
                 with contextlib.suppress(ValueError):
@@ -176,8 +209,10 @@ class Worker:
           WorkerRefusal: the answer is an error.
           WorkerError: there is none, as in `receive`.
         """
-        self.send(message)
-        answer = self.receive(timeout=timeout)
+        with self._deadline(timeout):  # also for a worker that does not read
+            self.send(message)
+            line = self._next_line()
+        answer = self._message(line)
         if answer is None:
             raise self._error(
                 "\n".join([with_fix(f"{self.name} ended without an answer", _AGAIN), *self._last_lines()])
@@ -200,8 +235,7 @@ class Worker:
         """End the process and release its pipes and log."""
         self.kill()
         self.finish()
-        with contextlib.suppress(OSError):
-            self._stdout.close()
+        self._watcher.join()
         self._log.close()
 
     def log_text(self) -> str:

@@ -17,8 +17,10 @@ from tools.catalog import layout
 from tools.common.problems import with_fix
 from tools.hub.storage import NotThere, Storage, StorageError
 
-# No user, query, fragment, space, quote or backslash: what follows a handle's address must be the handle.
-_ADDRESS = re.compile(r"https?://[^\s/?#@\\\"'<>`]+(?:/[^\s?#\\\"'<>`]*)?")
+# One host, a port and a path. No user, query or fragment: what follows a hub's address must be the handle. No character that means
+# something in Markdown or HTML. `urllib.parse` takes `evil.example.net:[::1]` for the host `::1`, so the grammar is this strict.
+_ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[\w.~%+:@,=-]*)*")
+_CONFIGURED_IN = "modules/publisher.toml: `url`"
 
 
 class AddressError(StorageError):
@@ -33,9 +35,12 @@ def for_reading(storage: Storage, option: str | None, configured: str) -> str:
       configured: `url` of `modules/publisher.toml`.
 
     Raises:
+      AddressError: the option or the configured one is no address.
       StorageError: the storage cannot be read.
     """
-    return (option or of_index(storage) or configured).rstrip("/")
+    if option:
+        return _require(option, "--url")
+    return of_index(storage) or _require(configured, _CONFIGURED_IN)
 
 
 def for_writing(storage: Storage, option: str | None, configured: str) -> str:
@@ -45,12 +50,12 @@ def for_writing(storage: Storage, option: str | None, configured: str) -> str:
     is no index. The arguments are those of `for_reading`.
 
     Raises:
-      AddressError: there is an index, and it names another address or none.
+      AddressError: there is an index, and it names another address or none; or the option or the configured one is no address.
       StorageError: the storage cannot be read.
     """
     if option:
-        return option.rstrip("/")
-    configured = configured.rstrip("/")
+        return _require(option, "--url")
+    configured = _require(configured, _CONFIGURED_IN)
     try:
         index = storage.read(layout.INDEX)
     except NotThere:
@@ -94,6 +99,14 @@ def parse_index(data: bytes) -> str | None:
         return None
     found = index.get("url") if isinstance(index, dict) else None
     return found.rstrip("/") if isinstance(found, str) and _ADDRESS.fullmatch(found) else None
+
+
+def _require(url: str, said_by: str) -> str:
+    """Return an address without a final slash; raises AddressError, naming who says it, if it is none."""
+    if _ADDRESS.fullmatch(url):
+        return url.rstrip("/")
+    fix = "write https:// or http://, a host, and at most a port and a path, such as https://models.example.org/hub"
+    raise AddressError(with_fix(f"{said_by}: {url!r} is no public address", fix))
 
 
 def is_loopback(url: str) -> bool:

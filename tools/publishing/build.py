@@ -112,14 +112,30 @@ def _cached(spec: Specification, builds: Path, report: Report) -> Build | None:
     if not folder.exists():
         return None
     report("reuse the build", None, None)
-    with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+    with contextlib.suppress(FileNotFoundError, ValueError):
         build = Build(folder, json.loads((folder / MANIFEST).read_text()))
-        packed, _ = build.manifest["packed"], build.manifest["check_key"]
-        if all(sha256_of_file(build.archive(head)) == packed[head]["sha256"] for head in spec["heads"]):
+        if is_complete(build.manifest, spec) and all(
+            sha256_of_file(build.archive(head)) == build.manifest["packed"][head]["sha256"] for head in spec["heads"]
+        ):
             return build
     with contextlib.suppress(FileNotFoundError):  # another process does the same
         shutil.rmtree(folder)
     return None
+
+
+def is_complete(manifest: Any, spec: Specification) -> bool:
+    """Return whether a manifest that was read is of this build, and says of each head all that its record needs."""
+    with contextlib.suppress(LookupError, TypeError, AttributeError):
+        made = [
+            (manifest["built"][head], manifest["checked"][head], manifest["packed"][head]) for head in spec["heads"]
+        ]
+        return (
+            manifest["build_key"] == spec["build"]["key"]
+            and isinstance(manifest["check_key"], str)
+            and all(isinstance(found, dict) for each in made for found in each)
+            and all(packed.keys() >= ArchiveFacts.__required_keys__ for *_, packed in made)
+        )
+    return False
 
 
 @contextlib.contextmanager

@@ -121,7 +121,7 @@ class _Visitor(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         if ast.unparse(node.func) in ("importlib.import_module", "import_module", "__import__"):
             module = _spelled(node.args[0]) if node.args else None
-            if module is None:
+            if module is None or module.startswith("."):
                 fix = 'write the name, or f"builders.{family}"'
                 self._refuse(node, f"`{ast.unparse(node)}` does not say what it imports", fix)
             else:

@@ -12,8 +12,8 @@ from tools.catalog.catalog import Catalog, Variant
 from tools.common.files import sha256_of_file
 from tools.common.problems import with_fix
 from tools.publishing import targets
-from tools.publishing.build import MANIFEST, Build
-from tools.publishing.specification import Specification, fetch_checkpoint, specify
+from tools.publishing.build import MANIFEST, Build, is_complete
+from tools.publishing.specification import CheckpointFacts, Specification, fetch_checkpoint, specify
 
 
 class PrebuiltError(RuntimeError):
@@ -39,6 +39,8 @@ def find(prebuilt: Path, variant: Variant, catalog: Catalog) -> tuple[Specificat
         return specify(variant, catalog, checkpoint), folder
     noted = folder / "checkpoint.json"
     facts = _read(noted)
+    if not facts.keys() >= CheckpointFacts.__required_keys__:
+        raise _damaged(noted)
     return specify(variant, catalog, noted, facts=facts, is_mirrored=facts.get("origin") != "upstream"), folder
 
 
@@ -57,6 +59,8 @@ def load(folder: Path, spec: Specification) -> Build:
     if others:
         fix = f"{again}, from this checkout and with this environment"
         raise PrebuiltError(with_fix(f"{folder} {' and '.join(others)}", fix))
+    if not is_complete(manifest, spec):
+        raise _damaged(folder / MANIFEST)
     build = Build(folder, manifest)
     for head in spec["heads"]:
         file = build.archive(head)
@@ -73,5 +77,10 @@ def _read(file: Path) -> Any:
             raise ValueError("it is no object")
         return content
     except (FileNotFoundError, ValueError):
-        fix = f"run `bazel build //modules:{file.parent.name}` again"
-        raise PrebuiltError(with_fix(f"{file} is missing or damaged", fix)) from None
+        raise _damaged(file) from None
+
+
+def _damaged(file: Path) -> PrebuiltError:
+    """Return the error for a file that is not what Bazel writes."""
+    fix = f"run `bazel build //modules:{file.parent.name}` again"
+    return PrebuiltError(with_fix(f"{file} is missing or damaged", fix))
