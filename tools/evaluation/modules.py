@@ -13,7 +13,6 @@ import tempfile
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tools.archive import reading
 from tools.archive.members import ArchiveError
@@ -22,6 +21,7 @@ from tools.common.download import DownloadError, NotFound, fetch
 from tools.common.files import sha256_of_file
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels, load, numbered
+from tools.hub.records import Record
 
 ARCHIVE = archive_path("")  # the ending of an archive's address
 RECORD_LIMIT_BYTES = 64 << 20  # no record is larger
@@ -106,13 +106,13 @@ def unpack_to_cache(url: str, sha256: str, *, cache: Path) -> Path:
     return folder
 
 
-def _record(base: str) -> dict[str, Any] | None:
+def _record(base: str) -> Record | None:
     """Read the record of a module; None if there is none."""
     address = record_path(base)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             file = fetch(address, cache=Path(scratch), limit_bytes=RECORD_LIMIT_BYTES)
-            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            record: Record = json.loads(file.read_text(encoding="utf-8"))
             if f"/{base}".endswith(f"/{record['handle']}") and record["archive"]["sha256"]:
                 return record
         except NotFound:
@@ -122,7 +122,7 @@ def _record(base: str) -> dict[str, Any] | None:
     raise EvaluationError(f"{address} is not this module's record", f"run tools/verify.py {base}")
 
 
-def _described(address: str, archive: str, record: dict[str, Any] | None, sha256: str, folder: Path) -> EvaluatedModule:
+def _described(address: str, archive: str, record: Record | None, sha256: str, folder: Path) -> EvaluatedModule:
     """Read what an unpacked module says of itself."""
     try:
         described = json.loads((folder / "assets.extra/module.json").read_text(encoding="utf-8"))
