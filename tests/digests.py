@@ -94,7 +94,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def outputs(found: dict[str, bytes]) -> Outputs:
-    """What is compared: `found` with archives taken apart, and without what depends on the processor."""
+    """Return what is compared: `found` with archives taken apart, and without what depends on the processor."""
     made, golden = {}, {}
     placeholders = shown(found)
     for name, content in sorted(found.items()):
@@ -181,7 +181,7 @@ def without_machine(record: bytes) -> bytes:
 
 
 def digests(made: Outputs) -> Digests:
-    """What is committed of outputs: SHA-256 and size in bytes, or the numbers."""
+    """Return what is committed of outputs: SHA-256 and size in bytes, or the numbers."""
     return {
         name: f"{hashlib.sha256(value).hexdigest()} {len(value)}" if isinstance(value, bytes) else value
         for name, value in made.items()
@@ -189,7 +189,7 @@ def digests(made: Outputs) -> Digests:
 
 
 def is_same(old, new) -> bool:
-    """Whether a digest is the committed one, or the numbers are equal within their tolerance."""
+    """Return whether a digest is the committed one, or the numbers are equal within their tolerance."""
     if isinstance(old, list) and isinstance(new, list):
         limit = TOLERANCE * max([1.0, *map(abs, old)])
         return len(old) == len(new) and all(abs(a - b) <= limit for a, b in zip(old, new, strict=True))

@@ -29,7 +29,7 @@ from tools.catalog.catalog import COLAB
 from tools.documents import document
 from tools.hub import records
 from tools.hub.storage import Storage
-from tools.site import pages as site
+from tools.site import pages
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each family once, both sources of images, and the pixel range that is not 0 to 1.
@@ -290,8 +290,8 @@ def test_pages_link_the_notebook_to_start_with(published):
     hub = records.snapshot(Storage(published[0]))
     base = f"{COLAB}github/owner/repository/blob/main/notebooks"
 
-    def pages(notebooks):
-        return site.build(
+    def built(notebooks):
+        return pages.build(
             hub.records,
             publisher=dataclasses.replace(rows.publisher, notebooks=notebooks),
             collections=rows.collections,
@@ -299,7 +299,7 @@ def test_pages_link_the_notebook_to_start_with(published):
             tags=vocabularies.load(ROOT / "modules/tags"),
         )
 
-    linked, plain = pages(base), pages(None)
+    linked, plain = built(base), built(None)
     for name, file in [("convnext_digits", "classification.ipynb"), ("vit_digits_fe", "fine_tuning.ipynb")]:
         assert (ROOT / "notebooks" / file).is_file()
         text = linked[f"hubpress/{name}/1.md"].data.decode()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tools.common import scripts
 from tools.common.files import default_cache
+from tools.common.problems import with_fix
 
 if TYPE_CHECKING:
     from tools.benchmarks.inference import InferenceSettings
@@ -151,23 +152,27 @@ def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
 
     modules = dict(each.partition("=")[::2] for each in options.module)
     if not all(modules.values()) or (modules and len(options.names) != 1):
-        arguments.error("--module is NAME=DIR, and goes with one ROW")
+        arguments.error(with_fix("--module goes with one ROW, and is NAME=DIR", "name one row"))
     training = options.command == "train"
     if options.record != bool(options.hub):
-        arguments.error("--record and --hub go together")
+        arguments.error(with_fix("--record and --hub go together", "give both, or neither"))
     wanted = options.engines.split(",") if options.engines is not None else None
     known = rows.TRAINERS if training else rows.ENGINES
     if unknown := set(filter(None, wanted or ())) - set(known):
-        arguments.error(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        arguments.error(
+            with_fix(f"there is no engine {', '.join(sorted(unknown))}", f"choose among {', '.join(known)}")
+        )
     pixels = tuple(options.pixels.split(","))
     if not set(pixels) <= set(inference.PIXELS):
-        arguments.error(f"--pixels is one of {', '.join(inference.PIXELS)}, or both")
+        arguments.error(
+            with_fix(f"--pixels {options.pixels} is unknown", f"give {', '.join(inference.PIXELS)}, or one of them")
+        )
     try:
         batches = tuple(int(batch) for batch in options.batch.split(","))
         if min(batches) < 1:
             raise ValueError
     except ValueError:
-        arguments.error(f"--batch is like 1,8, not {options.batch}")
+        arguments.error(with_fix(f"--batch {options.batch} is no list of sizes", "write it like 1,8"))
     with console.Progress() as progress:
         settings = inference.InferenceSettings(
             batches=batches,
@@ -235,7 +240,7 @@ def documents(arguments: argparse.ArgumentParser, options: argparse.Namespace) -
     from tools.benchmarks import documents
 
     if options.docs and not options.docs.is_dir():
-        arguments.error(f"--docs {options.docs} is no folder")
+        arguments.error(with_fix(f"--docs {options.docs} is no folder", "give the folder of the publishers' folders"))
     measure = documents.measure_validate if options.command == "validate" else documents.measure_render
     given = {"documents": options.documents, "validator": getattr(options, "validator", None)}
     return measured(options, measure, documents.DocumentSettings, options.docs, turns=options.turns or 3, **given)
@@ -301,4 +306,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    scripts.run(main, __file__, interrupted="what was reported before is kept; measure the rest again")
+    scripts.run(main, __file__, interrupted="measure the rest again; what was reported before is kept")

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.common import scripts
+from tools.common.problems import with_fix
 
 
 def parser() -> argparse.ArgumentParser:
@@ -122,12 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser()
     options, others = arguments.parse_known_args(argv)
     if others and not options.runner:
-        arguments.error(f"there is no {others[0]}; options of Apache Beam go with --runner")
+        arguments.error(with_fix(f"there is no {others[0]}", "see --help; options of Apache Beam go with --runner"))
 
     from tools.common import console
     from tools.evaluation import EvaluationError, images, modules, reporting, running
     from tools.hub.storage import StorageError
-    from tools.publishing import evaluations as recording
+    from tools.publishing import evaluations
 
     try:
         found = images.find(
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             skip_broken=options.skip_broken,
         )
         if options.record:
-            recording.require_recordable(plan, options.hub, options.dataset, options.url)
+            evaluations.require_recordable(plan, options.hub, options.dataset, options.url)
         if options.runner:
             running.require_pipeline(plan, runner=options.runner, state=options.state, images=options.images)
     except (EvaluationError, StorageError) as error:
@@ -195,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.out:
                 console.show(f"written to {options.out}")
         if options.record:
-            for sentence in recording.record(
+            for sentence in evaluations.record(
                 plan,
                 totals,
                 summaries,

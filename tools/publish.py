@@ -52,9 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser()
     options = arguments.parse_args(argv)
     if not options.dry_run and not options.names:
-        arguments.error("say what to publish: a module, family or collection, or `all`; --dry-run lists them")
+        arguments.error(
+            with_fix("nothing to publish is named", "name a module, family or collection of --dry-run, or `all`")
+        )
     if not options.dry_run and not options.hub:
-        arguments.error("say where to publish: --hub DIR or --hub gs://bucket/path")
+        arguments.error(with_fix("no hub is named", "say where to publish: --hub DIR or --hub gs://bucket/path"))
     if options.prebuilt and not options.prebuilt.is_dir():
         fix = "run `bazel build //modules:NAME`, and name bazel-bin/modules"
         arguments.error(with_fix(f"--prebuilt {options.prebuilt} is no folder", fix))
@@ -113,5 +115,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     scripts.run(
-        main, __file__, interrupted="nothing is half-published; run the same command again, and it goes on from here"
+        main, __file__, interrupted="run the same command again: it goes on from here, and nothing is half-published"
     )

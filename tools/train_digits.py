@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tools.common import scripts
 from tools.common.files import ROOT
+from tools.common.problems import with_fix
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser()
     options = arguments.parse_args(argv)
     if options.out and len(options.names) > 1:
-        arguments.error("--out takes one name: train one module at a time, or leave --out away")
+        arguments.error(with_fix("--out takes one name", "train one module at a time, or leave out --out"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from tools import catalog
 

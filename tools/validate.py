@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.common import scripts
+from tools.common.problems import with_fix
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(reporting.rules(options.format))
         return 0
     if options.format == "markdown":
-        arguments.error("--format markdown is for --rules; choose text, json or github")
+        arguments.error(with_fix("--format markdown is for --rules", "choose text, json or github"))
     if not options.paths:
-        arguments.error("name the documents to validate: files, folders, or a hub")
+        arguments.error(with_fix("no documents are named", "name the documents to validate: files, folders, or a hub"))
     try:
         report = validation.validate(
             options.paths,

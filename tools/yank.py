@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from tools.common import scripts
+from tools.common.problems import with_fix
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,7 +54,7 @@ def _sentence(text: str) -> str:
     """Return the words of a sentence on one line."""
     if words := " ".join(text.split()):
         return words
-    raise argparse.ArgumentTypeError("say why nobody should use it any more")
+    raise argparse.ArgumentTypeError(with_fix("the reason is empty", "say why nobody should use the module any more"))
 
 
 if __name__ == "__main__":

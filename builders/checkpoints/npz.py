@@ -15,12 +15,12 @@ import numpy as np
 
 from builders.checkpoints.arrays import Array, array_at, naturals, pieces_of
 from builders.checkpoints.errors import Refusal, quoted
-from builders.checkpoints.zips import Member
+from builders.checkpoints.zips import ZipMember
 
 _MAXIMUM_EXPANSION = 50  # of compressed members, against the size of the file; float weights compress by about 1.1
 
 
-def read_tensors(memory: mmap.mmap, members: dict[str, Member]) -> dict[str, Array]:
+def read_tensors(memory: mmap.mmap, members: dict[str, ZipMember]) -> dict[str, Array]:
     """Return the arrays by name; object arrays, which could run code, are refused.
 
     Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
@@ -41,7 +41,7 @@ def read_tensors(memory: mmap.mmap, members: dict[str, Member]) -> dict[str, Arr
     return tensors
 
 
-def _npy_tensor(memory: mmap.mmap, member: Member) -> Array:
+def _npy_tensor(memory: mmap.mmap, member: ZipMember) -> Array:
     source: mmap.mmap | bytes
     if member.compressed:
         decompressor = zlib.decompressobj(-15)

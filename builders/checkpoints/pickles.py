@@ -76,7 +76,7 @@ class Opaque:
 
 
 @dataclass(slots=True, eq=False)
-class Storage:
+class TorchStorage:
     """`count` items of `dtype`, beginning `offset` items into what the file keeps under `key`."""
 
     KIND: ClassVar[str] = "storage"
@@ -88,11 +88,11 @@ class Storage:
 
 
 @dataclass(slots=True, eq=False)
-class Tensor:
+class TorchTensor:
     """A tensor as the pickle describes it; nothing is checked until somebody asks for its values."""
 
     KIND: ClassVar[str] = "tensor"
-    storage: Storage
+    storage: TorchStorage
     dtype: np.dtype[Any]
     offset: Any
     size: Any
@@ -110,7 +110,7 @@ class Unpickler:
     def __init__(self, data: bytes):
         self.data = data
         self.length = 0
-        self.storages: list[Storage] = []
+        self.storages: list[TorchStorage] = []
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -263,7 +263,7 @@ class Unpickler:
         key = str(key) if type(key) is int else key
         if not isinstance(key, str) or type(count) is not int or count < 0:
             raise Refusal("damaged: its pickle has a storage without a proper key and size")
-        storage = Storage(key, DTYPES[dtype_name], count)
+        storage = TorchStorage(key, DTYPES[dtype_name], count)
         if len(identity) == 6 and identity[5] is not None:
             view = identity[5]
             if not isinstance(view, tuple) or len(view) != 3:
@@ -301,20 +301,20 @@ class Unpickler:
 
     def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
         metadata = rest[2] if len(rest) > 2 else None  # after requires_grad and backward_hooks: conjugate, negative
-        if not isinstance(storage, Storage) or metadata:
+        if not isinstance(storage, TorchStorage) or metadata:
             return NotImplemented
-        return Tensor(storage, storage.dtype, offset, size, stride)
+        return TorchTensor(storage, storage.dtype, offset, size, stride)
 
     def _tensor_with_dtype(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
         dtype = rest[2] if len(rest) > 2 else None
         if not (isinstance(dtype, Opaque) and dtype.module == "torch" and dtype.name in DTYPES):
             return NotImplemented
-        if not isinstance(storage, Storage):
+        if not isinstance(storage, TorchStorage):
             return NotImplemented
-        return Tensor(storage, DTYPES[dtype.name], offset, size, stride)
+        return TorchTensor(storage, DTYPES[dtype.name], offset, size, stride)
 
     def _parameter(self, tensor: Any, *_: Any) -> Any:
-        return tensor if isinstance(tensor, Tensor) else NotImplemented
+        return tensor if isinstance(tensor, TorchTensor) else NotImplemented
 
     def _tensor_of_type(self, function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
         known = (

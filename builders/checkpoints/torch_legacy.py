@@ -7,7 +7,7 @@ import numpy as np
 
 from builders.checkpoints.arrays import Array, array_at
 from builders.checkpoints.errors import RESAVE, Refusal, quoted
-from builders.checkpoints.pickles import MAXIMUM_PICKLE_BYTES, Storage, Unpickler
+from builders.checkpoints.pickles import MAXIMUM_PICKLE_BYTES, TorchStorage, Unpickler
 from builders.checkpoints.torch_state import resolve, state_dict
 
 
@@ -48,7 +48,7 @@ def read_tensors(memory: mmap.mmap, key: str | None) -> tuple[str, dict[str, Arr
         raise Refusal(f"{len(memory) - position} bytes follow the last storage")
     found, state = state_dict(parts[3], key)
 
-    def storage_of(storage: Storage) -> Array:
+    def storage_of(storage: TorchStorage) -> Array:
         if storage.key not in places:
             raise Refusal(f"truncated or damaged: storage {quoted(storage.key)} is missing")
         start, count = places[storage.key]

@@ -8,7 +8,7 @@ import numpy as np
 
 from builders.checkpoints.arrays import Array, naturals
 from builders.checkpoints.errors import RESAVE, Refusal, kind_of, listing, quoted
-from builders.checkpoints.pickles import Opaque, Storage, Tensor
+from builders.checkpoints.pickles import Opaque, TorchStorage, TorchTensor
 
 
 def state_dict(top: Any, key: str | None) -> tuple[str, dict[str, Any]]:
@@ -42,7 +42,7 @@ def state_dict(top: Any, key: str | None) -> tuple[str, dict[str, Any]]:
         raise Refusal(f"holds more than one possible network; {entries}", "say which with key=...")
     if not candidates:
         # Loose tensors are the network only if there is no other: training checkpoints keep a random generator's state.
-        if any(isinstance(value, Tensor) for value in top.values()):
+        if any(isinstance(value, TorchTensor) for value in top.values()):
             return "", top
         raise Refusal(f"holds no network that this reader knows; {entries}", "name the entry with key=...")
     (name,) = candidates
@@ -58,7 +58,7 @@ def state_dict(top: Any, key: str | None) -> tuple[str, dict[str, Any]]:
 def _is_network(value: Any) -> bool:
     """Tell whether an entry looks like a network; a pickled module does, and is refused later with the reason."""
     return isinstance(value, Opaque) or (
-        isinstance(value, dict) and any(isinstance(item, Tensor) for item in value.values())
+        isinstance(value, dict) and any(isinstance(item, TorchTensor) for item in value.values())
     )
 
 
@@ -67,18 +67,18 @@ def _checked_state(value: Any, key: str) -> dict[str, Any]:
         raise Refusal(f"its entry {quoted(key)} is a pickled object of {value!r}, a program and not data", RESAVE)
     if not isinstance(value, dict):
         raise Refusal(f"its entry {quoted(key)} is a {kind_of(value)}, not a dict of tensors", "name another entry")
-    if not any(isinstance(item, Tensor) for item in value.values()):
+    if not any(isinstance(item, TorchTensor) for item in value.values()):
         raise Refusal(f"its entry {quoted(key)} has no tensors, only {listing(value)}", "name another entry")
     return value
 
 
-def resolve(state: dict[str, Any], storage_of: Callable[[Storage], Array]) -> dict[str, Array]:
+def resolve(state: dict[str, Any], storage_of: Callable[[TorchStorage], Array]) -> dict[str, Array]:
     """Return arrays for the tensors of a state dict; raise Refusal naming what is no tensor."""
     tensors = {}
     for name, value in state.items():
         if not isinstance(name, str):
             raise Refusal(f"the state dict has an entry of type {type(name).__name__} among its names", RESAVE)
-        if not isinstance(value, Tensor):
+        if not isinstance(value, TorchTensor):
             what = f"{value!r}" if isinstance(value, Opaque) else f"of type {type(value).__name__}"
             raise Refusal(f"{quoted(name)} is {what}, not a tensor", RESAVE)
         try:
@@ -88,7 +88,7 @@ def resolve(state: dict[str, Any], storage_of: Callable[[Storage], Array]) -> di
     return tensors
 
 
-def _strided(tensor: Tensor, root: Array) -> Array:
+def _strided(tensor: TorchTensor, root: Array) -> Array:
     """Return the tensor's view of its storage, after checking that every element of it lies inside."""
     size = naturals(tensor.size, "size")
     stride = naturals(tensor.stride, "stride")

@@ -4,12 +4,12 @@ import mmap
 
 from builders.checkpoints.arrays import Array, array_at
 from builders.checkpoints.errors import RESAVE, Refusal, listing, quoted
-from builders.checkpoints.pickles import MAXIMUM_PICKLE_BYTES, Storage, Unpickler
+from builders.checkpoints.pickles import MAXIMUM_PICKLE_BYTES, TorchStorage, Unpickler
 from builders.checkpoints.torch_state import resolve, state_dict
-from builders.checkpoints.zips import Member
+from builders.checkpoints.zips import ZipMember
 
 
-def read_tensors(memory: mmap.mmap, members: dict[str, Member], key: str | None) -> tuple[str, dict[str, Array]]:
+def read_tensors(memory: mmap.mmap, members: dict[str, ZipMember], key: str | None) -> tuple[str, dict[str, Array]]:
     """Return the name of the network's entry and its tensors by name."""
     roots = [name.removesuffix("data.pkl") for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(roots) != 1:
@@ -29,7 +29,7 @@ def read_tensors(memory: mmap.mmap, members: dict[str, Member], key: str | None)
     machine = Unpickler(memory[program.start : program.start + program.size])
     found, state = state_dict(machine.run(), key)
 
-    def storage_of(storage: Storage) -> Array:
+    def storage_of(storage: TorchStorage) -> Array:
         member = members.get(f"{root}data/{storage.key}")
         if member is None:
             raise Refusal(f"truncated or damaged: storage {quoted(storage.key)} is missing")

@@ -12,7 +12,7 @@ _MAXIMUM_MEMBERS = 200_000
 
 
 @dataclass(slots=True)
-class Member:
+class ZipMember:
     """One member of a zip: `size` bytes at `start` of the file (`stored` bytes when `compressed`)."""
 
     start: int
@@ -22,7 +22,7 @@ class Member:
     compressed: bool
 
 
-def zip_members(memory: mmap.mmap) -> dict[str, Member]:
+def zip_members(memory: mmap.mmap) -> dict[str, ZipMember]:
     """Return the members of the archive by name, after checking that they are plain, disjoint and inside the file.
 
     `zipfile` reads the directory; what it does not check is that members do not overlap and where their bytes begin.
@@ -60,7 +60,7 @@ def zip_members(memory: mmap.mmap) -> dict[str, Member]:
         if end > archive.start_dir:
             raise Refusal(f"truncated or damaged: member {shown} reaches past the members' end")
         ranges.append((entry.header_offset, end, shown))
-        members[name] = Member(start, entry.compress_size, entry.file_size, entry.CRC, compressed)
+        members[name] = ZipMember(start, entry.compress_size, entry.file_size, entry.CRC, compressed)
     ranges.sort()
     for (_, end, first), (begin, _, second) in itertools.pairwise(ranges):
         if begin < end:

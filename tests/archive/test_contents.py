@@ -1,4 +1,4 @@
-"""What one pass over an archive finds, and the signatures of a graph that is read without TensorFlow."""
+"""Contents of an archive, read in one pass, and the signatures of a graph that is read without TensorFlow."""
 
 import gzip
 import hashlib

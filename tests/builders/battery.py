@@ -409,7 +409,7 @@ class Battery:
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """What a family's upstream says, below tests/golden."""
+    """References of a family's upstream, below tests/golden."""
 
     name: str
     limits: Mapping[str, float]

@@ -306,7 +306,7 @@ def test_a_view_of_a_storage_in_the_legacy_format(tmp_path):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_every_protocol_of_plain_containers(tmp_path, protocol):
-    """What Python's own pickler writes around the tensors, with bytes, sets, long integers and shared values."""
+    """Values that Python's own pickler writes around the tensors, with bytes, sets, long integers and shared values."""
     shared = ["x", 1.5, None, True]
     extra = {"args": argparse.Namespace(lr=1e-3), "rng": b"\0\xff" * 300, "set": {1, 2}, "frozen": frozenset("ab")}
     extra |= {"long": 1 << 128, "lists": [shared, shared], "tuples": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4))}
@@ -1065,7 +1065,7 @@ def test_what_cannot_be_written(tmp_path, name, tensor, words):
 
 
 def _resident(path):
-    """How many bytes of a file this process has mapped into its memory at this moment."""
+    """Return how many bytes of a file this process has mapped into its memory at this moment."""
     bytes_, counts = 0, False
     for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
         if not line.split(maxsplit=1)[0].endswith(":"):

@@ -206,7 +206,7 @@ def test_attention_against_keras():
 
 
 def all_tokens(model, x):
-    """What the last block gives for every token, layer by layer: the model itself goes on with the class token alone."""
+    """Return the last block's output for every token, layer by layer: the model itself goes on with the class token alone."""
     layer = {
         name: model.get_layer(f"blocks.1.{name}") for name in ("norm1", "attention", "norm2", "mlp.fc1", "mlp.fc2")
     }

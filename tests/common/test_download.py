@@ -27,7 +27,7 @@ NAME = "weights.pth"
 
 @dataclass
 class Behaviour:
-    """What the server does; `script` holds one action per request, the last one is repeated."""
+    """Behaviour of the server; `script` holds one action per request, the last one is repeated."""
 
     content: bytes = CONTENT
     tag: str | None = '"v1"'
@@ -583,7 +583,7 @@ def hugging_face():
 
 
 def fetched(cache, *orders, **environment):
-    """What `fetch` does in a process of its own, where no pause is slept: {"sha256": ...} or {"error": ...} for each order."""
+    """Return what `fetch` does in a process of its own, where no pause is slept: {"sha256": ...} or {"error": ...} for each order."""
     program = (
         "import hashlib, json, pathlib, sys, time\n"
         "time.sleep = lambda seconds: None\n"

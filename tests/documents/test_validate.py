@@ -234,7 +234,7 @@ def test_rules_are_listed(capsys):
     ("arguments", "said"),
     [
         (["nowhere"], "nowhere does not exist"),
-        ([], "name the documents"),
+        ([], "Fix: name the documents"),
         ([str(CORPUS), "--off", "licence"], "no rule is called 'licence'"),
         ([str(made.ROOT / "templates/static")], "holds no document"),
     ],

@@ -43,7 +43,7 @@ def encoded(pixels, kind="PNG", **options):
 
 
 def right_answers(hub):
-    """What publishing measured on the same images, with the code of `tools.publishing.check`: {name: correct}."""
+    """Return what publishing measured on the same images, with the code of `tools.publishing.check`: {name: correct}."""
     records = {name: json.loads((hub / f"hubpress/{name}/1.json").read_text()) for name in CLASSIFIERS}
     return {name: record["measured"]["top1"]["correct"] for name, record in records.items()}
 
@@ -499,7 +499,7 @@ def test_what_is_refused(hub, module, folder, cache, tmp_path):
     with pytest.raises(EvaluationError, match="classes of imagenet_1k are none of digits"):
         running.make_plan([module], listed_as(folder, "imagenet_1k"))
     commands = {
-        ("--unknown=1",): "options of Apache Beam go with --runner",
+        ("--unknown=1",): "there is no --unknown=1. Fix: see --help; options of Apache Beam go with --runner",
         ("--record", "--hub", hub): "--dataset TAG",
         ("--record", "--hub", hub, "--dataset", "digits"): "is no id of modules/tags/dataset.yaml",
         ("--record", "--hub", hub, "--dataset", TAG, "--skip-broken"): "a record needs every image",

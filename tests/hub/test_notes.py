@@ -1,4 +1,4 @@
-"""What was measured after publication: notes beside a record, which nothing else mistakes for anything."""
+"""Notes of what was measured after publication: they lie beside a record, and nothing takes them for anything else."""
 
 import json
 import shutil

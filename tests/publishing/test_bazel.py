@@ -196,7 +196,7 @@ def test_another_environment_is_refused(tmp_path, python, lock, said):
 
 @pytest.fixture(scope="session")
 def published_build(published, shared):
-    """What `tools/publish.py` itself built of the row, from this run's cache: archives and made.json."""
+    """The build of the row by `tools/publish.py` itself, from this run's cache: archives and made.json."""
     return shared / "cache/hubpress/builds" / specification_of(f"{ROW}_fe")["build"]["key"]
 
 
@@ -331,7 +331,7 @@ class Bazel:
         )
 
     def processes(self, done: subprocess.CompletedProcess) -> dict[str, int]:
-        """How the actions of a build were done, as {"linux-sandbox": 2, "internal": 1}, from its summary."""
+        """Return how the actions of a build were done, as {"linux-sandbox": 2, "internal": 1}, from its summary."""
         summary = re.search(r"INFO: \d+ process(?:es)?: (.*)\.", done.stderr)
         assert done.returncode == 0 and summary, done.stderr[-4000:]
         return {kind: int(count) for count, kind in re.findall(r"(\d+) ([^,]+)", summary[1])}

@@ -65,7 +65,7 @@ def root(tmp_path):
 
 
 def specification(**more):
-    """What those programs, and `build`, look at."""
+    """Return a specification with what those programs, and `build`, read."""
     return {
         "heads": HEADS,
         "build": {"key": "k"},

@@ -1,4 +1,4 @@
-"""What the keys of a build cover: the import closure, by made-up sources, by editing every file, and by what real processes import."""
+"""Keys of a build, and the files that they cover: the import closure, by made-up sources, by editing every file, and by what real processes import."""
 
 import dataclasses
 import json

@@ -11,7 +11,8 @@ from tests.support.synthetic import build
 from tools.hub.storage import Storage
 from tools.publishing import consistency
 from tools.publishing.transaction import Publishing
-from tools.site import pages as site
+from tools.site import pages
+from tools.site.jobs import MARKDOWN, Page
 
 HEADS = ("classifier", "feature_extractor")
 # What nobody but the record states, so that nothing can disagree with it. Its document repeats it, and is compared.
@@ -162,16 +163,16 @@ def test_other_bytes_than_were_packed_are_refused(module, archive, tmp_path):
 
 @pytest.mark.parametrize("record", synthetic.records(), ids=lambda record: record["handle"])
 def test_documents_of_every_kind_of_record_say_what_it_says(record):
-    pages = build(synthetic.records())
-    said = consistency.with_document(record, pages, base_url=synthetic.BASE_URL, tags=synthetic.TAGS)
+    built = build(synthetic.records())
+    said = consistency.with_document(record, built, base_url=synthetic.BASE_URL, tags=synthetic.TAGS)
     assert list(said) == []
 
 
 def test_documents_of_every_row_say_what_it_says():
     found = [made.record(module) for module in made.rows().modules]
-    pages = made.build(found)
+    built = made.build(found)
     for record in found:
-        assert list(consistency.with_document(record, pages, base_url=made.URL, tags=made.tags())) == []
+        assert list(consistency.with_document(record, built, base_url=made.URL, tags=made.tags())) == []
 
 
 @pytest.mark.parametrize(
@@ -196,12 +197,12 @@ def test_documents_of_every_row_say_what_it_says():
 )  # fmt: skip
 def test_other_data_in_a_document_is_refused(old, new, said):
     record = next(each for each in synthetic.records() if each["handle"] == "hubpress/convnext_digits/1")
-    pages = dict(build(synthetic.records()))
+    built = dict(build(synthetic.records()))
     path = "hubpress/convnext_digits/1.md"
-    text = pages[path].data.decode()
+    text = built[path].data.decode()
     assert old in text
-    pages[path] = site.Page(path, text.replace(old, new).encode(), pages[path].content_type)
-    found = list(consistency.with_document(record, pages, base_url=synthetic.BASE_URL, tags=synthetic.TAGS))
+    built[path] = Page(path, text.replace(old, new).encode(), built[path].content_type)
+    found = list(consistency.with_document(record, built, base_url=synthetic.BASE_URL, tags=synthetic.TAGS))
     assert any(said in each for each in found), found
 
 
@@ -234,14 +235,14 @@ def test_other_words_in_templates_publish(monkeypatch, module, archive):
     """Whoever edits templates/hub/ may choose the words: only data are compared."""
     if module.head != "classifier":
         pytest.skip("its words are among the classifier's")
-    make, edit = site.build, reworded
+    make, edit = pages.build, reworded
 
     def build(made, **arguments):
-        pages = make(made, **arguments)
+        built = make(made, **arguments)
         path = f"{module.handle}.md"
-        return {**pages, path: site.Page(path, edit(pages[path].data.decode()).encode(), site.MARKDOWN)}
+        return {**built, path: Page(path, edit(built[path].data.decode()).encode(), MARKDOWN)}
 
-    monkeypatch.setattr(site, "build", build)
+    monkeypatch.setattr(pages, "build", build)
     require(made.record(module, archive[1]), module, archive)
     edit = lambda text: reworded(text).replace("| 98.61 |", "| 98.16 |")  # noqa: E731
     with pytest.raises(consistency.ConsistencyError, match="numbers Top-1 accuracy"):

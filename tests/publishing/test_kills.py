@@ -101,7 +101,7 @@ def buckets(bucket_service):
 
 
 def check(held, whole=None) -> set[str]:
-    """What must hold at every moment of a hub that holds `held`; returns the handles that are published."""
+    """Assert what must hold at every moment of a hub that holds `held`; returns the handles that are published."""
     published = {}
     for path, data in held.items():
         if path.removesuffix(".json") in HANDLES:
@@ -171,7 +171,7 @@ def kill_at_every_operation(publisher, places, consumer, first, steps):
 
 
 def tensorflow_hub_loads(places, consumer, listed):
-    """What the index of a killed hub lists, the client loads, and it answers as it does anywhere."""
+    """Load with the client what the index of a killed hub lists: it answers as it does anywhere."""
     assert HANDLES in [list(modules) for modules in listed]
     answers = {}
     for modules, address in listed.items():

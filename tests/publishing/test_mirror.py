@@ -12,7 +12,7 @@ from tools.hub.records import HubSnapshot
 from tools.hub.storage import Storage, StorageError
 from tools.publishing import mirror
 from tools.publishing.selection import SelectionError, select
-from tools.site import pages as site
+from tools.site import pages
 
 KAGGLE_MODEL = {
     "ownerSlug",
@@ -43,7 +43,7 @@ KAGGLE_INSTANCE = {
 @pytest.fixture(scope="module")
 def hub():
     """All kinds of synthetic records."""
-    return site.gather(
+    return pages.gather(
         synthetic.records(),
         publisher=synthetic.PUBLISHER,
         collections=synthetic.COLLECTIONS,
@@ -152,7 +152,7 @@ def test_model_card(record, hub):
 
 def test_unknown_licence_is_other_there(hub):
     record = synthetic.record("custom_licence", row__licence="custom")
-    changed = site.gather(
+    changed = pages.gather(
         [record],
         publisher=synthetic.PUBLISHER,
         collections=(),

@@ -44,7 +44,7 @@ def commands(text):
 
 
 def parses(script, words):
-    """Whether a script takes the arguments; what Beam's runners take besides is theirs."""
+    """Return whether a script takes the arguments; what Beam's runners take besides is theirs."""
     try:
         _, others = parser(script).parse_known_args(words)
     except SystemExit:

@@ -30,9 +30,12 @@ def test_dry_run_shows_the_plan_of_what_was_named(tmp_path):
     ("arguments", "said"),
     [
         (["convnxt_tiny_1k_224", "--hub", "h"], "did you mean convnext_tiny_1k_224"),
-        ([], "say what to publish"),
-        (["quickstart"], "say where to publish: --hub"),
-        (["quickstart", "--hub", "h", "--jobs", "0"], "--jobs: must be a whole number of at least 1, not '0'"),
+        ([], "nothing to publish is named. Fix: name a module, family or collection"),
+        (["quickstart"], "no hub is named. Fix: say where to publish: --hub"),
+        (
+            ["quickstart", "--hub", "h", "--jobs", "0"],
+            "--jobs: '0' is no whole number of at least 1. Fix: give 1 or more.",
+        ),
         (["quickstart", "--hubb", "h"], "--hubb"),
         (["quickstart", "--hub", "h", "--check"], "--check"),
         (["quickstart", "--hub", "h", "--prebuilt", "nowhere"], "--prebuilt nowhere is no folder"),

@@ -1,4 +1,4 @@
-"""What all scripts share: their exit statuses, their start, and the checkout that they belong to."""
+"""Common behaviour of all scripts: their exit statuses, their start, and the checkout that they belong to."""
 
 import os
 import re
@@ -95,5 +95,7 @@ def test_interrupted_by_the_keyboard():
 def test_whole_numbers_of_arguments():
     assert scripts.positive("3") == 3
     for text in ("0", "-1", "1.5", "x", ""):
-        with pytest.raises(scripts.argparse.ArgumentTypeError, match="must be a whole number of at least 1"):
+        with pytest.raises(
+            scripts.argparse.ArgumentTypeError, match=r"is no whole number of at least 1\. Fix: give 1 or more"
+        ):
             scripts.positive(text)

@@ -107,7 +107,7 @@ def get(url: str, **options) -> requests.Response:
 
 
 def raw(url: str, data: bytes, *, shut: bool = False) -> bytes:
-    """What comes back when exactly these bytes are sent, and, with `shut`, the end of what is sent is told."""
+    """Return what comes back when exactly these bytes are sent, and, with `shut`, the end of what is sent is told."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         with contextlib.suppress(OSError):

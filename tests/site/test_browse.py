@@ -1,4 +1,4 @@
-"""What pages offer beside text: plots, tables as data, the index's contract, feed, sitemap, data for search engines."""
+"""Parts of pages beside their text: plots, tables as data, the index's contract, feed, sitemap, data for search engines."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What is learnt after publication on the pages: accuracies and speeds from notes, benchmarks; and what provenance says of mirrors."""
+"""Measurements after publication, on the pages: accuracies and speeds from notes, benchmarks; and what provenance says of mirrors."""
 
 import csv
 import io

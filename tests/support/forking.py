@@ -106,7 +106,7 @@ def instrument(counter: Counter) -> None:
 
 
 def prepare(order: dict) -> None:
-    """What an order wants of its child."""
+    """Do in the child what an order asks for."""
     os.environ.update(order.get("environment", {}))
     if "largest" in order:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -50,7 +50,7 @@ def plain(value):
 
 
 def described(module):
-    """What defines a module, as its build was told."""
+    """Return the definition of a module, as its build was told."""
     variant, shared = module.variant, rows().preprocessing
     facts = plain(variant.facts())
     return {

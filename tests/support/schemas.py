@@ -10,7 +10,7 @@ INDEX_SCHEMA = json.loads((rendering.TEMPLATES / "static/index.schema.json").rea
 
 
 def violations(value, schema):
-    """What breaks a JSON Schema, as messages."""
+    """Return what breaks a JSON Schema, as messages."""
     validator = jsonschema.validators.validator_for(schema)
     validator.check_schema(schema)
     return [error.message for error in validator(schema).iter_errors(value)]

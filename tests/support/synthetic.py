@@ -175,7 +175,7 @@ def change(made: dict, **changes) -> dict:
 
 
 def imagenet(size: str, **changes) -> dict:
-    """What the rows of a large family have: an upstream address, reported figures, nothing evaluated here."""
+    """Return what the rows of a large family have: an upstream address, reported figures, nothing evaluated here."""
     facts = {
         "row__size": size,
         "row__data": "1k",

@@ -267,6 +267,13 @@ def test_a_golden_output_that_the_module_does_not_give(copied, tmp_path):
     assert "no assets.extra/golden.npz" in free["checks"][-1]["message"]
 
 
+def test_a_failed_check_is_shown_with_its_fix(copied):
+    archive = copied / f"{HANDLE}.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"?")
+    done = verify(f"{copied}/{HANDLE}", "--no-replay")
+    assert done.returncode == 1 and "Fix: do not use the module, and tell the hub's owner." in done.stderr, done.stderr
+
+
 def test_every_version_or_the_newest_that_is_not_withdrawn(copied):
     index = json.loads((copied / "index.json").read_text())
     one = next(module for module in index["modules"] if module["handle"] == HANDLE)
@@ -287,6 +294,15 @@ def test_an_index_that_leads_elsewhere(copied, handle):
     index["modules"][0]["handle"] = handle
     (copied / "index.json").write_text(json.dumps(index))
     with Verification() as verifier, pytest.raises(NothingThereError, match="is no index of a hub"):
+        verifier.find(str(copied))
+
+
+def test_an_index_that_is_no_json(copied):
+    (copied / "index.json").write_text("<html>")
+    with (
+        Verification() as verifier,
+        pytest.raises(NothingThereError, match=r"is no JSON: .*\. Fix: give a hub's address"),
+    ):
         verifier.find(str(copied))
 
 

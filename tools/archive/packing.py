@@ -32,7 +32,7 @@ Progress = Callable[[int, int | None], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Archive:
+class PackedArchive:
     """The result of `pack`: the archive's digests as hexadecimal digits, its size in bytes, and its members.
 
     `unpacked_size` is the sum of the files' sizes; `content_sha256` is the digest of the tar stream before compression,
@@ -47,7 +47,9 @@ class Archive:
     content_sha256: str
 
 
-def pack(directory: str | os.PathLike[str], out: str | os.PathLike[str], progress: Progress | None = None) -> Archive:
+def pack(
+    directory: str | os.PathLike[str], out: str | os.PathLike[str], progress: Progress | None = None
+) -> PackedArchive:
     """Pack a SavedModel into `out`, which is replaced, and removed again when packing fails.
 
     Reads, compresses and hashes in one pass, with a few MiB of memory whatever the size.
@@ -82,7 +84,7 @@ def pack(directory: str | os.PathLike[str], out: str | os.PathLike[str], progres
                 "a folder that can be written, and pack it again."
             ) from error
         raise
-    return Archive(sink.sha256.hexdigest(), sink.md5.hexdigest(), sink.size, total, tuple(members), content)
+    return PackedArchive(sink.sha256.hexdigest(), sink.md5.hexdigest(), sink.size, total, tuple(members), content)
 
 
 def _list_members(directory: pathlib.Path) -> list[Member]:

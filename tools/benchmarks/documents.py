@@ -23,6 +23,7 @@ from tools.benchmarks import engines, measuring
 from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
 from tools.benchmarks.rows import OURS
 from tools.common.files import ROOT
+from tools.common.problems import with_fix
 
 Command = Sequence[str | pathlib.Path]
 
@@ -53,7 +54,7 @@ def measure_validate(docs: pathlib.Path | None, settings: DocumentSettings) -> d
             command = [word.replace("{docs}", str(folder)) for word in shlex.split(settings.validator)]
             contestants[VALIDATOR] = functools.partial(_run, command)
         else:
-            absent[VALIDATOR] = "its command line was not given with --validator"
+            absent[VALIDATOR] = with_fix("its command line is not known", "give it with --validator")
         comparison = _compare(subject, f"validate {count:,} documents", contestants, absent, settings)
     return _section([comparison], settings, ())
 
@@ -188,7 +189,7 @@ def _mkdocs(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, Comm
     elif found := shutil.which("mkdocs"):
         command = [found]
     else:
-        return "it is not installed: pip install mkdocs"
+        return with_fix("it is not installed", "pip install mkdocs")
     settings, site = out / "mkdocs.yml", out / "mkdocs"
     settings.write_text(f"site_name: Documents\ndocs_dir: {folder}\nsite_dir: {site}\nuse_directory_urls: true\n")
     return site, [*command, "build", "--quiet", "--config-file", settings]
@@ -198,7 +199,7 @@ def _hugo(folder: pathlib.Path, out: pathlib.Path) -> tuple[pathlib.Path, Comman
     """Return where Hugo writes, and its command line; or why it is absent."""
     found = shutil.which("hugo")
     if found is None:
-        return "it is not on the PATH"
+        return with_fix("it is not on the PATH", "install Hugo")
     source, site = out / "hugo-source", out / "hugo"
     layouts = source / "layouts" / "_default"
     layouts.mkdir(parents=True)

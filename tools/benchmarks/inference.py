@@ -20,6 +20,7 @@ from tools.benchmarks import engines, measuring, synthesise
 from tools.benchmarks.engines import EngineError, EngineWorker
 from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
 from tools.benchmarks.rows import OURS, PEERS, TRAINERS, row_of
+from tools.common.problems import with_fix
 
 PIXELS = ("float32", "uint8")
 NOTES = (
@@ -189,7 +190,7 @@ def _contestants(variant: catalog.Variant, settings: InferenceSettings) -> dict[
             continue
         python = engines.first_with(package, engines.HERE, torch)
         if python is None:
-            found[name] = f"{package} is not installed: pip install {package}"
+            found[name] = with_fix(f"{package} is not installed", f"pip install {package}")
         elif isinstance(onnx, str):
             found[name] = onnx
         else:
@@ -198,9 +199,11 @@ def _contestants(variant: catalog.Variant, settings: InferenceSettings) -> dict[
         if not _wanted("compile" if compiled else "timm", settings):
             continue
         if timm is None:
-            found[name] = f"no model of timm is named for {row} in tools/benchmarks/rows.py"
+            found[name] = with_fix(
+                f"no model of timm is named for {row}", "name one in tools/benchmarks/rows.py, if timm has it"
+            )
         elif torch is None or not engines.has(torch, "torch", "timm"):
-            found[name] = "torch and timm are in no environment that was given with --torch-python"
+            found[name] = with_fix("no environment with torch and timm is known", "give its python with --torch-python")
         else:
             found[name] = torch, {"engine": "timm", "model": timm, "compile": compiled}
     if _wanted("keras", settings):
@@ -222,9 +225,11 @@ def _onnx(row: str, timm: str | None, settings: InferenceSettings) -> pathlib.Pa
             if (folder / f"{name}.onnx").is_file():
                 return folder / f"{name}.onnx"
     if timm is None:
-        return f"there is no {row}.onnx in the folder of --onnx"
+        return with_fix(f"there is no {row}.onnx", "put it into the folder of --onnx")
     if settings.torch_python is None or not engines.has(settings.torch_python, "torch", "timm", "onnx"):
-        return f"there is no {row}.onnx: give --onnx DIR, or --torch-python with torch, timm and onnx to have it made"
+        return with_fix(
+            f"there is no {row}.onnx", "give --onnx DIR, or --torch-python with torch, timm and onnx to have it made"
+        )
     settings.report(f"{row}: export {timm} as ONNX")
     path = settings.cache / "onnx" / f"{timm}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)

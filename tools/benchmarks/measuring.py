@@ -26,7 +26,7 @@ from tools.common.problems import with_fix
 from tools.site.benchmark_report import BETTER, empty_report, report_problems
 
 Key = TypeVar("Key")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class BenchmarkError(RuntimeError):
@@ -85,12 +85,12 @@ def run(
 
 
 def take_turns(
-    contestants: Mapping[Key, Callable[[], Answer]],
+    contestants: Mapping[Key, Callable[[], Result]],
     *,
     turns: int,
     report: Callable[[int, Key], None] = lambda turn, key: None,
     patience: float = math.inf,
-) -> dict[Key, list[Answer]]:
+) -> dict[Key, list[Result]]:
     """Call each contestant in order, and all of them again, `turns` times, so that what drifts meets all of them alike.
 
     A contestant whose first turn takes longer than `patience` seconds has no other: noise is small beside it.
@@ -100,7 +100,7 @@ def take_turns(
     """
     if turns < 1:
         raise BenchmarkError(f"{turns} turns measure nothing", "give at least 1")
-    answers: dict[Key, list[Answer]] = {key: [] for key in contestants}
+    answers: dict[Key, list[Result]] = {key: [] for key in contestants}
     waiting = dict(contestants)
     for turn in range(turns):
         for key, measure in list(waiting.items()):

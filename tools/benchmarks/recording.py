@@ -5,8 +5,8 @@ done, pages = record(Storage("hub"), ["convnext_digits"], InferenceSettings(thre
 
 import functools
 import tempfile
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from tools import catalog
 from tools.benchmarks import measuring
@@ -14,6 +14,7 @@ from tools.benchmarks.engines import EngineWorker
 from tools.benchmarks.inference import InferenceSettings
 from tools.common.clock import now
 from tools.hub import address, notes, records
+from tools.hub.records import Record
 from tools.hub.storage import Storage
 from tools.publishing.selection import select
 from tools.server.server import serve
@@ -24,7 +25,7 @@ class RecordedSpeed(NamedTuple):
     """A module's handle, its measurement, and whether a note was added: there is none if the newest one says the same."""
 
     handle: str
-    measurement: notes.Speed
+    measurement: notes.SpeedMeasurement
     is_new: bool
 
 
@@ -62,7 +63,7 @@ def record(
     return done, write_pages(rows, storage, base_url)
 
 
-def measure_speed(url: str, published: Mapping[str, Any], settings: InferenceSettings, *, cache: str) -> notes.Speed:
+def measure_speed(url: str, published: Record, settings: InferenceSettings, *, cache: str) -> notes.SpeedMeasurement:
     """Measure images a second on float32 images, by batch size; return what a note holds.
 
     Args:

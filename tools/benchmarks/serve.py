@@ -139,7 +139,7 @@ def _ours(folder: pathlib.Path) -> Iterator[str]:
 def _nginx(folder: pathlib.Path, scratch: pathlib.Path) -> Iterator[str]:
     """Serve a folder by nginx, whose files lie in `scratch`; yield its address."""
     if not shutil.which("nginx"):
-        raise BenchmarkError("it is not on the PATH")
+        raise BenchmarkError("it is not on the PATH", "install nginx")
     port, settings = free_port(0), scratch / "nginx.conf"
     settings.write_text(
         f"""daemon off; worker_processes 2; user {pwd.getpwuid(os.geteuid()).pw_name};
@@ -167,7 +167,9 @@ http {{
                 connection.close()
                 break
             if process.poll() is not None:
-                raise BenchmarkError(f"it does not start: {(scratch / 'nginx.log').read_text().strip()}")
+                raise BenchmarkError(
+                    f"it does not start: {(scratch / 'nginx.log').read_text().strip()}", "correct what its log says"
+                )
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

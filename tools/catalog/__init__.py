@@ -1,4 +1,4 @@
-"""What is published: the rows of `modules/`, read strictly, and the collections that select among them.
+"""Catalogue of what is published: the rows of `modules/`, read strictly, and the collections that select among them.
 
 catalog = load()
 catalog.find("convnext_tiny_1k_224_fe").handle       # "hubpress/convnext_tiny_1k_224_fe/1"

@@ -14,7 +14,7 @@ from typing import Any
 
 from tools.catalog import vocabularies
 from tools.catalog.layout import module_handle
-from tools.catalog.preprocessing import Preprocessing
+from tools.catalog.preprocessing import PreprocessingRows
 from tools.common.problems import with_fix
 
 HEADS = ("classifier", "feature_extractor")
@@ -35,7 +35,7 @@ _ABBREVIATED = 4  # letters that the beginning of a row's name needs to stand fo
 
 @dataclass(frozen=True)
 class Publisher:
-    """Who publishes.
+    """The publisher of a hub: names and texts of its page.
 
     `url` is the base of the handles, without a slash at the end; `notebooks` is where Colab finds the folder `notebooks/`, or
     None if nowhere.
@@ -101,7 +101,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Module:
-    """What a consumer loads: one head of one variant, at one version."""
+    """A module, as a consumer loads it: one head of one variant, at one version."""
 
     publisher: str
     variant: Variant
@@ -146,7 +146,7 @@ class Catalog:
     publisher: Publisher
     variants: tuple[Variant, ...]
     collections: tuple[Collection, ...]
-    preprocessing: Preprocessing
+    preprocessing: PreprocessingRows
     root: Path
 
     @property

@@ -23,8 +23,8 @@ CROP_OFFSETS = ("round", "ceil")
 LARGEST_SIZE = 4096
 
 
-class Transform(TypedDict):
-    """How an image of any size becomes square. `size` and `crop` are pixels; a warp has no crop."""
+class TransformRow(TypedDict):
+    """A row of the file that says how an image of any size becomes square. `size` and `crop` are pixels; a warp has no crop."""
 
     resize: str
     size: int
@@ -36,7 +36,7 @@ class Transform(TypedDict):
     text: str
 
 
-class Normalization(TypedDict):
+class NormalizationRow(TypedDict):
     """Mean and standard deviation of red, green and blue, for pixels in [0, 1]."""
 
     mean: list[float]
@@ -44,14 +44,14 @@ class Normalization(TypedDict):
     text: str
 
 
-class Preprocessing(TypedDict):
+class PreprocessingRows(TypedDict):
     """All rows of the file, by name."""
 
-    transforms: dict[str, Transform]
-    normalizations: dict[str, Normalization]
+    transforms: dict[str, TransformRow]
+    normalizations: dict[str, NormalizationRow]
 
 
-def load(path: Path | None = None) -> Preprocessing:
+def load(path: Path | None = None) -> PreprocessingRows:
     """Read the transforms and normalisations of a TOML file, modules/preprocessing.toml by default.
 
     Raises:
@@ -64,7 +64,7 @@ def load(path: Path | None = None) -> Preprocessing:
     return found
 
 
-def read(path: Path, file: str, problems: Problems) -> Preprocessing | None:
+def read(path: Path, file: str, problems: Problems) -> PreprocessingRows | None:
     """Read a file that problems call `file`; None if there are any."""
     count = len(problems.found)
     top = Table(read_toml(path, file, problems), file, "", problems)
@@ -88,14 +88,14 @@ def read(path: Path, file: str, problems: Problems) -> Preprocessing | None:
     top.finish()
     if len(problems.found) > count:
         return None
-    normalizations: dict[str, Normalization] = top.values["normalizations"]
+    normalizations: dict[str, NormalizationRow] = top.values["normalizations"]
     for normalization in normalizations.values():
         normalization["mean"] = [*map(float, normalization["mean"])]
         normalization["std"] = [*map(float, normalization["std"])]
     return {"transforms": top.values["transforms"], "normalizations": normalizations}
 
 
-def resolution(transform: Transform) -> int:
+def resolution(transform: TransformRow) -> int:
     """Return height and width, in pixels, of the images that a transform makes."""
     return transform.get("crop", transform["size"])
 
@@ -156,7 +156,7 @@ def _check_normalization(table: Table) -> None:
 
 
 def _check_text(table: Table, numbers: Iterable[float]) -> None:
-    """Hold the words against the figures, which they repeat for the reader of a page and must not drift from."""
+    """Check that the words, which repeat the figures for the reader of a page, agree with them."""
     text = table.take("text", str)
     if text is None:
         return

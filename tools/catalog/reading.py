@@ -10,7 +10,7 @@ from tools.catalog import preprocessing, vocabularies
 from tools.catalog.catalog import COLAB, COLUMNS, HEADS, PRECISIONS, Catalog, Collection, Publisher, Variant, compose
 from tools.catalog.fields import Problems, Table, one_of, read_toml, suggest
 from tools.catalog.layout import is_name, is_publisher_name
-from tools.catalog.preprocessing import Preprocessing
+from tools.catalog.preprocessing import PreprocessingRows
 from tools.catalog.vocabularies import Vocabularies
 from tools.common.files import ROOT
 
@@ -79,7 +79,7 @@ class _Family:
 
 
 def _family(
-    path: Path, root: Path, tags: Vocabularies, shared: Preprocessing | None, problems: Problems
+    path: Path, root: Path, tags: Vocabularies, shared: PreprocessingRows | None, problems: Problems
 ) -> list[Variant]:
     file = str(path.relative_to(root))
     top = Table(read_toml(path, file, problems), file, "", problems)
@@ -123,7 +123,7 @@ def _family(
     return variants
 
 
-def _variant(table: Table, family: _Family, shared: Preprocessing | None, root: Path) -> Variant | None:
+def _variant(table: Table, family: _Family, shared: PreprocessingRows | None, root: Path) -> Variant | None:
     size = table.take("size", str, choices=family.architectures)
     data_key = table.take("data", str, choices=family.data)
     resolution = table.take("resolution", int)
@@ -253,7 +253,7 @@ def _data(table: Table, tags: Vocabularies, root: Path) -> dict[str, Any] | None
     return found
 
 
-def _source(table: Table, tags: Vocabularies, shared: Preprocessing | None) -> tuple[dict[str, Any] | None, bool]:
+def _source(table: Table, tags: Vocabularies, shared: PreprocessingRows | None) -> tuple[dict[str, Any] | None, bool]:
     is_default = table.take("default", bool, False)
     found = {
         "url": table.take("url", str),

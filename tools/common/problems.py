@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 
     @property
     def is_error(self) -> bool:
-        """Whether this is an error and not a warning."""
+        """True for an error, False for a warning."""
         return self.severity == ERROR
 
 

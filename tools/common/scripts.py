@@ -104,7 +104,7 @@ def positive(text: str) -> int:
     with contextlib.suppress(ValueError):
         if (number := int(text)) >= 1:
             return number
-    raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    raise argparse.ArgumentTypeError(with_fix(f"{text!r} is no whole number of at least 1", "give 1 or more"))
 
 
 def _reader_is_gone(stream: IO[str]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from tools.common.problems import WARNING
 from tools.documents import document as grammar
 from tools.documents.document import Entry
-from tools.documents.rule import DocumentFile, Finding, rule
+from tools.documents.rule import DocumentFile, LineProblem, rule
 from tools.documents.tree import Tree
 
 _QUOTED = re.compile(r"[\"']")
@@ -19,7 +19,7 @@ _QUOTED = re.compile(r"[\"']")
     fix="load the page's own handle in its code",
     kinds=grammar.MODELS,
 )
-def snippet_handle(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def snippet_handle(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     if not document.body or not hub.mentioned(document.body):
         return
@@ -47,7 +47,7 @@ def snippet_handle(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="close the block with a line of three backticks",
     kinds=grammar.KINDS,
 )
-def unclosed_code(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def unclosed_code(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     for start, _, closed in page.code:
         if not closed:
             yield page.document.line_at(start), "this code block is never closed", "add a line ``` behind it"
@@ -64,7 +64,7 @@ _TEXT = re.compile(r"\[`?([^\]`]+)`?\]\(")
     fix="add the model to the list of its kind, too",
     kinds=("Collection",),
 )
-def collection_table(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def collection_table(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     body = document.body or ""
     listed: set[str] = set()
@@ -103,7 +103,7 @@ def collection_table(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "lines of text end without blanks, a line break's two excepted",
     fix="remove the blanks at the end of the lines",
 )
-def text_trailing_blanks(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def text_trailing_blanks(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     text = page.text
     if " \n" not in text and "\t\n" not in text and not text.endswith((" ", "\t")):
         return

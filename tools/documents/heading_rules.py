@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tools.common.problems import ERROR
 from tools.documents import document as grammar
 from tools.documents.document import Entry
-from tools.documents.rule import DocumentFile, Finding, rule
+from tools.documents.rule import DocumentFile, LineProblem, rule
 from tools.documents.tree import Tree
 
 
@@ -15,7 +15,7 @@ from tools.documents.tree import Tree
     "lines end with a newline, not with carriage return and newline",
     fix="convert the file, for example with `sed -i 's/\\r$//'`",
 )
-def crlf(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def crlf(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     if "\r" in page.text:
         line = page.text.count("\n", 0, page.text.index("\r")) + 1
         count = page.text.count("\r")
@@ -32,7 +32,7 @@ def crlf(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "line 1 is `# Kind publisher/name/version` with a name that the grammar permits",
     fix="write `# Module publisher/name/version`, with another kind where it is one",
 )
-def handle(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def handle(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     if not document.kind:
         message, fix = grammar.explain_heading(document.heading)
@@ -51,7 +51,7 @@ def handle(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "behind line 1 come at most one blank line and a description of one line or more",
     fix="write a sentence that says what this is on line 3, behind one blank line",
 )
-def description(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def description(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     if not document.description:
         yield (
@@ -73,7 +73,7 @@ def description(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "between description and first heading stand only `<!-- key: value -->`, badges and blank lines",
     fix="write each key as `<!-- key: value -->` on a line of its own, and move text below a heading",
 )
-def metadata_line(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def metadata_line(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     for number, each in enumerate(page.document.metadata, page.document.metadata_line):
         if isinstance(each, Entry):
             if "-->" in each.value or "<!--" in each.value:
@@ -99,7 +99,7 @@ def metadata_line(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "line 1 and the metadata lines end without blanks",
     fix="remove the blanks at the end of the line",
 )
-def trailing_blanks(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def trailing_blanks(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     heading = document.heading.rstrip("\r")
     if document.kind and heading != heading.rstrip():

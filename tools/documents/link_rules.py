@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tools.common.problems import ERROR, WARNING
 from tools.documents import document as grammar
-from tools.documents.rule import DocumentFile, Finding, nearest, rule
+from tools.documents.rule import DocumentFile, LineProblem, nearest, rule
 from tools.documents.tree import Tree
 
 
@@ -16,7 +16,7 @@ from tools.documents.tree import Tree
     fix="move the file, or correct line 1",
     kinds=grammar.KINDS,
 )
-def document_path(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def document_path(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     expected = page.document.paths
     if page.path not in expected:
         yield (
@@ -50,7 +50,7 @@ def _links(page: DocumentFile, hub: Tree) -> list[tuple[int, str]]:
     fix="link the models with their addresses in the hub, in versions that exist",
     kinds=("Collection",),
 )
-def collection_link(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def collection_link(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     models = [(line, address) for line, address in _links(page, hub) if hub.is_model(address)]
     if not models:
         yield (
@@ -70,7 +70,7 @@ def collection_link(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="correct the address, or publish what it names",
     kinds=grammar.KINDS,
 )
-def dead_link(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def dead_link(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     said = set()
     for line, address in _links(page, hub):
         if address in said:
@@ -87,7 +87,7 @@ def dead_link(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="correct the publisher in the address",
     kinds=grammar.KINDS,
 )
-def unknown_publisher(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def unknown_publisher(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     said = set()
     for line, address in _links(page, hub):
         publisher = address.split("/")[0]
@@ -107,7 +107,7 @@ def unknown_publisher(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="correct the handle, or publish the model that it names",
     kinds=tuple(grammar.FORMATS),
 )
-def parent_model(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def parent_model(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     for value in page.document.values("parent-model"):
         if hub.find(value) is False:
             yield (
@@ -137,7 +137,7 @@ _NUMBERED = re.compile(r"\[\d+\]\s")  # [1] (https://...) is a reference, and no
     fix="write `[text](https://...)`",
     kinds=grammar.KINDS,
 )
-def malformed_link(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def malformed_link(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     body = page.document.body or ""
     for needed, pattern, what in _MALFORMED:
         if needed not in body:

@@ -7,7 +7,7 @@ from tools.common.problems import ERROR, WARNING
 from tools.documents import document as grammar
 from tools.documents.document import Entry
 from tools.documents.metadata import DOMAINS, FIELDS, FORMATS, LEGACY, REPEATABLE, VOCABULARIES
-from tools.documents.rule import DocumentFile, Finding, nearest, rule
+from tools.documents.rule import DocumentFile, LineProblem, nearest, rule
 from tools.documents.tree import Tree
 
 
@@ -18,7 +18,7 @@ from tools.documents.tree import Tree
     fix="add `<!-- key: ... -->` for each key that is missing",
     kinds=grammar.KINDS,
 )
-def required_metadata(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def required_metadata(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     missing = FIELDS[document.kind].required.difference(
         [each.key for each in document.metadata if isinstance(each, Entry)]
@@ -41,7 +41,7 @@ def required_metadata(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="write the key that was meant, or remove the line",
     kinds=grammar.KINDS,
 )
-def unknown_metadata(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def unknown_metadata(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     fields = FIELDS[document.kind]
     for number, each in enumerate(document.metadata, document.metadata_line):
@@ -59,7 +59,7 @@ def unknown_metadata(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "only dataset, language, task and network-architecture have more than one value",
     fix="keep one of the lines",
 )
-def repeated_metadata(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def repeated_metadata(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     first: dict[str, str] = {}
     for number, each in enumerate(page.document.metadata, page.document.metadata_line):
         if not isinstance(each, Entry) or each.key in REPEATABLE:
@@ -78,7 +78,7 @@ def repeated_metadata(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "no value is given twice",
     fix="remove one of the lines",
 )
-def duplicate_metadata(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def duplicate_metadata(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     seen = set()
     for number, each in enumerate(page.document.metadata, page.document.metadata_line):
         if isinstance(each, Entry):
@@ -93,7 +93,7 @@ def duplicate_metadata(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "dataset, task, architecture, licence, language and visualizer come from the tag files",
     fix="write a value of `tags/VOCABULARY.yaml`, or add it to that file",
 )
-def vocabulary(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def vocabulary(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     for number, each in enumerate(page.document.metadata, page.document.metadata_line):
         if isinstance(each, Entry) and each.key in VOCABULARIES:
             known = hub.tags.get(VOCABULARIES[each.key])
@@ -112,7 +112,7 @@ def vocabulary(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "a task begins with image-, text-, audio- or video-",
     fix="choose a task that begins with a domain",
 )
-def task_domain(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def task_domain(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     for value in page.document.values("task"):
         if not value.startswith(DOMAINS):
             yield (
@@ -129,7 +129,7 @@ def task_domain(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="write a known format, an address on colab.research.google.com, or an https address of a demo",
     kinds=grammar.MODELS,
 )
-def metadata_value(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def metadata_value(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     for number, each in enumerate(page.document.metadata, page.document.metadata_line):
         if not isinstance(each, Entry):
             continue
@@ -152,7 +152,7 @@ def metadata_value(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="write `<!-- fine-tunable: true -->` if the module can be trained further, else false",
     kinds=("Module", "Placeholder"),
 )
-def fine_tunable(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def fine_tunable(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     for value in page.document.values("fine-tunable"):
         if value not in ("true", "false"):
             yield (
@@ -169,7 +169,7 @@ def fine_tunable(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="write the https address of the archive, with the ending that the kind has (`.tar.gz`, `.tflite`)",
     kinds=grammar.MODELS,
 )
-def asset_path(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def asset_path(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     suffix = FIELDS[document.kind].asset_suffix
     for value in document.values("asset-path") if suffix else ():
@@ -189,7 +189,7 @@ def asset_path(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="write the archive's address",
     kinds=grammar.MODELS,
 )
-def legacy_asset_path(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def legacy_asset_path(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     value = page.document.value("asset-path")
     if value and LEGACY.fullmatch(value):
         yield (
@@ -205,7 +205,7 @@ def legacy_asset_path(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     "metadata is written `<!-- key: value -->` with single blanks",
     fix="write one blank before and behind the value",
 )
-def metadata_spacing(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def metadata_spacing(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     for number, each in enumerate(page.document.metadata, page.document.metadata_line):
         if isinstance(each, Entry) and (each.before != " " or each.after != " "):
             yield (
@@ -222,7 +222,7 @@ def metadata_spacing(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
     fix="add `<!-- license: ... -->` with an id of `tags/license.yaml`",
     kinds=("Module",),
 )
-def licence_missing(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+def licence_missing(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     if document.value("license") is None:
         yield (

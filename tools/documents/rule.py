@@ -1,7 +1,7 @@
 """A rule of the validator, and the document that it is applied to.
 
     @rule("crlf", ERROR, "lines end with a newline", fix="convert the file")
-    def crlf(page: DocumentFile, hub: Tree) -> Iterator[Finding]:
+    def crlf(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
         yield line, "what is wrong", "what to do"
 
 `tools.documents.rules` lists all of them.
@@ -19,7 +19,7 @@ from tools.documents import document as grammar
 from tools.documents.document import Document, parse
 from tools.documents.tree import Tree
 
-Finding = tuple[int, str, str]  # line, what is wrong and was expected, fix
+LineProblem = tuple[int, str, str]  # line, what is wrong and was expected, fix: a rule makes a `Problem` of it
 
 
 @dataclass
@@ -76,7 +76,7 @@ def fences(text: str) -> list[tuple[int, int, bool]]:
     return found
 
 
-Check = Callable[[DocumentFile, Tree], Iterator[Finding]]
+Check = Callable[[DocumentFile, Tree], Iterator[LineProblem]]
 
 
 class Rule(NamedTuple):

@@ -12,7 +12,6 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tools.archive import reading
 from tools.archive.members import ArchiveError
@@ -21,6 +20,7 @@ from tools.common.download import DownloadError, NotFound, fetch, fetch_text, pl
 from tools.common.files import sha256_of_file
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels, load, numbered
+from tools.hub.records import Record
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ def unpack_to_cache(url: str, sha256: str, *, cache: Path) -> Path:
     return folder
 
 
-def _record(base: str) -> dict[str, Any] | None:
+def _record(base: str) -> Record | None:
     """Read the record of a module; None if there is none."""
     address = record_path(base)
     try:
-        record: dict[str, Any] = json.loads(fetch_text(address))
+        record: Record = json.loads(fetch_text(address))
         if f"/{base}".endswith(f"/{record['handle']}") and record["archive"]["sha256"]:
             return record
     except NotFound:
@@ -116,7 +116,7 @@ def _record(base: str) -> dict[str, Any] | None:
     raise EvaluationError(f"{address} is not this module's record", f"run tools/verify.py {base}")
 
 
-def _described(address: str, archive: str, record: dict[str, Any] | None, sha256: str, folder: Path) -> EvaluatedModule:
+def _described(address: str, archive: str, record: Record | None, sha256: str, folder: Path) -> EvaluatedModule:
     """Read what an unpacked module says of itself."""
     try:
         described = json.loads((folder / "assets.extra/module.json").read_text(encoding="utf-8"))

@@ -115,7 +115,7 @@ class Plan:
 
     @property
     def skip_broken(self) -> bool:
-        """Whether images that cannot be decoded are counted and left out."""
+        """True if images that cannot be decoded are counted and left out."""
         return self.setup["skip_broken"]
 
     def summaries(self, totals: Totals) -> list[Summary]:
@@ -293,7 +293,8 @@ class EvaluationWorker:
                 raise BadImagesError(str(error)) from error
             except WorkerError as error:
                 raise EvaluationError(
-                    f"the process that runs the modules ended: {error}", "the same command goes on from here"
+                    f"the process that runs the modules ended: {error}",
+                    "run the same command again: it goes on from here",
                 ) from error
 
     def close(self) -> None:
@@ -387,7 +388,7 @@ def run_pipeline(
             if fruitless == ATTEMPTS:
                 raise EvaluationError(
                     f"the pipeline failed {ATTEMPTS} times in a row, {done} of {len(state.stamps)} shards are done:\n{reason}",
-                    "put that right; the same command goes on from here",
+                    "correct that, and run the same command again: it goes on from here",
                 )
             why = reason.splitlines()[-1].rstrip(".")
             notice(

@@ -1,4 +1,4 @@
-"""Is an archive what its record says? The one answer, for publishing, verifying, auditing and validating.
+"""Compare an archive with its record, in one place for publishing, verifying, auditing and validating.
 
     for each in differences(record, contents):        # contents: what `tools.archive.contents.read` found
         print(each)              # `archive.bytes`: the record says 830944, the archive has 830943

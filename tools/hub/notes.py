@@ -38,7 +38,7 @@ class Accuracy(TypedDict):
     correct: int
 
 
-class Evaluation(TypedDict):
+class EvaluationMeasurement(TypedDict):
     """An accuracy that was measured after publication.
 
     `dataset` is a tag, `images` their number; `top5` is None or missing where there are few classes; `versions` are of packages;
@@ -54,7 +54,7 @@ class Evaluation(TypedDict):
     list_sha256: str
 
 
-class Speed(TypedDict):
+class SpeedMeasurement(TypedDict):
     """A speed that was measured after publication: `resolution` in pixels, `images_per_second` by batch size as text."""
 
     cpu: str
@@ -97,7 +97,9 @@ def add_note(storage: Storage, handle: str, action: Literal["yank", "unyank"], w
 def add_measurement(
     storage: Storage, handle: str, kind: MeasurementKind, measurement: Mapping[str, Any], *, date: str
 ) -> Note | None:
-    """Put what was measured of a published module beside its record: an `Evaluation` or a `Speed`, which may say more.
+    """Put what was measured of a published module beside its record.
+
+    `measurement` is an `EvaluationMeasurement` or a `SpeedMeasurement`, and may say more.
 
     Returns:
       The note, or None if the newest one about the same (data set and split; processor and threads) says the same already.
@@ -107,8 +109,8 @@ def add_measurement(
     """
     refuse = f"{handle}: no note of this {kind}"
     if kind not in MEASUREMENTS:
-        message = f"{refuse}: {kind!r} is no kind of measurement; there are {EVALUATION!r} and {SPEED!r}"
-        raise StorageError(with_fix(message, "name one of them"))
+        message = f"{refuse}: {kind!r} is no kind of measurement"
+        raise StorageError(with_fix(message, f"name {EVALUATION!r} or {SPEED!r}"))
     if problems := measurement_problems(kind, measurement):
         raise StorageError(with_fix(f"{refuse}: {'; '.join(problems)}", "correct what measured it"))
     stored: dict[str, Any] = json.loads(json.dumps(measurement))  # as it will be read again

@@ -30,7 +30,7 @@ class Text(TypedDict):
 
 
 class Preprocessing(TypedDict):
-    """What a module does to images before the network sees them."""
+    """The steps between the images that a module is given and its network."""
 
     transform: Text
     normalization: Text
@@ -51,7 +51,7 @@ class InputTensor(OutputTensor):
 
 
 class ModuleSignature(TypedDict):
-    """How a module is called; `arguments` are further ones with their defaults, `maps` of intermediate stages."""
+    """Inputs and outputs of a module; `arguments` are further ones with their defaults, `maps` of intermediate stages."""
 
     inputs: list[InputTensor]
     outputs: list[OutputTensor]
@@ -79,7 +79,7 @@ class Measured(TypedDict):
     top1: Top1 | None
 
 
-class Checkpoint(TypedDict):
+class RecordedCheckpoint(TypedDict):
     """The file that the weights come from; `mirror` is present if it did not come from its URL."""
 
     url: str
@@ -103,7 +103,7 @@ class Archive(TypedDict):
 
 
 class ModuleChecks(TypedDict):
-    """What checking a build found; differences are over max(1, the largest magnitude of the expected output)."""
+    """Results of checking a build; differences are over max(1, the largest magnitude of the expected output)."""
 
     golden_tolerance: float
     keras_difference: float | None
@@ -112,15 +112,15 @@ class ModuleChecks(TypedDict):
     precision_change: NotRequired[float]
 
 
-class Build(TypedDict):
-    """What decided the bytes, as digests."""
+class BuildDigests(TypedDict):
+    """Digests of all that decided the bytes."""
 
     key: str
     sources: NotRequired[str]
 
 
 class Record(TypedDict):
-    """What is known of a published module; `row` is its row's facts, `published` ISO 8601 in UTC."""
+    """The record of a published module; `row` is its row's facts, `published` ISO 8601 in UTC."""
 
     schema: int
     kind: Literal["Module"]
@@ -135,11 +135,11 @@ class Record(TypedDict):
     preprocessing: Preprocessing
     signature: ModuleSignature
     measured: Measured
-    checkpoint: Checkpoint
+    checkpoint: RecordedCheckpoint
     archive: Archive
     verification: ModuleChecks
     versions: dict[str, str]
-    build: Build
+    build: BuildDigests
     published: str
 
 

@@ -153,7 +153,7 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Whether the hub is a folder of this machine."""
+        """True if the hub is a folder of this machine."""
         return self._root is not None
 
     def url_for(self, path: str) -> str:

@@ -57,7 +57,7 @@ class ArchiveFacts(TypedDict):
 
 
 class Manifest(TypedDict):
-    """What is known of a build, `made.json`: its keys, and by head what building, checking and packing found out.
+    """Manifest of a build, `made.json`: its keys, and by head the results of building, checking and packing.
 
     `built` and `checked` hold what `builders.build` and `tools.publishing.check` write as HEAD.json and HEAD.check.json.
     """
@@ -204,7 +204,7 @@ def check_again(spec: Specification, build: Build, folder: Path, *, root: Path, 
     return Build(build.folder, manifest)
 
 
-def archive_facts(packed: packing.Archive) -> ArchiveFacts:
+def archive_facts(packed: packing.PackedArchive) -> ArchiveFacts:
     """Return what the record of a module states about its archive."""
     return {
         "bytes": packed.size,
@@ -296,7 +296,7 @@ class _Assembly:
         self._processes = _Processes(spec, folder, root, self._status)
         self._checks: list[Worker] = []
         self._checking: list[Future[None]] = []
-        self._packing: dict[str, Future[packing.Archive]] = {}
+        self._packing: dict[str, Future[packing.PackedArchive]] = {}
         self._uses: collections.Counter[str] = collections.Counter()  # of a head's SavedModel: a check, and packing
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -341,7 +341,7 @@ class _Assembly:
             self._give_up(error)
             raise
 
-    def _pack(self, head: str) -> packing.Archive:
+    def _pack(self, head: str) -> packing.PackedArchive:
         def progress(done: int, total: int | None) -> None:
             if self._stopped.is_set():
                 raise BuildError("packing was given up: the build or the check failed")

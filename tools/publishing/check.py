@@ -189,7 +189,7 @@ def _fine_tune(hub: Any, tf: Any, module: Any, row: Mapping[str, Any], require: 
 def _require(row: Mapping[str, Any], head: str, is_so: bool, message: str) -> None:
     """Raise CheckError about a head of a row with `message` unless `is_so`."""
     if not is_so:
-        fix = f"correct the row, its checkpoint or builders/{row['family']}.py; nothing was published"
+        fix = f"correct the row, its checkpoint or builders/{row['family']}.py: nothing was published"
         raise CheckError(str(Problem(row["file"], f"the {head} {message}", fix, row=row["stem"])))
 
 

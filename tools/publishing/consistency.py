@@ -26,8 +26,8 @@ from tools.documents.tree import Tree
 from tools.hub import records
 from tools.hub.differences import by_key, differences, file_differences, plain
 from tools.hub.records import Record
-from tools.site import formatting
-from tools.site import pages as site
+from tools.site import formatting, pages
+from tools.site.jobs import Page
 
 NUMBERS_HEADING, CHECKPOINT_HEADING = ("", "reported", "measured"), ("", "")  # of the tables that hold the data
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
@@ -75,11 +75,11 @@ def _problems(
     if found:
         yield from found
         return
-    pages = site.build(
+    built = pages.build(
         [record], publisher=catalog.publisher, collections=catalog.collections, base_url=base_url, tags=catalog.tags
     )
-    yield from with_document(record, pages, base_url=base_url, tags=catalog.tags)
-    document = parse(pages[layout.document_path(record["handle"])].data.decode("utf-8"))
+    yield from with_document(record, built, base_url=base_url, tags=catalog.tags)
+    document = parse(built[layout.document_path(record["handle"])].data.decode("utf-8"))
     yield from archives.signature_problems(document, contents.signatures)
 
 
@@ -129,15 +129,15 @@ def _with_row(record: Record, module: Module, catalog: Catalog) -> Iterator[str]
 
 
 def with_document(
-    record: Record, pages: Mapping[str, site.Page], *, base_url: str, tags: Mapping[str, Any]
+    record: Record, built: Mapping[str, Page], *, base_url: str, tags: Mapping[str, Any]
 ) -> Iterator[str]:
     """Yield what the rendered document of a record says differently, or breaks of the format's rules.
 
-    `pages` are those of `tools.site.pages.build`.
+    `built` are the pages of `tools.site.pages.build`.
     """
     path = layout.document_path(record["handle"])
-    page = DocumentFile(path, path, pages[path].data.decode("utf-8"))
-    paths = {each for each in pages if each.endswith(".md")}
+    page = DocumentFile(path, path, built[path].data.decode("utf-8"))
+    paths = {each for each in built if each.endswith(".md")}
     hub = Tree(Path("."), base_url.rstrip("/"), dict(tags), paths)
     for rule, line, message, fix in rules.check(page, hub):
         yield f"its document, line {line}: {message} (fix: {fix}) [{rule.name}]"

@@ -80,7 +80,7 @@ def record(
     done = []
     for module, found in zip(plan.modules, summaries, strict=True):
         storage, handle = _published_at(module, hub)
-        measurement: notes.Evaluation = {
+        measurement: notes.EvaluationMeasurement = {
             "dataset": dataset,
             "split": split,
             "images": found["images"],

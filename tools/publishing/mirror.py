@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tools.catalog import Catalog
 from tools.common.problems import with_fix
 from tools.documents.document import parse
 from tools.hub import records, unpacked
+from tools.hub.records import Record
 from tools.hub.storage import Storage
 from tools.site import pages, rendering
 from tools.site.gathering import Hub
@@ -89,7 +90,7 @@ def gather(storage: Storage, catalog: Catalog, base_url: str) -> Hub:
     )
 
 
-def write(published: Iterable[Mapping[str, Any]], *, storage: Storage, hub: Hub, directory: Path) -> list[Path]:
+def write(published: Iterable[Record], *, storage: Storage, hub: Hub, directory: Path) -> list[Path]:
     """Write the folders of some of a hub's modules; those of an earlier run are replaced. Return the folders.
 
     `published` are the records of the modules, `storage` holds their archives, and `hub` is what `gather` returns for it.

@@ -1,13 +1,13 @@
 """Show what publishing would do and what it did."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tools.catalog.catalog import Module, Variant
 from tools.common import console
 from tools.common.console import size, table
 
 if TYPE_CHECKING:  # a plan is shown without what publishes
+    from tools.hub.records import Record
     from tools.publishing.transaction import PublishResult
 
 
@@ -56,8 +56,8 @@ def show_results(results: "list[PublishResult]", pages: int, hub: str, url: str)
     console.show(f"{pages} pages written to {hub}; handles begin with {url}")
 
 
-def _top1(record: Mapping[str, Any]) -> str:
-    top1 = record.get("measured", {}).get("top1")
+def _top1(record: "Record | None") -> str:
+    top1 = record.get("measured", {}).get("top1") if record else None
     return f"{top1['value']:.2f} % of {top1['images']}" if top1 else ""
 
 

@@ -61,7 +61,7 @@ class CheckpointFacts(TypedDict):
     origin: NotRequired[str]
 
 
-class Checkpoint(TypedDict):
+class UpstreamFile(TypedDict):
     """An upstream file: where it is from, its weight names and layout, and what it is."""
 
     url: str
@@ -72,11 +72,11 @@ class Checkpoint(TypedDict):
 
 
 class Definition(TypedDict):
-    """What defines a module, and what its `assets.extra/module.json` says."""
+    """Definition of a module: all that decides its bytes; its `assets.extra/module.json` states it, too."""
 
     row: dict[str, Any]
     preprocessing: dict[str, Any]
-    checkpoint: Checkpoint
+    checkpoint: UpstreamFile
     versions: dict[str, str]
 
 
@@ -93,14 +93,14 @@ class CheckKey(TypedDict):
     key: str
 
 
-class Evaluation(TypedDict):
+class EvaluationImages(TypedDict):
     """The labelled images of a row, an `.npz`."""
 
     path: str
 
 
 class Specification(TypedDict):
-    """What the building and the checking process are told; SPEC.json of builders/build.py.
+    """Specification of a build, for the building and the checking process; SPEC.json of builders/build.py.
 
     `labels` are class names; `file` is where the row is written, for errors; `mirror` says that the checkpoint did not come from
     upstream, for the record: that does not decide the bytes.
@@ -113,7 +113,7 @@ class Specification(TypedDict):
     check: CheckKey
     checkpoint_path: str
     file: str
-    evaluation: NotRequired[Evaluation]
+    evaluation: NotRequired[EvaluationImages]
     mirror: NotRequired[bool]
 
 

@@ -8,12 +8,11 @@ An archive is created first, checked where it arrived, and only then its record:
 whatever is killed whenever, the hub stays readable, and the same command finishes the job. Nothing published is ever overwritten.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tools.catalog import layout
 from tools.catalog.catalog import Catalog, Module, Variant
@@ -43,13 +42,14 @@ class PublishResult:
     module: Module
     state: str
     reason: str = ""
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Record | None = None
 
     @property
     def is_unverified(self) -> bool:
-        """Whether the weights came from a mirror, and neither the row nor the file's name has a digest to compare them with."""
-        variant, came_from = self.module.variant, self.record.get("checkpoint", {})
-        return bool(came_from.get("mirror")) and not variant.sha256 and not has_digest_in_name(variant.checkpoint)
+        """True if the weights came from a mirror, and neither the row nor the file's name has a digest to compare them with."""
+        variant = self.module.variant
+        is_mirrored = self.record is not None and self.record["checkpoint"].get("mirror", False)
+        return is_mirrored and not variant.sha256 and not has_digest_in_name(variant.checkpoint)
 
 
 def no_progress(_variant: Variant, _stage: str, _done: int | None, _total: int | None) -> None:
@@ -76,7 +76,7 @@ class Publishing:
     mirrors: str | None = None
     prebuilt: Path | None = None
     report: Callable[[Variant, str, int | None, int | None], None] = no_progress
-    _known: dict[str, Any] = field(default_factory=dict)  # records that were read, by path: they never change
+    _known: dict[str, Record] = field(default_factory=dict)  # records that were read, by path: they never change
 
     def run(self, modules: list[Module], jobs: int = 1) -> list[PublishResult]:
         """Publish `modules`, `jobs` rows at a time; a row that fails leaves the others alone."""
@@ -110,7 +110,7 @@ class Publishing:
             spec = self._specification(variant)
         published = {module.handle: self._record(module.handle) for module in modules}
         if all(record and record["build"]["key"] == spec["build"]["key"] for record in published.values()):
-            return [PublishResult(module, "unchanged", record=published[module.handle] or {}) for module in modules]
+            return [PublishResult(module, "unchanged", record=published[module.handle]) for module in modules]
         if self.prebuilt:
             report("check the prebuilt archives", None, None)
             row = prebuilt.load(folder, spec)

@@ -74,7 +74,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One contestant of a comparison, as a table shows it; `case` spans `span` rows and is empty in those below the first."""
 
     case: str
@@ -100,7 +100,7 @@ class Section:
     versions: str
     settings: str
     notes: tuple[str, ...]
-    tables: tuple[tuple[str, tuple[Row, ...], tuple[tuple[str, str], ...]], ...]
+    tables: tuple[tuple[str, tuple[TableRow, ...], tuple[tuple[str, str], ...]], ...]
     picture: Picture | None
 
 
@@ -183,13 +183,13 @@ def _setting(value: Any) -> str:
     return thousands(value) if isinstance(value, int) else str(value)
 
 
-def _rows(comparison: Mapping[str, Any]) -> list[Row]:
+def _rows(comparison: Mapping[str, Any]) -> list[TableRow]:
     measured = [each for each in comparison["contestants"] if each["median"] is not None]
     best, rows = best_peer(comparison), []
     for index, each in enumerate(measured):
         ratio = each["ratio"]
         rows.append(
-            Row(
+            TableRow(
                 case="" if index else label(comparison),
                 span=0 if index else len(measured),
                 name=each["name"],

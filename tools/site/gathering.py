@@ -17,6 +17,8 @@ from tools.catalog.catalog import Collection, Publisher
 from tools.catalog.vocabularies import Tag
 from tools.common.problems import Problem, with_fix
 from tools.documents import document as grammar
+from tools.hub.notes import Note
+from tools.hub.records import Record
 from tools.site.formatting import one_line
 from tools.site.jobs import PageError
 from tools.site.published_collection import PublishedCollection
@@ -46,14 +48,14 @@ def _descending(text: str) -> tuple[int, ...]:
 
 
 def gather(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Record],
     *,
     publisher: Publisher,
     collections: Iterable[Collection],
     base_url: str,
     tags: Mapping[str, Mapping[str, Tag]],
     yanked: Mapping[str, str] | None = None,
-    measurements: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    measurements: Mapping[str, Sequence[Note]] | None = None,
 ) -> Hub:
     """Check the records against each other and the vocabularies, and connect them.
 
@@ -128,7 +130,7 @@ def _connect(modules: dict[str, PublishedModule]) -> None:
             other.sibling = other.sibling or module
 
 
-def _problems(record: Mapping[str, Any], publisher: str, tags: Mapping[str, Mapping[str, Tag]]) -> list[Problem]:
+def _problems(record: Record, publisher: str, tags: Mapping[str, Mapping[str, Tag]]) -> list[Problem]:
     """Return what keeps a record from having a page."""
     handle = record.get("handle", "without a handle")
     again = "publish the module again under a new version"

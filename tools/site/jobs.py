@@ -1,4 +1,4 @@
-"""Jobs: what makes the pages of a site, one after the other or in several processes, for hubs and for archives of documents.
+"""Jobs that make the pages of a site, one after the other or in several processes, for hubs and for archives of documents.
 
     job = Job((("a/1/index.html", HTML),), key, wave=0, make=lambda: ("<!doctype html>...",))
     for job, pages in perform(jobs, Job.pages, processes=2):

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tools.catalog import layout
+from tools.hub.records import Record
 from tools.site import rendering, structured_data
 from tools.site.gathering import Hub
 from tools.site.hub_layout import naming, page
@@ -26,7 +27,7 @@ def texts(hub: Hub, module: PublishedModule) -> tuple[str, str]:
     return _document(module, context), _page(hub, module, context)
 
 
-def module_markdown(record: Mapping[str, Any], hub: Hub) -> str:
+def module_markdown(record: Record, hub: Hub) -> str:
     """Return the Hub document of one record of `hub` (see `tools.site.gathering`), in tfhub.dev's format."""
     with naming(f"record {record.get('handle')}"):
         module = hub.modules[record["handle"]]

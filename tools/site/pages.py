@@ -21,6 +21,8 @@ from tools.catalog import layout
 from tools.catalog.catalog import COLUMNS, Collection, Publisher
 from tools.catalog.vocabularies import Tag
 from tools.common.problems import with_fix
+from tools.hub.notes import Note
+from tools.hub.records import Record
 from tools.site import benchmarks as benchmarks_page
 from tools.site import collection_pages, feeds, hub_layout, module_pages, rendering, structured_data
 from tools.site.collection_pages import collection_markdown
@@ -47,20 +49,20 @@ __all__ = [
 NEWEST = 24  # modules in the table of the first page; the list of all is on the search page
 
 
-def build(records: Iterable[Mapping[str, Any]], **arguments: Any) -> dict[str, Page]:
+def build(records: Iterable[Record], **arguments: Any) -> dict[str, Page]:
     """Return all pages that follow from the records, by path; the arguments are those of `plan`."""
     return {page.path: page for job in plan(records, **arguments) for page in job.pages()}
 
 
 def plan(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Record],
     *,
     publisher: Publisher,
     collections: Iterable[Collection],
     base_url: str,
     tags: Mapping[str, Mapping[str, Tag]],
     yanked: Mapping[str, str] | None = None,
-    measurements: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    measurements: Mapping[str, Sequence[Note]] | None = None,
     benchmarks: Mapping[str, Any] | None = None,
     digest_of: Callable[[str], bytes | None] = lambda handle: None,
 ) -> list[Job]:

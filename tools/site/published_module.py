@@ -9,10 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tools.catalog import layout
 from tools.catalog.vocabularies import Tag
+from tools.hub.notes import Note
+from tools.hub.records import Record
 from tools.site.formatting import day, decimal, measured_percent, millions, one_line, percent, size, thousands
 from tools.site.measurements import Evaluation, Speed
 
@@ -34,11 +36,11 @@ class PublishedModule:
     included), `collections` those that select it. `digest` is of the record; `description` is kept by `describe`.
     """
 
-    record: Mapping[str, Any]
+    record: Record
     base_url: str
     tags: Mapping[str, Mapping[str, Tag]]
     yanked: str | None = None
-    notes: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[Note, ...] = ()
     notebooks: str | None = None
     sibling: "PublishedModule | None" = None
     versions: "list[PublishedModule]" = field(default_factory=list)
@@ -48,14 +50,14 @@ class PublishedModule:
 
     def __post_init__(self) -> None:
         # What is asked for most, where Python finds it at once.
-        self.__dict__.update((key, self.record[key]) for key in _OFTEN if key in self.record)
+        self.__dict__.update((key, value) for key, value in self.record.items() if key in _OFTEN)
 
     def __getattr__(self, key: str) -> Any:
         # The record's other keys, so that templates write `module.row.title`; a key that is missing stays an error.
         if key.startswith("__"):
             raise AttributeError(key)
         try:
-            return self.record[key]
+            return cast(Mapping[str, Any], self.record)[key]
         except KeyError:
             raise AttributeError(f"record {self.record.get('handle')}: `{key}` is missing") from None
 
@@ -209,12 +211,12 @@ class PublishedModule:
 
     @property
     def from_mirror(self) -> bool:
-        """Whether the checkpoint's file was taken from a mirror instead of from its own address."""
+        """True if the checkpoint's file was taken from a mirror instead of from its own address."""
         return bool(self.record["checkpoint"].get("mirror"))
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the row said beforehand which digest the checkpoint has."""
+        """True if the row said beforehand which digest the checkpoint has."""
         return bool(self.record["row"]["sha256"])
 
     @property

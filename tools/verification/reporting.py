@@ -2,10 +2,12 @@
 
 from tools.common import console
 from tools.common.console import size, table
+from tools.common.problems import with_fix
 from tools.verification.audit import AuditReport
 from tools.verification.verify import FAILED, OK, SKIPPED, VerificationResult
 
 MARKS = {OK: "ok", FAILED: "FAILED", SKIPPED: "-"}
+DO_NOT_USE = "do not use the module, and tell the hub's owner"
 DEPTHS = {
     "content": "every archive read: digests and members",
     "digests": "sizes and digests compared with the storage's own",
@@ -35,6 +37,7 @@ def show_verified(results: list[VerificationResult]) -> None:
     for result in results:
         for check in result.checks:
             if check.state == FAILED:
-                console.problems(f"{result.handle or result.url}: {check.name}: {check.message}")
+                message = f"{result.handle or result.url}: {check.name}: {check.message}"
+                console.problems(message if "Fix: " in message else with_fix(message, DO_NOT_USE))
     wrong = sum(not result.ok for result in results)
     console.show(f"{len(results)} verified, {wrong} wrong" if wrong else f"{len(results)} verified, nothing wrong")

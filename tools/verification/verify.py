@@ -1,4 +1,4 @@
-"""Verify from outside that a published module is what its hub says, with nothing but the address.
+"""Verify from outside, by its address alone, that a published module is what its hub says.
 
     with Verification() as verification:
         for target in verification.find("https://hub.example/hubpress/convnext_digits/1"):
@@ -73,7 +73,7 @@ class VerificationResult:
 
     @property
     def ok(self) -> bool:
-        """Whether no check failed."""
+        """True if no check failed."""
         return all(check.state != FAILED for check in self.checks)
 
     def described(self) -> dict[str, Any]:
@@ -136,8 +136,12 @@ class Verification:
                     "give the address of a hub, of a handle with its version, or of an archive (.tar.gz)",
                 )
             ) from error
-        except (DownloadError, ValueError) as error:
+        except DownloadError as error:  # its message ends with the fix
             raise NothingThereError(f"{address} cannot be verified: {error}") from error
+        except ValueError as error:
+            raise NothingThereError(
+                with_fix(f"{address} cannot be verified: {error}", "give a hub's address")
+            ) from error
         return _listed(address, index, every)
 
     # Verifying
@@ -189,7 +193,7 @@ class Verification:
         except NotFound:
             if target.listed is not None:
                 raise
-            raise SkippedCheck("there is none beside the archive, so nothing vouches for its bytes") from None
+            raise SkippedCheck("there is none beside the archive, so its bytes are compared with nothing") from None
         if wrong := schema_problems(found, "record"):
             raise VerificationError(f"{url} is malformed: {'; '.join(wrong)}")
         record = cast(Record, found)
