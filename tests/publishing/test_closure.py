@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import builders
+from tests.support.builds import specification_of
 from tests.support.commands import ROOT
 from tools import catalog
 from tools.publishing import closure, specification
@@ -246,3 +247,10 @@ def test_all_that_real_processes_import_is_in_the_keys(tmp_path, family):
     found = run("tools.publishing.check", tmp_path, input=heads)
     assert all((tmp_path / f"out/{head}.check.json").exists() for head in spec["heads"])
     assert "builders/precision.py" in found and found <= inside, found - inside
+
+
+def test_what_a_building_process_is_told_is_in_the_key(monkeypatch):
+    before = specification_of("convnext_digits")
+    monkeypatch.setitem(specification.ENVIRONMENT, "TF_CPP_MIN_LOG_LEVEL", "0")
+    after = specification_of("convnext_digits")
+    assert before["build"]["key"] != after["build"]["key"] and before["build"]["sources"] == after["build"]["sources"]

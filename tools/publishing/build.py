@@ -26,18 +26,13 @@ from tools.catalog import layout
 from tools.common.files import sha256_of_file, write_atomically
 from tools.common.locks import LocksUnsupported, lock
 from tools.common.workers import Worker, WorkerError
-from tools.publishing.specification import Specification
+from tools.publishing.specification import ENVIRONMENT, Specification
 
 PREFIX = ".building-"  # of folders where something is being built
 MANIFEST = "made.json"
 # Half of a check is tracing and graph optimisation, on one processor. A second one pays for importing TensorFlow again from this
 # size of a checkpoint on, and may begin where this many times that size is free: it takes three, and others may still grow.
 LARGE_BYTES, ROOM_FACTOR = 300_000_000, 8
-ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "CUDA_VISIBLE_DEVICES": "-1",  # the golden outputs are a CPU's
-}
 Report = Callable[[str, int | None, int | None], None]  # stage, bytes done and in all
 
 

@@ -23,6 +23,13 @@ from tools.common.files import Progress, sha256_of_file
 from tools.common.problems import Problem
 from tools.publishing import closure
 
+# What the processes that build and check are told, beside this process's own variables: a part of the build key.
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "-1",  # the golden outputs are a CPU's
+}
+
 BUILD_PROGRAMS = ("builders.build", "tools.archive.packing")
 CHECK_PROGRAMS = ("tools.publishing.check",)
 PACKAGES = ("tensorflow", "keras", "tensorflow-hub", "numpy")
@@ -179,7 +186,7 @@ def specify(
         "module": module,
         "labels": labels,
         "heads": [head for head in HEADS if head in variant.names],
-        "build": {"sources": sources, "key": _digest_of([module, labels, sources])},
+        "build": {"sources": sources, "key": _digest_of([module, labels, sources, ENVIRONMENT])},
         "check": {"key": _digest_of(checks)},
         "checkpoint_path": str(checkpoint),
         "file": variant.file,
