@@ -133,7 +133,7 @@ def test_notes_are_added_and_numbered_by_whoever_comes(storage):
     ("arguments", "code", "said"),
     [
         ([HANDLE], 2, "--why --undo is required"),
-        ([HANDLE, "--why", " "], 2, "--why: say why"),
+        ([HANDLE, "--why", " "], 2, "--why: the reason is empty. Fix: say why"),
         ([HANDLE, "--why", "x", "--undo"], 2, "not allowed with"),
         (["--why", "x"], 2, "HANDLE"),
         (["hubpress/nothing/1", "--why", "x"], 1, "is not published"),
