@@ -13,7 +13,7 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	$(RUN_TESTS) tests
 
-# Without what builds modules, drives a browser or kills publishers: a minute and a half, for the loop of a developer.
+# Without what builds modules, drives a browser or kills publishers: under 90 seconds, for the loop of a developer.
 test-fast: $(STAMP)
 	$(RUN_TESTS) -m 'not slow and not browser and not faults' tests
 
@@ -48,6 +48,7 @@ venv: $(STAMP)
 # The last step installs this checkout in place, so that scripts, notebooks and editors find `tools` and `builders`; it loads nothing.
 $(STAMP): requirements.lock
 	@$(BASE) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" 2> /dev/null || { echo "hubpress needs Python 3.11, 3.12 or 3.13. Fix: install one, or run make PYTHON=/path/to/python." >&2; exit 1; }
+	@echo "Installing what requirements.lock names, TensorFlow among it, into $(VENV): this takes a few minutes."
 	rm -rf $(VENV)
 	$(BASE) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock

@@ -31,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools import catalog
     from tools.common import clock, console
     from tools.hub import address, notes
-    from tools.hub.storage import Storage, StorageError
+    from tools.hub.storage import StorageError, open_hub
     from tools.site.jobs import PageError
     from tools.site.writing import write_pages
 
     handle, action = options.handle.strip("/"), notes.UNYANK if options.undo else notes.YANK
     try:
         rows = catalog.load()
-        storage = Storage(options.hub)
+        storage = open_hub(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)
         note = notes.add_note(storage, handle, action, options.why or "", date=clock.now())
         pages = write_pages(rows, storage, url, cache=options.cache)
