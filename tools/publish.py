@@ -77,11 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     from tools.hub import address, unpacked
+    from tools.hub.records import DamagedHub
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import Publishing
     from tools.site.jobs import PageError
 
-    pages, problem = 0, None
+    pages = 0
+    problem: StorageError | PageError | None = None
     try:
         storage = Storage(options.hub)
         with reporting.PublishingProgress() as progress:
@@ -102,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if done:
                 try:
                     pages = publishing.write_pages()
-                except (StorageError, PageError) as error:  # shown below what is published all the same
+                except DamagedHub as error:  # shown below what is published all the same
+                    pages, problem = error.pages, error
+                except (StorageError, PageError) as error:
                     problem = error
     except (StorageError, PageError) as error:
         console.problems(error)

@@ -16,7 +16,6 @@ behind a proxy and below a prefix.
 import contextlib
 import gzip
 import hashlib
-import json
 import logging
 import os
 import re
@@ -33,7 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tools.catalog import layout
 from tools.common.problems import with_fix
-from tools.hub import notes
+from tools.hub import json_objects, notes
 from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, PathError, Storage, StorageError, checked, content_type
 from tools.server import access_log, conditions
 from tools.server.messages import (
@@ -232,14 +231,9 @@ class _Responder:
                 self._records.move_to_end(key)
                 return self._records[key]
         try:
-            record = json.loads(self.storage.read(path))
+            record = json_objects.read(self.storage, path)
         except NotThere:
             return None
-        except ValueError as error:
-            message = f"{self.storage.url_for(path)}: is no JSON: {error}"
-            raise StorageError(with_fix(message, "restore it")) from error
-        if not isinstance(record, dict):
-            raise StorageError(with_fix(f"{self.storage.url_for(path)}: is no JSON object", "restore it"))
         if key is not None:
             with self._lock:
                 self._records[key] = record

@@ -7,18 +7,17 @@ Errors are what makes a published module unusable or a page untrue; warnings are
 off, leaves until the same command is run again.
 """
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from tools.archive import contents as archive_contents
 from tools.archive.members import ArchiveError
 from tools.archive.saved_model import SavedModelError
 from tools.catalog import layout
+from tools.common import json_text
 from tools.common.problems import ERROR, WARNING, Problem, with_fix
-from tools.common.schemas import schema_problems
 from tools.hub import records
 from tools.hub.differences import differences, file_differences
 from tools.hub.records import HubSnapshot, Record
@@ -49,10 +48,10 @@ def audit(storage: Storage, *, thorough: bool = False) -> AuditReport:
     """Check every record, archive, note, page and index of a hub.
 
     Raises:
-      StorageError: the storage cannot be read, or a record is no JSON.
+      StorageError: the storage cannot be read.
     """
     hub = records.snapshot(storage)
-    report = AuditReport(modules=len(hub.records))
+    report = AuditReport(modules=len(hub.records), problems=list(hub.problems.values()))
     digests = True
     with ThreadPoolExecutor(READERS) as pool:
         checked = pool.map(lambda record: _check_module(storage, record, hub.listing, thorough), hub.records)
@@ -76,9 +75,6 @@ def _check_module(
         for path in (layout.document_path(handle), layout.page_path(handle))
         if path not in listing
     ]
-    if wrong := schema_problems(record, "record"):
-        message = f"the record is malformed: {'; '.join(wrong)}"
-        return None, [Problem(layout.record_path(handle), message, "restore it from a copy"), *pages]
     path = layout.archive_path(handle)
     restore = f"restore it from a copy (its build key is {record['build']['key']}), or yank {handle}"
     if path not in listing:
@@ -111,7 +107,7 @@ def _content(storage: Storage, path: str, record: Record) -> list[str]:
 
 def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
     """Yield archives, pages and notes of modules that have no record, and notes whose numbers have gaps."""
-    handles = {record["handle"] for record in hub.records}
+    handles = _recorded(hub)
     numbers: dict[str, list[int]] = {}
     for path in hub.listing:
         if path.endswith(layout.ARCHIVE_SUFFIX) and layout.handle_of_archive(path) not in handles:
@@ -129,6 +125,11 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
             yield Problem(handle, message, "restore it from a copy")
 
 
+def _recorded(hub: HubSnapshot) -> set[str]:
+    """Return the handles that have a record, be it malformed."""
+    return {handle for path in hub.listing if (handle := layout.handle_of_record(path))}
+
+
 def _index(storage: Storage, hub: HubSnapshot) -> Iterator[Problem]:
     """Yield where the index is not what the records and notes say."""
 
@@ -138,7 +139,7 @@ def _index(storage: Storage, hub: HubSnapshot) -> Iterator[Problem]:
     if not hub.records:
         return
     try:
-        index = json.loads(storage.read(layout.INDEX))
+        index = json_text.parse(storage.read(layout.INDEX))
         listed = {str(module["handle"]): (module["archive"]["sha256"], module["yanked"]) for module in index["modules"]}
     except NotThere:
         yield problem("it is missing", WARNING)
@@ -152,11 +153,10 @@ def _index(storage: Storage, hub: HubSnapshot) -> Iterator[Problem]:
             yield problem(f"it does not list {handle}", WARNING)
             continue
         sha256, yanked = listed.pop(handle)
-        stated: Any = record.get("archive")
-        if isinstance(stated, dict) and sha256 != stated.get("sha256"):
+        if sha256 != record["archive"]["sha256"]:
             yield problem(f"it has another sha256 for {handle}")
         elif (yanked is not None) != (handle in hub.yanked):
             says = "is yanked" if handle in hub.yanked else "is not yanked"
             yield problem(f"{handle} {says}, and the index says otherwise", WARNING)
-    for handle in listed:
+    for handle in listed.keys() - _recorded(hub):
         yield problem(f"it lists {handle}, which has no record")

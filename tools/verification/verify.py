@@ -11,7 +11,6 @@ which is started for the first replay and answers all.
 
 import contextlib
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,16 +23,16 @@ from tools.archive import reading, saved_model
 from tools.archive.contents import Contents
 from tools.archive.members import ArchiveError
 from tools.catalog import layout
+from tools.common import json_text
 from tools.common.download import DownloadError, NotFound, fetch, fetch_text, plain_address
 from tools.common.files import sha256_of_file
 from tools.common.problems import with_fix
-from tools.common.schemas import schema_problems
 from tools.common.workers import Worker, WorkerError, WorkerRefusal
 from tools.documents import archives
 from tools.documents.document import parse
 from tools.hub import notes
 from tools.hub.differences import differences, file_differences
-from tools.hub.records import Record
+from tools.hub.records import Record, record_problems
 from tools.hub.storage import StorageError, checked
 
 REPLAY_SECONDS = 600
@@ -84,10 +83,15 @@ class VerificationResult:
 
 @dataclass(frozen=True)
 class Target:
-    """A module to verify: `url` is its address without an ending, `listed` its entry in the hub's index, where one was read."""
+    """A module to verify.
+
+    `url` is its address without an ending, `listed` its entry in the hub's index, where one was read; `problem` says what is wrong
+    with that entry, so that nothing can be verified.
+    """
 
     url: str
     listed: dict[str, Any] | None = None
+    problem: str = ""
 
 
 class Verification:
@@ -187,6 +191,8 @@ class Verification:
             message.append(self._golden(file, folder / "module", record))
 
     def _record(self, target: Target) -> Record:
+        if target.problem:
+            raise VerificationError(target.problem)
         url = layout.record_path(target.url)
         try:
             found = _json(url)
@@ -194,12 +200,12 @@ class Verification:
             if target.listed is not None:
                 raise
             raise SkippedCheck("there is none beside the archive, so its bytes are compared with nothing") from None
-        if wrong := schema_problems(found, "record"):
+        handle = found.get("handle")
+        if isinstance(handle, str) and not f"/{target.url}".endswith(f"/{handle}"):
+            raise VerificationError(f"the record at {url} is that of {handle}")
+        if wrong := record_problems(found):
             raise VerificationError(f"{url} is malformed: {'; '.join(wrong)}")
         record = cast(Record, found)
-        handle = record["handle"]
-        if not f"/{target.url}".endswith(f"/{handle}"):
-            raise VerificationError(f"the record at {url} is that of {handle}")
         listed = (target.listed or {}).get("archive")
         sha256 = listed.get("sha256") if isinstance(listed, dict) else None
         if target.listed is not None and sha256 != record["archive"]["sha256"]:
@@ -300,12 +306,9 @@ def _there(url: str) -> bool:
 
 def _json(url: str) -> dict[str, Any]:
     try:
-        content = json.loads(fetch_text(url))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise VerificationError(f"{url} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise VerificationError(f"{url} is no JSON object")
-    return content
+        return json_text.parse_object(fetch_text(url))
+    except (json_text.JsonError, UnicodeDecodeError) as error:
+        raise VerificationError(f"{url} cannot be used: {error}") from error
 
 
 def _withdrawn(url: str) -> str:
@@ -321,19 +324,35 @@ def _withdrawn(url: str) -> str:
 
 
 def _listed(base: str, index: dict[str, Any], every: bool) -> list[Target]:
-    """Return the modules of a hub's index; an index that cannot be understood is no hub's."""
-    try:
-        modules = [(str(each["name"]), int(each["version"]), each) for each in index["modules"]]
-        for _, _, each in modules:
-            checked(each["handle"])
-    except (KeyError, TypeError, ValueError, StorageError) as error:
-        message = f"{base}/{layout.INDEX} is no index of a hub ({error!r})"
-        raise NothingThereError(with_fix(message, "give a hub's address")) from error
+    """Return the modules of a hub's index, with what is wrong with an entry where it is no module's."""
+    modules = index.get("modules")
+    if not isinstance(modules, list):
+        message = f"{base}/{layout.INDEX} is no index of a hub: it has no list of modules"
+        raise NothingThereError(with_fix(message, "give a hub's address"))
     if not modules:
         raise NothingThereError(with_fix(f"{base} lists no module", "publish one first"))
+    targets: list[Target] = []
     newest: dict[str, int] = {}
-    for name, version, each in modules:
+    for number, each in enumerate(modules):
+        if not isinstance(each, dict) or not _is_entry(each):
+            problem = f"{layout.INDEX} has an entry that is no module's: modules[{number}]"
+            targets.append(Target(f"{base}/{layout.INDEX}#{number}", {}, problem))
+            continue
+        targets.append(Target(f"{base}/{each['handle']}", each))
         if not each.get("yanked"):
-            newest[name] = max(version, newest.get(name, 0))
-    wanted = [each for name, version, each in modules if every or newest.get(name) == version]
-    return [Target(f"{base}/{each['handle']}", each) for each in wanted]
+            newest[each["name"]] = max(each["version"], newest.get(each["name"], 0))
+    return [
+        target
+        for target in targets
+        if every or not target.listed or newest.get(target.listed["name"]) == target.listed["version"]
+    ]
+
+
+def _is_entry(each: dict[str, Any]) -> bool:
+    """Return whether an object of an index names a module."""
+    try:
+        checked(each["handle"])
+    except (KeyError, TypeError, AttributeError, StorageError):
+        return False
+    version = each.get("version")
+    return isinstance(each.get("name"), str) and isinstance(version, int) and not isinstance(version, bool)
