@@ -24,7 +24,7 @@ from tools.archive.contents import Contents
 from tools.archive.members import ArchiveError
 from tools.catalog import layout
 from tools.common import json_text
-from tools.common.download import DownloadError, NotFound, fetch, fetch_text, plain_address
+from tools.common.download import Budget, DownloadError, NotFound, fetch, fetch_text, plain_address
 from tools.common.files import sha256_of_file
 from tools.common.problems import with_fix
 from tools.common.workers import Worker, WorkerError, WorkerRefusal
@@ -36,6 +36,7 @@ from tools.hub.records import Record, record_problems
 from tools.hub.storage import StorageError, checked
 
 REPLAY_SECONDS = 600
+SMALL_BYTES = 16 << 20  # of a record, a note, a document, an index
 CHECKS = ("record", "archive", "members", "document", "golden")
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
@@ -59,6 +60,32 @@ class Check:
     name: str
     state: str
     message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationLimits:
+    """What a server may make a verification spend, on one module or on the list of a hub's modules.
+
+    Attributes:
+        seconds: of downloads, together.
+        requests: to the server, those for notes included.
+        bytes: of downloads, together, and of an unpacked archive.
+        memory_bytes: of a module's graph, labels and description, which are read into memory; a small multiple of it is taken.
+    """
+
+    seconds: float = 3600
+    requests: int = 200
+    bytes: int = 16 << 30
+    memory_bytes: int = archive_contents.MEMORY_BYTES
+
+    def budget(self) -> Budget:
+        """Return the budget of the downloads for one module."""
+        fix = "raise --max-seconds, --max-requests or --max-bytes if you trust the server"
+        return Budget(seconds=self.seconds, requests=self.requests, bytes=self.bytes, fix=fix)
+
+    def of_archives(self) -> reading.Limits:
+        """Return the limits of unpacking."""
+        return reading.Limits(member_size=self.bytes, unpacked_size=self.bytes)
 
 
 @dataclass
@@ -97,11 +124,13 @@ class Target:
 class Verification:
     """Verifies modules one after the other; a context manager, because it keeps a process and a scratch folder.
 
-    `replay=False` leaves the golden inputs out: a module is a program, and replaying one runs it.
+    `replay=False` leaves the golden inputs out: a module is a program, and replaying one runs it. `limits` are for each module.
     """
 
-    def __init__(self, *, replay: bool = True):
+    def __init__(self, *, replay: bool = True, limits: VerificationLimits | None = None):
         self._replay = replay
+        self._limits = limits or VerificationLimits()
+        self._budget = self._limits.budget()
         self._worker: Worker | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="hubpress-verify-")
 
@@ -123,15 +152,16 @@ class Verification:
         Raises:
           NothingThereError: there is nothing to verify.
         """
+        self._budget = self._limits.budget()
         address = plain_address(address)
         address = address if "://" in address else str(Path(address).absolute())
         if address.endswith(layout.ARCHIVE_SUFFIX):
             return [Target(address.removesuffix(layout.ARCHIVE_SUFFIX))]
         last = address.rpartition("/")[2]
         try:
-            if last.isdecimal() and _there(layout.record_path(address)):
+            if last.isdecimal() and self._there(layout.record_path(address)):
                 return [Target(address)]
-            index = _json(f"{address}/{layout.INDEX}")
+            index = self._json(f"{address}/{layout.INDEX}")
         except NotFound as error:
             raise NothingThereError(
                 with_fix(
@@ -153,6 +183,7 @@ class Verification:
     def verify(self, target: Target) -> VerificationResult:
         """Download a module and check everything that its hub says of it; what is wrong is in the result."""
         result = VerificationResult(target.url)
+        self._budget = self._limits.budget()
         with tempfile.TemporaryDirectory(dir=self._scratch.name) as folder:
             self._verify(target, result, Path(folder))
         done = {check.name for check in result.checks}
@@ -164,25 +195,26 @@ class Verification:
         with _checking(result, "record") as message:
             record = self._record(target)
             result.handle = record["handle"]
-            result.note = _withdrawn(target.url)
+            result.note = self._withdrawn(target.url)
             message.append(f"published {record['published']}")
         if result.checks[-1].state == FAILED:
             return
         file: Path | None = None
         with _checking(result, "archive") as message:
-            limit = record["archive"]["bytes"] if record else None
-            file = fetch(layout.archive_path(target.url), cache=folder / "downloads", limit_bytes=limit)
+            limit = min(record["archive"]["bytes"] if record else self._limits.bytes, self._limits.bytes)
+            url = layout.archive_path(target.url)
+            file = fetch(url, cache=folder / "downloads", limit_bytes=limit, budget=self._budget)
             message.append(_check_file(file, record))
         if file is None or result.checks[-1].state == FAILED:
             return
         contents: Contents | None = None
         with _checking(result, "members") as message:
-            contents = _read(file)
+            contents = self._read(file)
             message.append(_check_contents(contents, record))
         with _checking(result, "document") as message:
             if record is None:
                 raise SkippedCheck("without a record nobody knows where it is")
-            message.append(_check_document(fetch_text(layout.document_path(target.url)), record, contents))
+            message.append(_check_document(self._text(layout.document_path(target.url)), record, contents))
         if contents is None:
             return
         with _checking(result, "golden") as message:
@@ -195,7 +227,7 @@ class Verification:
             raise VerificationError(target.problem)
         url = layout.record_path(target.url)
         try:
-            found = _json(url)
+            found = self._json(url)
         except NotFound:
             if target.listed is not None:
                 raise
@@ -213,7 +245,7 @@ class Verification:
         return record
 
     def _golden(self, file: Path, folder: Path, record: Record | None) -> str:
-        reading.unpack(file, folder)
+        reading.unpack(file, folder, self._limits.of_archives())
         if not (folder / "assets.extra/golden.npz").is_file():
             raise VerificationError("the archive has no assets.extra/golden.npz to replay")
         if self._worker is None or not self._worker.is_alive:
@@ -232,6 +264,38 @@ class Verification:
                 f"{found['differences']}"
             )
         return f"differs by {worst:.2g}, tolerance {tolerance:.2g}"
+
+    def _read(self, file: Path) -> Contents:
+        limits, memory = self._limits.of_archives(), self._limits.memory_bytes
+        with file.open("rb", buffering=0) as stream:
+            return archive_contents.read(stream, file.name, memory_bytes=memory, limits=limits)
+
+    def _text(self, url: str) -> str:
+        return fetch_text(url, limit_bytes=SMALL_BYTES, budget=self._budget)
+
+    def _there(self, url: str) -> bool:
+        try:
+            self._text(url)
+            return True
+        except NotFound:
+            return False
+
+    def _json(self, url: str) -> dict[str, Any]:
+        try:
+            return json_text.parse_object(self._text(url))
+        except json_text.JsonError as error:
+            raise VerificationError(f"{url} cannot be used: {error}") from error
+
+    def _withdrawn(self, url: str) -> str:
+        """Return why a module was withdrawn, as its notes say: they are numbered without gaps, so nobody need list the hub."""
+        why, number = "", 1
+        with contextlib.suppress(NotFound):
+            while True:
+                note = self._json(layout.note_path(url, number))
+                if note.get("action") in (notes.YANK, notes.UNYANK):
+                    why = f"withdrawn: {note.get('why')}" if note["action"] == notes.YANK else ""
+                number += 1
+        return why
 
 
 @contextlib.contextmanager
@@ -265,11 +329,6 @@ def _check_file(file: Path, record: Record | None) -> str:
     return f"{found['bytes']:,} bytes, sha256 {found['sha256']}"
 
 
-def _read(file: Path) -> Contents:
-    with file.open("rb", buffering=0) as stream:
-        return archive_contents.read(stream, file.name)
-
-
 def _check_contents(contents: Contents, record: Record | None) -> str:
     """Compare signatures, description and labels with the record."""
     if "serving_default" not in contents.signatures:
@@ -294,33 +353,6 @@ def _check_document(text: str, record: Record, contents: Contents | None) -> str
     if contents and (wrong := list(archives.signature_problems(document, contents.signatures))):
         raise VerificationError("; ".join(wrong))
     return "agrees with the signature" if contents else "agrees with the record"
-
-
-def _there(url: str) -> bool:
-    try:
-        fetch_text(url)
-        return True
-    except NotFound:
-        return False
-
-
-def _json(url: str) -> dict[str, Any]:
-    try:
-        return json_text.parse_object(fetch_text(url))
-    except (json_text.JsonError, UnicodeDecodeError) as error:
-        raise VerificationError(f"{url} cannot be used: {error}") from error
-
-
-def _withdrawn(url: str) -> str:
-    """Return why a module was withdrawn, as its notes say: they are numbered without gaps, so nobody need list the hub."""
-    why, number = "", 1
-    with contextlib.suppress(NotFound):
-        while True:
-            note = _json(layout.note_path(url, number))
-            if note.get("action") in (notes.YANK, notes.UNYANK):
-                why = f"withdrawn: {note.get('why')}" if note["action"] == notes.YANK else ""
-            number += 1
-    return why
 
 
 def _listed(base: str, index: dict[str, Any], every: bool) -> list[Target]:
