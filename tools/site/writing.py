@@ -19,6 +19,7 @@ from tools.common import json_text
 from tools.common.problems import Problem
 from tools.common.schemas import schemas_digest
 from tools.hub import records
+from tools.hub.records import HubSnapshot
 from tools.hub.storage import ObjectInfo, Storage
 from tools.site import jobs, pages, rendering
 from tools.site.benchmark_report import report_problems
@@ -61,17 +62,7 @@ def write_pages(
             hub = records.snapshot(storage, known, listing=listing)
             for path in contents.intersection(known):
                 page_cache.store_record(path, known[path], checked.get(path))
-            planned = pages.plan(
-                hub.records,
-                publisher=catalog.publisher,
-                collections=catalog.collections,
-                base_url=base_url,
-                tags=catalog.tags,
-                yanked=hub.yanked,
-                measurements=hub.measurements,
-                benchmarks=_benchmarks(storage, listing, hub.problems),
-                digest_of=lambda handle: page_cache.digest_of(layout.record_path(handle)),
-            )
+            planned = plan_pages(catalog, storage, base_url, hub, page_cache)
             stale = [
                 job
                 for job in planned
@@ -87,6 +78,29 @@ def write_pages(
     if hub.problems:
         raise records.DamagedHub(hub.problems, pages=written)
     return written
+
+
+def plan_pages(
+    catalog: Catalog, storage: Storage, base_url: str, hub: HubSnapshot, page_cache: PageCache | None = None
+) -> list[Job]:
+    """Return the jobs that make all pages of a hub, as `write_pages` would write them; adds to `hub.problems`.
+
+    Raises:
+      PageError: a record has no page.
+      StorageError: the hub cannot be read.
+    """
+    known = page_cache or PageCache(None)
+    return pages.plan(
+        hub.records,
+        publisher=catalog.publisher,
+        collections=catalog.collections,
+        base_url=base_url,
+        tags=catalog.tags,
+        yanked=hub.yanked,
+        measurements=hub.measurements,
+        benchmarks=_benchmarks(storage, hub.listing, hub.problems),
+        digest_of=lambda handle: known.digest_of(layout.record_path(handle)),
+    )
 
 
 def _benchmarks(

@@ -2,6 +2,7 @@
 
     report = audit(Storage("gs://bucket/hub"))                    # sizes, and digests where the storage keeps them
     report = audit(Storage("hub"), thorough=True)                 # every archive is read: digests, signatures, labels
+    report = audit(Storage("hub"), thorough=True, catalog=catalog.load())        # and every page compared with what it should be
 
 Errors are what makes a published module unusable or a page untrue; warnings are what a publisher at work, or one that was cut
 off, leaves until the same command is run again.
@@ -13,15 +14,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tools.archive import contents as archive_contents
-from tools.archive.members import ArchiveError
+from tools.archive.members import ArchiveError, refusal
 from tools.archive.saved_model import SavedModelError
 from tools.catalog import layout
+from tools.catalog.catalog import Catalog
 from tools.common import json_text
 from tools.common.problems import ERROR, WARNING, Problem, with_fix
-from tools.hub import records
+from tools.hub import address, records
 from tools.hub.differences import differences, file_differences
 from tools.hub.records import HubSnapshot, Record
 from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
+from tools.site.benchmarks import FILE as BENCHMARKS
+from tools.site.jobs import Job, perform
+from tools.site.writing import plan_pages
 
 READERS = 4  # archives that are read at the same time
 RENDER = "run tools/render.py"
@@ -44,8 +49,15 @@ class AuditReport:
         return [problem for problem in self.problems if problem.is_error]
 
 
-def audit(storage: Storage, *, thorough: bool = False) -> AuditReport:
+def audit(
+    storage: Storage, *, thorough: bool = False, catalog: Catalog | None = None, base_url: str | None = None
+) -> AuditReport:
     """Check every record, archive, note, page and index of a hub.
+
+    Args:
+      thorough: read every archive, and with a `catalog` every page, too.
+      catalog: what pages are made from besides records.
+      base_url: the address that pages are for; by default `address.for_writing` decides.
 
     Raises:
       StorageError: the storage cannot be read.
@@ -62,6 +74,8 @@ def audit(storage: Storage, *, thorough: bool = False) -> AuditReport:
     report.depth = "content" if thorough else "digests" if digests and hub.records else "sizes"
     report.problems += _without_record(hub)
     report.problems += _index(storage, hub)
+    if thorough and catalog:
+        report.problems += _pages(storage, hub, catalog, base_url)
     return report
 
 
@@ -123,6 +137,41 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
         elif sorted(present) != list(range(1, len(present) + 1)):
             message = f"it has the notes {sorted(present)}: one is missing, and notes are never deleted"
             yield Problem(handle, message, "restore it from a copy")
+
+
+def _pages(storage: Storage, hub: HubSnapshot, catalog: Catalog, base_url: str | None) -> Iterator[Problem]:
+    """Yield the pages that are not what they should be, and the files that nobody made."""
+    try:
+        url = address.for_writing(storage, base_url, catalog.publisher.url)
+    except address.AddressError as error:
+        message, _, fix = str(error).partition(". Fix: ")
+        yield Problem(layout.INDEX, message.partition(": ")[2], fix)
+        return
+    left_out = set(hub.problems)
+    planned = plan_pages(catalog, storage, url, hub)
+    yield from (hub.problems[path] for path in hub.problems.keys() - left_out)
+    made: set[str] = set()
+    for batch in perform(planned, Job.pages, processes=1):
+        for page in (page for _, pages in batch for page in pages):
+            made.add(page.path)
+            if page.path in hub.listing and storage.read(page.path) != page.data:
+                message = "it is not what its records give: somebody changed it, or other templates made it"
+                yield Problem(page.path, message, f"delete it, then {RENDER}")
+    recorded = _recorded(hub)
+    pages_of_damaged = {
+        path for handle in recorded for path in (layout.document_path(handle), layout.page_path(handle))
+    }
+    for path in sorted(hub.listing.keys() - made - pages_of_damaged):
+        if not _belongs(path, recorded):
+            yield Problem(path, "nobody of hubpress made this file", "look at it, and delete it")
+
+
+def _belongs(path: str, recorded: set[str]) -> bool:
+    """Return whether a path is that of a record, a note, an archive, a member of an unpacked module, or a report."""
+    if path == BENCHMARKS or records.is_record_or_note(path) or layout.handle_of_archive(path):
+        return True
+    handles = [handle for handle in layout.handles_of_path(path) if handle in recorded]
+    return any(refusal(path.removeprefix(f"{handle}/"), is_folder=False) is None for handle in handles)
 
 
 def _recorded(hub: HubSnapshot) -> set[str]:
