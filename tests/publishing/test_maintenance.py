@@ -217,7 +217,7 @@ def test_the_audit_command(publisher, hub):
 def test_a_record_that_is_no_json_is_named(publisher, hub):
     spoil(hub, f"{HANDLE}.json", lambda data: data[:50])
     done = publisher("--hub", hub.url, script="audit")
-    assert done.returncode == 1 and f"{HANDLE}.json is no JSON" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and f"{HANDLE}.json: it is no JSON" in done.stderr and "Traceback" not in done.stderr
 
 
 # A bucket
