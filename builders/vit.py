@@ -26,6 +26,7 @@ from builders.layers import (
     initializer,
     last_outputs,
     register,
+    statistics_dtype,
 )
 from builders.weights import Format, Kind, table
 
@@ -162,7 +163,7 @@ def _resnet(x, stages, width, stem_width, definition):
 
     stem = "backbone.stem" if stages else "backbone"  # timm's two names for it
     x = norm(conv(x, stem_width, 7, 2, f"{stem}.conv"), f"{stem}.norm")
-    x = keras.layers.MaxPooling2D(3, 2, "same", name=f"{stem}.pool")(x)
+    x = keras.layers.MaxPooling2D(3, 2, "same", data_format="channels_last", name=f"{stem}.pool")(x)
     for stage, depth in enumerate(stages):
         for block in range(depth):
             name = f"backbone.stages.{stage}.blocks.{block}"
@@ -189,9 +190,9 @@ class StandardizedConvolution(Convolution):
         self.definition = definition
 
     def call(self, inputs):
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel), tf.float32)
+        kernel = tf.cast(self.kernel, statistics_dtype(inputs))
         rows = tf.reshape(kernel, [-1, self.filters])
-        mean = tf.fill([1, rows.shape[0]], 1 / rows.shape[0])  # a product takes the mean twice as fast as a reduction
+        mean = tf.fill([1, rows.shape[0]], tf.constant(1 / rows.shape[0], rows.dtype))  # a product takes the mean twice as fast as a reduction
         rows -= tf.matmul(mean, rows)
         rows *= DEFINITIONS[self.definition]["scale"](tf.matmul(mean, tf.square(rows)))
         kernel = tf.cast(tf.reshape(rows, kernel.shape), inputs.dtype)
@@ -205,7 +206,7 @@ class StandardizedConvolution(Convolution):
 class GroupNormalization(keras.layers.Layer):
     """Normalise each of 32 groups of channels over the whole map `[batch, h, w, channels]`, scale and shift, then "relu" or None.
 
-    Statistics in float32.
+    Statistics in float32, or in float64 where the layer computes in it.
     """
 
     def __init__(self, *, epsilon=1e-6, activation=None, initial="ones", **kwargs):
@@ -222,7 +223,7 @@ class GroupNormalization(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer=initializer("zeros"))
 
     def call(self, inputs):
-        x = tf.cast(inputs, tf.float32)
+        x = tf.cast(inputs, statistics_dtype(inputs))
         rows, columns, channels = x.shape[1:]
         members = [GROUPS, channels // GROUPS]
 
@@ -232,8 +233,8 @@ class GroupNormalization(keras.layers.Layer):
 
         mean, square = mean_of_groups(x), mean_of_groups(tf.square(x))
         variance = tf.maximum(square - tf.square(mean), 0.0)
-        scale = tf.math.rsqrt(variance + self.epsilon) * tf.reshape(tf.cast(self.gamma, tf.float32), members)
-        shift = tf.reshape(tf.cast(self.beta, tf.float32), members) - mean * scale
+        scale = tf.math.rsqrt(variance + self.epsilon) * tf.reshape(tf.cast(self.gamma, x.dtype), members)
+        shift = tf.reshape(tf.cast(self.beta, x.dtype), members) - mean * scale
         x = x * tf.reshape(scale, [-1, 1, 1, channels]) + tf.reshape(shift, [-1, 1, 1, channels])
         return activate(tf.cast(x, inputs.dtype), self.activation)
 
@@ -247,7 +248,7 @@ class GroupNormalization(keras.layers.Layer):
 
 @register
 class Attention(keras.layers.Layer):
-    """Multi-head self-attention `[batch, tokens, hidden] -> [batch, tokens, hidden]`; the softmax in float32.
+    """Multi-head self-attention `[batch, tokens, hidden] -> [batch, tokens, hidden]`; the softmax in float32 or float64.
 
     With `token_only=True` only the first token asks, and the answer is `[batch, 1, hidden]`.
     Queries, keys and values come from one product: `qkv_kernel` is `[hidden, 3, heads, hidden / heads]`.
@@ -275,7 +276,7 @@ class Attention(keras.layers.Layer):
         if token_only:
             queries = queries[:, :, :1]
         scores = tf.matmul(queries * width**-0.5, keys, transpose_b=True)
-        shares = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32)), inputs.dtype)
+        shares = tf.cast(tf.nn.softmax(tf.cast(scores, statistics_dtype(scores))), inputs.dtype)
         mixed = tf.transpose(tf.matmul(shares, values), [1, 2, 0, 3])
         rows = self._project(tf.reshape(mixed, [-1, hidden]), self.out_kernel, self.out_bias, hidden)
         return tf.reshape(rows, [-1, 1 if token_only else tokens, hidden])
