@@ -188,7 +188,9 @@ def expected(record: Record, *, base_url: str) -> dict[str, Any]:
             "size": checkpoint["bytes"],
             "SHA-256": checkpoint["sha256"],
             "weight names and layout": checkpoint["format"],
-        },
+        }
+        | {key: checkpoint[key] for key in ("entry", "prefix") if key in checkpoint}
+        | ({"left aside": ", ".join(checkpoint["left_aside"])} if "left_aside" in checkpoint else {}),
         "code loads": {record["handle"]},
         "fine-tuning code": row["fine_tunable"],
     }
