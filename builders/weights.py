@@ -205,7 +205,7 @@ class _Fit:
     """How a checkpoint's tensors fit a model in one format, without one prefix.
 
     tensors: under the names of the format.
-    outside: names that do not begin with the prefix; is_crowded: these are too many to be left aside, or names of the family.
+    outside: names that do not begin with the prefix; is_crowded: these may be weights, or another network.
     """
 
     format: str
@@ -359,7 +359,7 @@ def _fits(model: Any, family: Any, tensors: Mapping[str, Array], sizing: Sizing)
         inside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         inside = getattr(family, "canonical", dict)(inside)
         outside = [name for name in tensors if not name.startswith(prefix)]
-        is_crowded = len(outside) > _FOREIGN or not names.isdisjoint(outside) or not all(map(_PLAIN.fullmatch, outside))
+        is_crowded = bool(outside) and not _may_be_left(outside, names, tensors)
         for format, plan in plans.items():
             ignored = (*family.FORMATS[format].ignored, *_top_patterns(model, family, format))
             found.append(_Fit(format, prefix, plan, inside, outside, is_crowded, ignored, sizing))
@@ -367,6 +367,12 @@ def _fits(model: Any, family: Any, tensors: Mapping[str, Array], sizing: Sizing)
                 return found[-1:]  # and nothing is left over, which might be another one
     found = [fit for fit in found if fit.present]
     return sorted(found, key=lambda fit: (-len(fit.present), len(fit.misshaped)))
+
+
+def _may_be_left(outside: Sequence[str], names: set[str], tensors: Mapping[str, Array]) -> bool:
+    """Tell whether the tensors `outside` of a prefix are few, not named as weights (`names`), and too small for another network."""
+    is_small = 2 * sum(tensors[name].size for name in outside) < sum(tensor.size for tensor in tensors.values())
+    return is_small and len(outside) <= _FOREIGN and names.isdisjoint(outside) and all(map(_PLAIN.fullmatch, outside))
 
 
 def _prefixes(names: Iterable[str], wanted: set[str]) -> list[str]:
@@ -399,7 +405,10 @@ def _require_one(model: Any, checkpoint: checkpoints.Checkpoint, fits: Sequence[
 def _fix(family: Any, checkpoint: checkpoints.Checkpoint, fit: _Fit) -> str:
     """Return what to do about a checkpoint that does not fit."""
     if fit.is_whole and fit.is_crowded:
-        return f"{checkpoints.choose([_below(checkpoint, fit.prefix)])}, which leaves the others aside"
+        key = checkpoints.choose([_below(checkpoint, fit.prefix)])
+        return (
+            f"if the others are neither weights of this network nor an average of them, {key}, which leaves them aside"
+        )
     head = {key: shape for weight in fit.plan if weight.layer.name == "head" for key, shape in weight.shapes().items()}
     hidden = [key for key in fit.unused if any(re.fullmatch(p, key) for p in family.FORMATS[fit.format].heads)]
     others = [
@@ -414,7 +423,8 @@ def _fix(family: Any, checkpoint: checkpoints.Checkpoint, fit: _Fit) -> str:
         )
         return f"create the model with {top}; {layer}"
     if not others and fit.missing:
-        return f"create the model with {top}; the file has no classifier"
+        after = f" after the prefix {fit.prefix!r}" if fit.prefix else ""
+        return f"create the model with {top}; there is no classifier{after}"
     if not others and fit.misshaped:
         ours, theirs = (
             min(shapes, key=len)[-1:] for shapes in (head.values(), [fit.tensors[key].shape for key in head])
