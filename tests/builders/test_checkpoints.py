@@ -271,6 +271,7 @@ def test_missing_file_and_folder(tmp_path):
 
 OTHER = {"b": tensor("1", (6,))}
 HEADS = {"0.clf.0.weight": tensor("1", (6,))}
+MORE = ("more than one network", "no upstream says which")
 NAMESPACE = Raw(named("argparse", "Namespace") + b")\x81" + encode({"lr": 1.0}) + b"b")
 
 
@@ -287,6 +288,27 @@ NAMESPACE = Raw(named("argparse", "Namespace") + b")\x81" + encode({"lr": 1.0}) 
         ({"model": STATE, "model_ema": OTHER, "args": NAMESPACE}, "model_ema", "model_ema", ["b"]),
         ({"model": STATE, "state_dict": OTHER}, "state_dict", "state_dict", ["b"]),
         ({"model": {"net": OTHER}}, "model/net", "model/net", ["b"]),
+        # timm's rule, for its own files and for those of DeiT, ConvNeXt and torchvision
+        ({"state_dict": STATE, "state_dict_ema": OTHER}, None, "state_dict_ema", ["b"]),
+        ({"state_dict_ema": OTHER}, None, "state_dict_ema", ["b"]),
+        ({"state_dict": STATE, "state_dict_ema": None}, None, "state_dict", ["a.weight", "a.bias"]),
+        ({"state_dict": STATE, "model_ema": OTHER}, None, "model_ema", ["b"]),
+        ({"model": STATE, "model_ema": False, "ema_decay": 0.99}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "model_ema": {"decay": 0.99}}, None, "model", ["a.weight", "a.bias"]),
+        # Lightning's
+        (
+            {"state_dict": OTHER, "current_model_state": STATE, "averaging_state": {"n_averaged": tensor("0")}},
+            *(None, "state_dict", ["b"]),
+        ),
+        # No networks, or other ones
+        ({"model": STATE, "ema_loss": tensor("0"), "args": NAMESPACE}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "discriminator": OTHER}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "criterion": {"scale": tensor("0")}}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "optimizer": {"exp_avg": STATE}}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "optimizer_states": [{"ema": STATE}]}, None, "model", ["a.weight", "a.bias"]),
+        # The beginning of names, instead of an entry
+        ({"net.a": tensor("0"), "ema.b": tensor("1", (6,))}, "ema", "ema", ["b"]),
+        ({"state_dict": {"net.a": tensor("0"), "ema.x.b": tensor("0")}}, "state_dict/ema.x", "state_dict/ema.x", ["b"]),
         ({"model": {"depth": 3}, "state_dict": OTHER}, None, "state_dict", ["b"]),
         ({"model_state": STATE, "epoch": 1}, None, "model_state", ["a.weight", "a.bias"]),
         ({"model_state": STATE, "ema_state": OTHER, "test_err": 3.0, "ema_err": 2.5}, None, "ema_state", ["b"]),
@@ -296,6 +318,8 @@ NAMESPACE = Raw(named("argparse", "Namespace") + b")\x81" + encode({"lr": 1.0}) 
         ),
         ({"model_state": STATE, "ema_state": OTHER, "test_err": 3.0}, None, "model_state", ["a.weight", "a.bias"]),
         ({"model_state": STATE, "test_err": 3.0, "ema_err": 2.0}, None, "model_state", ["a.weight", "a.bias"]),
+        ({"model_state": STATE, "ema_state": OTHER, "ema_err": 2.5}, None, "ema_state", ["b"]),
+        ({"model_state": STATE, "ema_state": OTHER}, None, "model_state", ["a.weight", "a.bias"]),
         (
             {"classy_state_dict": {"base_model": {"model": {"trunk": OTHER, "heads": HEADS}}}},
             *(None, "classy_state_dict", ["b", "0.clf.0.weight"]),
@@ -342,6 +366,70 @@ def test_state_dict(tmp_path, top, key, found, names):
             *(None, ["both have 'b'"]),
         ),
         ({"classy_state_dict": {"base_model": 3}}, None, ["no tensors"]),
+        (
+            {"model_state": STATE, "ema_state": OTHER, "test_err": float("nan"), "ema_err": 1.0},
+            *(None, ["no plain numbers", "key='model_state'"]),
+        ),
+        ({"model": {"state_dict": STATE}}, None, ["no network", "key='model/state_dict'", "checkpoint_key"]),
+        ({"net": STATE, "ema": {"module": OTHER}}, None, ["no network", "key='net' or key='ema/module'"]),
+        ({"ema": STATE}, None, ["no network", "key='ema'"]),
+        ({"model": STATE}, "a", ["no entry 'a'"]),
+        ({"model": STATE}, "", ["no entry ''"]),
+        (
+            {"model": STATE, "model_ema": OTHER, "state_dict_ema": OTHER},
+            None,
+            ["key='state_dict_ema' or key='model_ema'"],
+        ),
+        ({"model": STATE, "state_dict": STATE, "model_ema": OTHER}, None, ["more than one possible network"]),
+        (
+            {"model": STATE, "model_ema": NAMESPACE},
+            None,
+            ["'model_ema' is a pickled object", "averaging", "key='model'"],
+        ),
+        (
+            {"model": STATE, "model_ema": {"module": STATE, "decay": 0.9}},
+            None,
+            [*MORE, "key='model' or key='model_ema/module'"],
+        ),
+        ({"state_dict": STATE, "ema_state_dict": STATE}, None, [*MORE, "key='state_dict' or key='ema_state_dict'"]),
+        ({"state_dict": STATE, "ema_state_dict": OTHER, "averaging_state": {}}, None, [*MORE, "key='ema_state_dict'"]),
+        ({"state_dict": STATE, "EMACallback": {"weights": [OTHER]}}, None, [*MORE, "key='EMACallback/weights/0'"]),
+        (
+            {"state_dict": STATE, "callbacks": {"EMA": {"ema_weights": [tensor("0")]}}},
+            None,
+            [*MORE, "no names in 'callbacks/EMA'"],
+        ),
+        (
+            {"model": STATE, "ema": {"shadow_params": [tensor("0"), tensor("1")]}},
+            None,
+            [*MORE, "no names in 'ema'", "key='model'"],
+        ),
+        (
+            {"model": STATE, "ema": Raw(named("a", "Average") + b")\x81" + encode({"shadow": OTHER}) + b"b")},
+            None,
+            [*MORE, "ema"],
+        ),
+        ({"model": STATE, "teacher": STATE}, None, [*MORE, "key='teacher'"]),
+        (
+            {"model": STATE, "best": {f"module.{name}": value for name, value in STATE.items()}},
+            None,
+            [*MORE, "key='best'"],
+        ),
+        (
+            {"model": {f"module.{name}": value for name, value in STATE.items()}, "best": STATE},
+            None,
+            [*MORE, "key='best'"],
+        ),
+        ({"model_state": STATE, "swa": STATE, "test_err": 1.0, "ema_err": 2.0}, None, [*MORE, "key='swa'"]),
+        (
+            {
+                "classy_state_dict": {
+                    "base_model": {"model": {"trunk": OTHER}},
+                    "hooks": {"ema": {"ema_model_state": OTHER}},
+                }
+            },
+            *(None, [*MORE, "key='classy_state_dict/hooks/ema/ema_model_state'"]),
+        ),
         ({"a": tensor("0"), "b": tensor("1", (6,), kind="QInt8Storage")}, None, ["'b'", "not a tensor"]),
     ],
 )
@@ -352,6 +440,31 @@ def test_no_state_dict_or_two(tmp_path, top, key, words):
 @pytest.mark.parametrize("case", ["vit_npz", "convnext_timm"])
 def test_flat_containers_have_no_entries(case):
     refused(GOLDEN / case / GOLDEN_CASES[case][0], "flat", key="model_ema")
+    refused(GOLDEN / case / GOLDEN_CASES[case][0], "flat", key="")
+
+
+@pytest.mark.parametrize(
+    ("case", "key", "name"),
+    [("vit_npz", "Transformer", "encoder_norm/bias"), ("convnext_timm", "stages.2", "blocks.1.gamma")],
+)
+def test_the_beginning_of_names_is_a_key_of_a_flat_container(case, key, name):
+    path = GOLDEN / case / GOLDEN_CASES[case][0]
+    checkpoint, whole = read(path, key), read(path).tensors
+    assert checkpoint.key == key and checkpoint.tensors.keys() < {each[len(key) + 1 :] for each in whole}
+    np.testing.assert_array_equal(checkpoint.tensors[name], whole[f"{key}{'/' if '/' in name else '.'}{name}"])
+
+
+def test_a_search_for_other_networks_ends(tmp_path):
+    """Entries inside each other, one of itself, and each named like an average: nothing is looked into twice."""
+    nested = raw_pickle(
+        *(b"}", encode("model"), encode(STATE), b"s"),
+        *(encode("ema"), (b"}" + encode("ema")) * 50_000, b"}", b"s" * 50_000, b"s"),
+    )
+    assert read(torch_zip(tmp_path / "nested.pth", None, pickled=nested)).key == "model"
+    itself = raw_pickle(b"}q\x00", encode("model"), encode(STATE), b"s", encode("ema"), b"h\x00s")
+    assert read(torch_zip(tmp_path / "itself.pth", None, pickled=itself)).key == "model"
+    many = {"model": STATE, "ema": [{str(number): {}} for number in range(100_000)]}
+    assert read(torch_zip(tmp_path / "many.pth", many)).key == "model"
 
 
 # --------------------------------------------------------------------------------------------- pickles that want to run
