@@ -259,7 +259,7 @@ def assemble(
             "gflops": built["multiply_adds"] / 1e9,
             "top1": top1,
         },
-        "checkpoint": spec["module"]["checkpoint"] | built.get("taken", {}) | ({"mirror": True} if spec.get("mirror") else {}),
+        "checkpoint": spec["module"]["checkpoint"] | built["taken"] | ({"mirror": True} if spec.get("mirror") else {}),
         "archive": {"path": layout.archive_path(module.handle), **packed},
         "verification": {
             "golden_tolerance": checked["golden_tolerance"],

@@ -109,6 +109,8 @@ def _with_row(record: Record, module: Module, catalog: Catalog) -> Iterator[str]
     }
     if variant.sha256:
         expected["checkpoint.sha256"] = variant.sha256
+    if variant.checkpoint_key:
+        expected["checkpoint.entry"] = variant.checkpoint_key
     for key, value in expected.items():
         yield from _differences(f"`{key}`", "row", value, "record", _at(record, key))
     signature, low_high = record["signature"], [float(each) for each in variant.pixel_range]
