@@ -11,7 +11,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from builders import weights
 
 
 def families() -> tuple[str, ...]:
@@ -75,11 +78,21 @@ def arguments(row: Mapping[str, Any]) -> dict[str, Any]:
     return own if row["classes"] else own | {"include_top": False, "pooling": "avg"}
 
 
-def restore(model: Any, path: str | os.PathLike[str], *, key: str | None = None, resize: bool = True) -> str:
-    """Load an upstream checkpoint into `model`, strictly; return the recognised format (see builders/weights.py:restore)."""
+def restore(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    resize: bool = True,
+    grid: tuple[int, int] | None = None,
+) -> "weights.Restored":
+    """Load an upstream checkpoint into `model`, strictly; return the recognised format, and what of the file was taken.
+
+    See builders/weights.py:restore for the arguments.
+    """
     from builders import weights
 
-    return weights.restore(model, family_module(_family_of(model)), path, key=key, resize=resize)
+    return weights.restore(model, family_module(_family_of(model)), path, key=key, resize=resize, grid=grid)
 
 
 def write(model: Any, path: str | os.PathLike[str], format: str) -> None:

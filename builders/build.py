@@ -35,6 +35,8 @@ def build(spec, out, say):
     out.mkdir(parents=True, exist_ok=True)
     say(_stage("restore"))
     model = restored(row, spec["checkpoint_path"], where)
+    taken = model.restored.taken()
+    described = spec["module"] | {"checkpoint": spec["module"]["checkpoint"] | taken}
     parts = {head: export.head_model(model, head) for head in spec["heads"]}
     say(_stage("compute the golden outputs"))
     images = export.golden_images(spec["module"]["preprocessing"]["transform"])
@@ -59,7 +61,7 @@ def build(spec, out, say):
     for head, part in parts.items():
         say(_stage(f"save {head}"))
         labels = spec["labels"] if head == "classifier" else None
-        directory = export.save(part, head, spec["module"], out / head, labels)
+        directory = export.save(part, head, described, out / head, labels)
         export.write_golden(directory, images, golden[export.OUTPUTS[head]])
         signature = export.signature(head, row, part)
         found = {
@@ -68,6 +70,7 @@ def build(spec, out, say):
             "multiply_adds": counting.multiply_adds(part, row["resolution"]),
             "signature": signature,
             "precision_change": changes.get(head),
+            "taken": taken,
             # Of the first image: enough to tell one map from another, and the check has to compute one image only.
             "magnitudes": {each["name"]: float(np.abs(golden[each["name"]][0]).mean()) for each in signature["maps"]},
         }
@@ -76,17 +79,27 @@ def build(spec, out, say):
 
 
 def restored(row, path, where):
-    """Return the Keras model of a row, in its precision, with the weights of the checkpoint at `path`; `where` is for errors."""
+    """Return the Keras model of a row, in its precision, with the weights of the checkpoint at `path`; `where` is for errors.
+
+    Its attribute `restored` is what `builders.restore` returned.
+    """
     import builders
     from builders import layers, precision
 
     with layers.deferred_weights(), precision.using(row["precision"]):
         model = builders.create(row["family"], num_classes=row["classes"], **builders.arguments(row))
-    format = builders.restore(model, path, resize=False)  # the row says the size that its figures are for
+    # Not resized: the row says the size that its figures are for.
+    format = builders.restore(model, path, key=row.get("checkpoint_key"), resize=False)
+    if format.shards:
+        raise ValueError(
+            f"{where}: {Path(path).name} is an index, whose digest does not cover its {format.shards} shards. Fix: write them into "
+            'one file with builders.checkpoints: write("x.safetensors", read(INDEX).tensors).'
+        )
     if format.split("_")[0] != row["format"]:
         raise ValueError(
             f"{where}: {Path(path).name} is in {format} format, the row says {row['format']}. Fix: correct one of them."
         )
+    model.restored = format
     return model
 
 

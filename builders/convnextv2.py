@@ -171,10 +171,11 @@ KINDS = {
     },
     "sparse_depthwise": {"kernel": Kind((".kernel",), *_SPARSE_DEPTHWISE), "bias": Kind((".bias",), *_ROW)},
 }
+_HEADS = (r"head\.pre_logits\..*",)  # of timm's variants with an MLP as their classifier
 FORMATS = {
-    "timm": Format("timm", kinds={"grn": "norm"}),
+    "timm": Format("timm", kinds={"grn": "norm"}, heads=_HEADS),
     # MLPs as 1x1 convolutions (atto to nano)
-    "timm_conv_mlp": Format("timm", kinds={"grn": "norm", "linear": "pointwise", "head": "linear"}),
+    "timm_conv_mlp": Format("timm", kinds={"grn": "norm", "linear": "pointwise", "head": "linear"}, heads=_HEADS),
     "facebook": Format("facebook"),
     # What the encoder was trained with is left aside (main_finetune.py), the rest as utils.py:remap_checkpoint_keys reads it.
     "facebook_sparse": Format(

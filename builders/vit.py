@@ -28,7 +28,7 @@ from builders.layers import (
     register,
     statistics_dtype,
 )
-from builders.weights import Format, Kind, table
+from builders.weights import Format, Kind, Misfit, table
 
 EPSILON = 1e-6  # of every layer normalisation
 GROUPS = 32  # of every group normalisation
@@ -338,19 +338,44 @@ def _bicubic(old, new):
     return kernel / kernel.sum(1, keepdims=True)
 
 
+def _grid_of(positions, own):
+    """Return the grid (rows, columns) of a file's `positions` for a layer with the grid `own`, or None if nothing says it.
+
+    As both upstreams have it, a square number is a square, and as many positions as the model has are the model's grid. Raises
+    Misfit where these two differ, and for a square number that makes a smaller or larger grid of the model's proportions as well.
+    """
+    side = math.isqrt(positions)
+    square = (side, side) if side * side == positions else None
+    rows = math.isqrt(positions * own[0] // own[1])
+    columns = positions // rows if rows else 0
+    alike = (rows, columns) if rows * columns == positions and rows * own[1] == columns * own[0] else None
+    if square and alike and square != alike:
+        grids = " or of ".join("{}x{}".format(*grid) for grid in (square, alike))
+        reason = f"has {positions} positions, which may be a grid of {grids} (rows x columns)"
+        raise Misfit(reason, f"say which with grid={square} or grid={alike}")
+    return square or (own if alike == own else None)
+
+
 def _resizing(axis_weights):
-    """Return the `adapt` of a kind that resizes a position embedding `[1, 1 + n * n, hidden]` to the layer's grid.
+    """Return the `adapt` of a kind that resizes a position embedding `[1, 1 + rows * columns, hidden]` to the layer's grid.
 
     Arrays of another shape stay as they are, and are found to be misshaped.
     """
 
-    def adapt(arrays, layer):
+    def adapt(arrays, layer, sizing):
         (embedding,) = arrays
-        side = math.isqrt(max(0, embedding.shape[1] - 1)) if embedding.ndim == 3 else 0
-        if side == 0 or embedding.shape[1] != 1 + side * side or layer.grid == (side, side):
+        positions = embedding.shape[1] - 1 if embedding.ndim == 3 else 0
+        if positions < 1:
             return arrays
-        grid = np.asarray(embedding[0, 1:], np.float64).reshape(side, side, -1)
-        rows, columns = (axis_weights(side, new) for new in layer.grid)
+        old, new = sizing.grid or _grid_of(positions, layer.grid), layer.grid
+        if old is not None and math.prod(old) != positions:
+            raise Misfit(f"has {positions} positions, not those of a grid of {old[0]}x{old[1]}", "correct grid")
+        if old is None or old == new or (not sizing.resize and math.prod(new) != positions):
+            return arrays
+        if not sizing.resize:
+            raise Misfit(f"is for a grid of {old[0]}x{old[1]}, the model has {new[0]}x{new[1]}")
+        grid = np.asarray(embedding[0, 1:], np.float64).reshape(*old, -1)
+        rows, columns = (axis_weights(*sides) for sides in zip(old, new, strict=True))
         resized = np.einsum("ik,jl,klc->ijc", rows, columns, grid, optimize=True)
         return [np.concatenate([embedding[:, :1], resized.reshape(1, -1, embedding.shape[2])], 1).astype(np.float32)]
 
@@ -455,10 +480,11 @@ WEIGHTS = table(
     .replace("ENCODER", "Transformer")
 )
 _FLAX = {"conv": "flax", "linear": "flax"} | {k: f"flax_{k}" for k in ("norm", "group", "position", "attention")}
+_HEADS = (r"pre_logits[./].*",)  # the first ViTs on ImageNet-21k had a tanh layer before the last one
 FORMATS = {
-    "augreg": Format("augreg", kinds=_FLAX),  # the released files: names of Flax before linen
-    "augreg_linen": Format("linen", kinds=_FLAX),  # what the same programs write today
-    "timm": Format("timm"),
+    "augreg": Format("augreg", kinds=_FLAX, heads=_HEADS),  # the released files: names of Flax before linen
+    "augreg_linen": Format("linen", kinds=_FLAX, heads=_HEADS),  # what the same programs write today
+    "timm": Format("timm", heads=_HEADS),
 }
 TOP = ("features", "head")  # what a model without the top leaves in the checkpoint
 

@@ -142,6 +142,7 @@ def _variant(table: Table, family: _Family, shared: PreprocessingRows | None, ro
         "top5": table.take("top5", float, None),
         "fine_tunable": table.take("fine_tunable", bool, True),
         "precision": table.take("precision", str, "float32", choices=PRECISIONS),
+        "checkpoint_key": table.take("checkpoint_key", str, None),
     }
     heads = table.take("heads", list, list(HEADS), of=str, choices=HEADS)
     table.finish()
@@ -169,6 +170,15 @@ def _variant(table: Table, family: _Family, shared: PreprocessingRows | None, ro
                 f"transform `{transform}` makes {made}x{made} images, not {resolution}x{resolution}",
                 "name another transform",
             )
+    if checkpoint.endswith(".index.json"):
+        table.complain(
+            f"checkpoint {checkpoint} is an index of shards, whose digest does not cover them",
+            "write them into one file with builders.checkpoints, and name that",
+        )
+    if own["checkpoint_key"] is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", own["checkpoint_key"], re.ASCII):
+        table.complain(
+            f"`checkpoint_key = {own['checkpoint_key']!r}` is no key", "write names of entries with `/` between them"
+        )
     if evaluation and not (root / "modules" / evaluation).is_file():
         table.complain(
             f"evaluation data modules/{evaluation} does not exist",

@@ -84,7 +84,11 @@ class Measured(TypedDict):
 
 
 class RecordedCheckpoint(TypedDict):
-    """The file that the weights come from; `mirror` is present if it did not come from its URL."""
+    """The file that the weights come from; `mirror` is present if it did not come from its URL.
+
+    What was taken of it: `entry` is the network's entry of a file with several, `prefix` was before all names and was taken off,
+    `left_aside` are the few tensors without it. None of them is present for a flat file that was taken whole.
+    """
 
     url: str
     file: str
@@ -92,6 +96,9 @@ class RecordedCheckpoint(TypedDict):
     bytes: int
     sha256: str
     mirror: NotRequired[bool]
+    entry: NotRequired[str]
+    prefix: NotRequired[str]
+    left_aside: NotRequired[list[str]]
 
 
 class Archive(TypedDict):
@@ -317,7 +324,7 @@ def assemble(
             "gflops": built["multiply_adds"] / 1e9,
             "top1": top1,
         },
-        "checkpoint": spec["module"]["checkpoint"] | ({"mirror": True} if spec.get("mirror") else {}),
+        "checkpoint": spec["module"]["checkpoint"] | built["taken"] | ({"mirror": True} if spec.get("mirror") else {}),
         "archive": {"path": layout.archive_path(module.handle), **packed},
         "verification": {
             "golden_tolerance": checked["golden_tolerance"],

@@ -47,6 +47,7 @@ BUILD_KEY_FIELDS = (
     "pixel_range",
     "precision",
     "format",
+    "checkpoint_key",
     "licence",
     "fine_tunable",
 )
@@ -218,7 +219,7 @@ def check_sources(root: Path, family: str) -> str:
 def _definition(variant: Variant, catalog: Catalog, checkpoint: CheckpointFacts) -> Definition:
     facts, shared = variant.facts(), catalog.preprocessing
     return {
-        "row": {key: facts[key] for key in BUILD_KEY_FIELDS} | {"paper": variant.paper["url"]},
+        "row": {key: facts[key] for key in BUILD_KEY_FIELDS if key in facts} | {"paper": variant.paper["url"]},
         "preprocessing": {
             "transform": shared["transforms"][variant.transform],
             "normalization": shared["normalizations"][variant.normalization],
