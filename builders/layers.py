@@ -15,9 +15,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from builders.registration import PACKAGE
+
 _DEFERRED: contextvars.ContextVar[Any] = contextvars.ContextVar("deferred_weights", default=None)
 _DROP_PATH_RATE: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path_rate", default=None)
-register = keras.saving.register_keras_serializable("hubpress")
+register = keras.saving.register_keras_serializable(PACKAGE)
 
 
 @contextlib.contextmanager
