@@ -69,7 +69,7 @@ def create(
     module = family_module(family)
     _check_names(module, family, architecture)
 
-    from builders import networks
+    from builders import layers, networks
 
     networks.check(
         num_classes=num_classes,
@@ -79,6 +79,7 @@ def create(
         drop_path_rate=drop_path_rate,
     )
     images = networks.images(input_shape, input_tensor, default=getattr(module, "INPUT_SHAPE", (None, None, 3)))
+    images = layers.Beginning(family, name="network")(images)
     outputs = module.network(
         images,
         num_classes=num_classes and int(num_classes),
@@ -87,9 +88,7 @@ def create(
         drop_path_rate=float(drop_path_rate),
         **architecture,
     )
-    model = networks.model(images, outputs, name or family)
-    model.family = family  # for restore, write and maps
-    return model
+    return networks.model(images, outputs, name or family)
 
 
 def maps(model: Any) -> dict[str, Any]:
@@ -142,11 +141,10 @@ def write(model: Any, path: str | os.PathLike[str], format: str) -> None:
 
 @dataclass(frozen=True)
 class _Backbone:
-    """The part of a Keras model that `create` built, with what `restore`, `write` and `maps` ask a model for.
+    """The network that `create` built inside of a model, with what builders/weights.py asks a model for.
 
-    It has the layers whose class is one of this package's and whose name is in the family's table of weights, wherever they came
-    from: from `create`, from a file that Keras saved, from a model that was cut or extended. All others are somebody else's.
-    `inside` is the name of the layer that holds them, if that is a model inside the model.
+    It has the layers whose class is one of this package's and whose name is in the family's table of weights. All others are
+    somebody else's, wherever they stand. `inside` is the name of the layer that holds it, if that is a model of its own.
     """
 
     name: str
@@ -156,26 +154,22 @@ class _Backbone:
 
 
 def _backbone(model: Any) -> _Backbone:
-    """Find the layers of `model` that `create` built, and their family. Raises RestoreError for none and for two networks."""
+    """Find the network in a model that `create` made, that was cut or extended, or that Keras loaded. Raises RestoreError."""
     from builders import weights
+    from builders.layers import Beginning
 
-    ours = [(layer, inside) for layer, inside in _flat(model) if type(layer).__module__.startswith("builders.")]
-    noted = getattr(model, "family", None)  # a note of `create`, so that a build imports its own family alone
-    found = {}
-    for family in [noted] if noted in families() else families():
-        rows = family_module(family).WEIGHTS
-        found[family] = [each for each in ours if any(row.ours.fullmatch(each[0].name) for row in rows)]
-    family = max(found, key=lambda family: len(found[family]))
-    known = {id(layer) for layer, _ in found[family]}
-    others = [layer.name for each in found.values() for layer, _ in each if id(layer) not in known]
-    names = [layer.name for layer, _ in found[family]]
-    if not names or others or len(set(names)) < len(names):
-        several = "more than one network" if names else "no network"
+    layers = list(_flat(model))
+    begins = [(layer.family, inside) for layer, inside in layers if isinstance(layer, Beginning)]
+    if len(begins) != 1:
         raise weights.RestoreError(
-            f"the model {model.name} has {several} that builders.create made. Fix: pass a model with one, for example a layer that "
-            "is a model: model.get_layer(NAME)."
+            f"the model {model.name} has {len(begins)} networks that builders.create made, not one. "
+            "Fix: pass the model of one, for example model.get_layer(NAME)."
         )
-    return _Backbone(model.name, family, [layer for layer, _ in found[family]], found[family][0][1])
+    ((family, inside),) = begins
+    rows = family_module(family).WEIGHTS
+    own = [layer for layer, _ in layers if type(layer).__module__.startswith("builders.")]
+    own = [layer for layer in own if any(row.ours.fullmatch(layer.name) for row in rows)]
+    return _Backbone(model.name, family, own, inside)
 
 
 def _flat(model: Any, inside: str | None = None) -> Iterator[tuple[Any, str | None]]:

@@ -60,6 +60,27 @@ def initializer(value: Any) -> Any:
 
 
 @register
+class Beginning(keras.layers.Layer):
+    """Mark where the network of a family begins: images pass unchanged.
+
+    It tells the family to `builders.restore`, `write` and `maps`, also of models that were cut, extended, or saved and loaded.
+    """
+
+    def __init__(self, family, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.family = family
+
+    def call(self, inputs):
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "family": self.family}
+
+
+@register
 class Linear(keras.layers.Layer):
     """`x @ kernel + bias` over the last axis, `[..., inputs] -> [..., units]`, then an optional `activation`.
 

@@ -21,7 +21,7 @@ def check(*, num_classes: Any, include_top: Any, pooling: Any, poolings: Sequenc
     if (include_top or num_classes is not None) and not _is_whole(num_classes):
         raise ValueError(
             f"num_classes={num_classes!r} is not a number of classes. "
-            "Fix: pass a whole number from 1, or include_top=False for a model without logits."
+            "Fix: pass a whole number from 1, or None with include_top=False for a model without logits."
         )
     if pooling not in (None, *poolings):
         raise ValueError(f"pooling={pooling!r} is unknown. Fix: use 'avg' for the feature vector or None for the map.")

@@ -109,10 +109,11 @@ def network(
         # Of the last block, the class token is all that anybody reads: a fourteenth of the work of 12 blocks is not done.
         x = _block(x, layer, hidden, mlp, heads, DEFINITIONS[definition]["gelu"], drop, token and block == layers - 1)
     if token:
-        x = x[:, 0]
+        x = SelectTokens("class", name="token")(x)
         x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
     else:
-        x = keras.layers.Reshape((*grid, hidden), name="map")(x[:, 1:])
+        x = SelectTokens("patches", name="patches")(x)
+        x = keras.layers.Reshape((*grid, hidden), name="map")(x)
     if include_top:
         x = Linear(num_classes, name="head", dtype="float32")(x)
     return x
@@ -134,7 +135,9 @@ def _block(x, layer, hidden, mlp, heads, gelu, drop, token_only):
     y = layer(LayerNormalization, "norm1", epsilon=EPSILON)(x)
     y = layer(Attention, "attention", heads=heads)(y, token_only=token_only)
     y = layer(DropPath, "drop_path1", **drop)(y)
-    x = layer(keras.layers.Add, "add1")([x[:, :1] if token_only else x, y])
+    if token_only:
+        x = layer(SelectTokens, "token", which="first")(x)
+    x = layer(keras.layers.Add, "add1")([x, y])
     y = layer(LayerNormalization, "norm2", epsilon=EPSILON)(x)
     y = layer(Linear, "mlp.fc1", units=mlp, activation=gelu)(y)
     y = layer(Linear, "mlp.fc2", units=hidden)(y)
@@ -296,6 +299,26 @@ class ClassToken(keras.layers.Layer):
 
 
 @register
+class SelectTokens(keras.layers.Layer):
+    """Select of `[batch, tokens, hidden]` the "class" token `[batch, hidden]`, the same as "first" of one, or all "patches" behind.
+
+    A layer, because a slice of a Keras tensor is an operation that Keras cannot load from an `.h5` file.
+    """
+
+    def __init__(self, which, **kwargs):
+        super().__init__(**kwargs)
+        self.which = which
+
+    def call(self, inputs):
+        if self.which == "class":
+            return inputs[:, 0]
+        return inputs[:, :1] if self.which == "first" else inputs[:, 1:]
+
+    def get_config(self):
+        return {**super().get_config(), "which": self.which}
+
+
+@register
 class PositionEmbedding(keras.layers.Layer):
     """Add a learnt vector to each position: row 0 for the class token, then the `grid` (rows, columns) row by row."""
 
@@ -408,10 +431,10 @@ def maps(model):
             drop={},
             token_only=False,
         )
-    blocks = {
-        name: keras.layers.Reshape((*grid, output.shape[-1]), name=f"map.{name}")(output[:, 1:])
-        for name, output in tokens.items()
-    }
+    blocks = {}
+    for name, output in tokens.items():
+        patches = SelectTokens("patches", name=f"patches.{name}")(output)
+        blocks[name] = keras.layers.Reshape((*grid, output.shape[-1]), name=f"map.{name}")(patches)
     strides = last_outputs(model, r"backbone\.stages\.(\d+)\.blocks\.\d+\.relu", lambda stage: f"stride_{4 * 2**stage}")
     return strides | blocks
 
