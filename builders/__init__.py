@@ -88,7 +88,16 @@ def create(
         drop_path_rate=float(drop_path_rate),
         **architecture,
     )
-    return networks.model(images, outputs, name or family)
+    model = networks.model(images, outputs, name or family)
+    if input_tensor is None:
+        known = _backbone(model).layers
+        unknown = [layer.name for layer in model.layers if layer.variables and layer not in known]
+        if unknown:
+            raise ValueError(
+                f"builders/{family}.py: the layers {', '.join(unknown)} have weights that no checkpoint would set. "
+                "Fix: add a line for each to WEIGHTS, and use layers of this package or subclasses in that file."
+            )
+    return model
 
 
 def maps(model: Any) -> dict[str, Any]:

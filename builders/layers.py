@@ -66,7 +66,7 @@ class Beginning(keras.layers.Layer):
     It tells the family to `builders.restore`, `write` and `maps`, also of models that were cut, extended, or saved and loaded.
     """
 
-    def __init__(self, family, **kwargs):
+    def __init__(self, family: str, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.family = family
 
