@@ -1,9 +1,22 @@
 """Builders of modules: Keras models of every family, strict checkpoints, preprocessing, export as a SavedModel.
 
-import builders
-model = builders.create("convnext", depths=(3, 3, 9, 3), dims=(96, 192, 384, 768))
-builders.restore(model, "convnext_tiny_1k_224_ema.pth")
-logits = model(images)                     # [batch, height, width, 3], float32, normalised
+    import builders
+
+    model = builders.create("convnext", depths=(3, 3, 9, 3), dims=(96, 192, 384, 768))
+    builders.restore(model, "convnext_tiny_1k_224_ema.pth")
+    logits = model(images)                                      # [batch, height, width, 3], float32, normalised
+    maps = keras.Model(model.input, builders.maps(model))       # {"stride_4": [batch, height/4, width/4, 96], ...}
+
+    pixels = keras.Input((None, None, 1))                       # layers in front, and a head of your own behind
+    images = keras.layers.Conv2D(3, 1)(keras.layers.RandomFlip()(pixels))
+    backbone = builders.create(
+        "convnext", depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), include_top=False, pooling="avg", input_tensor=images
+    )
+    model = keras.Model(backbone.input, keras.layers.Dense(10)(backbone.output))
+    builders.restore(model, "convnext_tiny_1k_224_ema.pth")     # sets the layers of the ConvNeXt and leaves the others
+    model.save("mine.keras")                                    # loads wherever `builders` is imported
+
+Importing `builders` is cheap: TensorFlow and Keras are imported by the first call that needs them.
 """
 
 import importlib
