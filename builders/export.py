@@ -31,9 +31,7 @@ def head_model(model: Any, head: str) -> Any:
     """Return the part of a classifier that a head publishes: the whole, or up to the layer named "features"."""
     if head == "classifier":
         return model
-    features = keras.Model(model.input, model.get_layer("features").output, name=f"{model.name}_features")
-    features.family = model.family
-    return features
+    return keras.Model(model.input, model.get_layer("features").output, name=f"{model.name}_features")
 
 
 def joint_model(model: Any, head: str) -> Any:

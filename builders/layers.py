@@ -15,9 +15,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from builders.registration import PACKAGE
+
 _DEFERRED: contextvars.ContextVar[Any] = contextvars.ContextVar("deferred_weights", default=None)
 _DROP_PATH_RATE: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path_rate", default=None)
-register = keras.saving.register_keras_serializable("hubpress")
+register = keras.saving.register_keras_serializable(PACKAGE)
 
 
 @contextlib.contextmanager
@@ -55,6 +57,27 @@ def initializer(value: Any) -> Any:
     if isinstance(value, float):
         return keras.initializers.TruncatedNormal(stddev=value)
     return keras.initializers.get(value)
+
+
+@register
+class Beginning(keras.layers.Layer):
+    """Mark where the network of a family begins: images pass unchanged.
+
+    It tells the family to `builders.restore`, `write` and `maps`, also of models that were cut, extended, or saved and loaded.
+    """
+
+    def __init__(self, family: str, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.family = family
+
+    def call(self, inputs):
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "family": self.family}
 
 
 @register
