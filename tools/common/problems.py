@@ -3,6 +3,8 @@
     Problem("modules/convnext.toml", "`size` is missing", "add `size = ...` (a string)", row="variant 3")
 
 Every room reports with this type, and every message has one form: `file: row: what is wrong. Fix: what to do.`
+
+A message may quote text from anywhere: rows, records, labels, names of files. `printable` is how all such text reaches a terminal.
 """
 
 from typing import NamedTuple
@@ -28,7 +30,7 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
         where = f"{where}: {self.row}" if self.row else where
-        return f"{where}: {with_fix(self.message, self.fix)}"
+        return f"{printable(where)}: {with_fix(self.message, self.fix)}"
 
     @property
     def is_error(self) -> bool:
@@ -39,4 +41,29 @@ class Problem(NamedTuple):
 def with_fix(message: str, fix: str) -> str:
     """Return `message` and what to do about it in the one form that all messages have."""
     end = "" if fix.endswith("?") else "."
-    return f"{message.rstrip('.')}. Fix: {fix.rstrip('.')}{end}"
+    return printable(f"{message.rstrip('.')}. Fix: {fix.rstrip('.')}{end}")
+
+
+def about(where: str, error: object) -> str:
+    """Return the message of an error, which begins with `where` if it does not name that already."""
+    message = str(error) or type(error).__name__
+    return message if where in message.split("\n", 1)[0] else f"{where}: {message}"
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, with an escape (`\\x1b`, `\\u202e`) for each character that a terminal would obey or hide.
+
+    These are the characters that `repr` escapes: control characters, line ends, marks of direction, lone surrogates.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` with its lines, each of them printable."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+class UsageError(Exception):
+    """What was typed does not fit, or names what is not there: a mix-in of errors that give the exit status 2."""

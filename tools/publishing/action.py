@@ -21,8 +21,8 @@ import tempfile
 from pathlib import Path
 
 from tools import catalog
-from tools.common.problems import with_fix
-from tools.publishing.build import PREFIX, make
+from tools.common.problems import printable_lines, with_fix
+from tools.publishing.build import PREFIX, BuildError, make
 from tools.publishing.specification import CheckpointFacts, Specification, fetch_checkpoint, specify, versions
 
 _LOCKED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;]+)")
@@ -66,7 +66,12 @@ def build(*, root: Path, spec: Specification, made: Path, archives: list[Path]) 
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=made.parent) as name:
         os.environ["HOME"] = name  # Keras and others write there
         folder = Path(name).resolve()
-        make(spec, folder, root=root, report=lambda _stage, _done, _total: None)
+        try:
+            make(spec, folder, root=root, report=lambda _stage, _done, _total: None, logs=folder / "logs")
+        except BuildError:
+            for log in (folder / "logs").glob("*"):  # a sandbox keeps nothing
+                print(printable_lines(log.read_text(encoding="utf-8")), file=sys.stderr)
+            raise
         for file in [made, *archives]:
             shutil.move(folder / "finished" / file.name, file)
 
@@ -128,7 +133,7 @@ def main(arguments: list[str]) -> int:
             spec = json.loads(options.spec.read_text())
             build(root=root, spec=spec, made=options.made, archives=options.archives)
     except (RuntimeError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return 1
     return 0
 
