@@ -100,8 +100,14 @@ def test_a_silent_failure_names_its_status(start):
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (signal.SIGKILL, r"was killed by signal 9 \(out of memory\?\); its log is (\S+)\. Fix: run the same command again, "),
-        (signal.SIGSEGV, r"crashed with signal 11 \(Segmentation fault\); its log is (\S+)\. Fix: correct what the lines "),
+        (
+            signal.SIGKILL,
+            r"was killed by signal 9 \(out of memory\?\); its log is (\S+)\. Fix: run the same command again, ",
+        ),
+        (
+            signal.SIGSEGV,
+            r"crashed with signal 11 \(Segmentation fault\); its log is (\S+)\. Fix: correct what the lines ",
+        ),
         (signal.SIGRTMIN + 1, r"crashed with signal 35 \(.*\); its log is (\S+)\. Fix: correct what the lines "),
         (signal.SIGTERM, r"was ended by signal 15 \(Terminated\)\. Fix: run the same command again\.$"),
     ],

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.common import locks
+from tools.common.console import note, waiting
 from tools.common.files import Progress, sha256_of_file, write_atomically
 from tools.common.problems import with_fix
 
@@ -242,7 +243,8 @@ def _complete(
         if have and have == total:
             return started_with > 0
         try:
-            stream = opener(source, have, validator, missing_fix)
+            with waiting(f"an answer from {_redacted(source)}"):
+                stream = opener(source, have, validator, missing_fix)
             try:
                 _check_size(source, stream.total, limit_bytes)
                 done = _append(source, part, stream, progress, limit_bytes)
@@ -258,7 +260,9 @@ def _complete(
                 fix = f"check the network and run it again (it goes on where it stopped), or {_BY_OTHER_MEANS}"
                 message = f"{_redacted(source)}: {failure}, {failures} times in a row"
                 raise DownloadError(with_fix(message, fix)) from failure
-            _pause(max(failure.seconds, random.uniform(0.5, 1.0) * 2 ** (failures - 1)))
+            seconds = min(max(failure.seconds, random.uniform(0.5, 1.0) * 2 ** (failures - 1)), LONGEST_PAUSE_SECONDS)
+            note(f"{_redacted(source)}: {failure}; the next attempt is in {seconds:.0f} s")
+            time.sleep(seconds)
     fix = f"run it again (it goes on where it stopped), or {_BY_OTHER_MEANS}"
     raise DownloadError(with_fix(f"{_redacted(source)}: cut {MAXIMUM_ATTEMPTS} times", fix))
 
@@ -300,10 +304,6 @@ def _read_version(part: pathlib.Path) -> tuple[str | None, int | None]:
 def _discard(part: pathlib.Path) -> None:
     _version_file(part).unlink(missing_ok=True)
     part.unlink(missing_ok=True)
-
-
-def _pause(seconds: float) -> None:
-    time.sleep(min(seconds, LONGEST_PAUSE_SECONDS))
 
 
 # ---------------------------------------------------------------------------------------------------------- the sources
@@ -378,16 +378,19 @@ def _chunks(response: Any) -> Iterator[bytes]:
 
 def _open_fsspec(source: str, offset: int, validator: str | None, missing_fix: str) -> _Stream:
     """Open any other source (gs://, s3://, hf://, ...), from `offset` on if it is still the same version."""
-    import fsspec
+    from tools.common import remote
 
     try:
-        files, path = fsspec.core.url_to_fs(source)
+        files, path = remote.open_filesystem(source)
     except ImportError as error:
         package = _PACKAGES.get(source.partition(":")[0], "what it needs")
         fix = f"install {package}, or {_BY_OTHER_MEANS}"
         raise DownloadError(with_fix(f"{_redacted(source)}: {_innermost_cause(error)}", fix)) from error
     except ValueError as error:
         raise DownloadError(with_fix(f"{_redacted(source)}: {error}", "check the URL")) from error
+    except Exception as error:  # before anything was reached
+        reason, fix = remote.explain(error)
+        raise DownloadError(with_fix(f"{_redacted(source)}: {reason}", f"{fix}, or {_BY_OTHER_MEANS}")) from error
     with _fsspec_failures(source, missing_fix):
         files.invalidate_cache()  # the file may be another one since the last attempt
         info = files.info(path)
@@ -418,11 +421,13 @@ def _fsspec_failures(source: str, missing_fix: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise NotFound(with_fix(f"{_redacted(source)}: no such file there", missing_fix)) from error
-    except PermissionError as error:
-        fix = "log in (for gs://: `gcloud auth application-default login`)"
-        raise DownloadError(with_fix(f"{_redacted(source)}: access is refused", fix)) from error
     except Exception as error:
-        raise _RetryableError(f"it could not be read ({_innermost_cause(error)})") from error
+        from tools.common import remote
+
+        reason, fix = remote.explain(error)
+        if remote.is_refusal(error):
+            raise DownloadError(with_fix(f"{_redacted(source)}: {reason}", fix)) from error
+        raise _RetryableError(reason) from error
 
 
 # --------------------------------------------------------------------------------------------------------------- checks

@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
             file.write(printable_lines(message))  # argparse's own would pass over what cannot be written
 
 
-def parser(script: str, description: str | None) -> Parser:
+def parser(script: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser for `tools/SCRIPT.py`, whose help is the script's docstring as it stands, and the exit statuses."""
     return Parser(
         prog=f"tools/{script}.py",

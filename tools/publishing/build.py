@@ -172,9 +172,7 @@ def make(spec: Specification, folder: Path, *, root: Path, report: Report, logs:
     return manifest
 
 
-def check_again(
-    spec: Specification, build: Build, folder: Path, *, root: Path, report: Report, logs: Path
-) -> Build:
+def check_again(spec: Specification, build: Build, folder: Path, *, root: Path, report: Report, logs: Path) -> Build:
     """Check the archives of a finished build, unpacked below an empty `folder`, and write what was found into its manifest.
 
     Arguments are those of `make`.
