@@ -30,13 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.site.writing import write_pages
 
     try:
-        rows = catalog.load()
+        rows = catalog.load_usable()
+        console.warnings(rows.warnings)
         storage = open_hub(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)
         count = write_pages(rows, storage, url, cache=options.cache)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
-        return scripts.FAILED
+        return scripts.status(error)
     console.show(f"{count} pages written to {storage.url}; handles begin with {url}")
     return 0
 

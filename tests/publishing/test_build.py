@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from tests.support.commands import ROOT
 from tools.archive import reading
 from tools.archive.members import ArchiveError
-from tools.common import locks
+from tools.common import files, locks
 from tools.common.files import sha256_of_file
 from tools.publishing import build
 
@@ -374,6 +375,25 @@ def change_manifest(folder, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def become_a_folder(file):
+    file.unlink()
+    (file / "within").mkdir(parents=True)
+
+
+def become_a_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
+def become_a_dead_link(path):
+    files.discard(path)
+    path.symlink_to("nowhere")
+
+
 def digest(folder, head):
     """The SHA-256 of a build's archive."""
     return sha256_of_file(folder / f"{head}.tar.gz")
@@ -394,6 +414,18 @@ def digest(folder, head):
         lambda folder: change_manifest(folder, built=None),
         lambda folder: change_manifest(folder, checked={head: [] for head in HEADS}),
         lambda folder: change_manifest(folder, packed={head: {"sha256": digest(folder, head)} for head in HEADS}),
+        lambda folder: (folder / "made.json").write_bytes(b""),
+        lambda folder: cut(folder / "made.json"),
+        lambda folder: (folder / "made.json").write_bytes(b"\xff\xfe"),
+        lambda folder: (folder / "made.json").write_text("[" * 200_000),
+        lambda folder: become_a_folder(folder / "made.json"),
+        lambda folder: become_a_folder(folder / "classifier.tar.gz"),
+        lambda folder: cut(folder / "classifier.tar.gz"),
+        lambda folder: change_manifest(folder, checked={head: {"golden_tolerance": "x"} for head in HEADS}),
+        lambda folder: become_a_file(folder),
+        lambda folder: become_a_file(folder.parent),
+        lambda folder: become_a_dead_link(folder),
+        lambda folder: become_a_dead_link(folder / "made.json"),
     ],
     ids=[
         "other_bytes",
@@ -408,6 +440,18 @@ def digest(folder, head):
         "no_table",
         "heads_of_another_type",
         "heads_without_sizes",
+        "an_empty_manifest",
+        "a_cut_manifest",
+        "no_text",
+        "nested_too_deeply",
+        "a_folder_for_the_manifest",
+        "a_folder_for_an_archive",
+        "a_cut_archive",
+        "other_findings",
+        "a_file_for_the_build",
+        "a_file_for_all_builds",
+        "a_dead_link_for_the_build",
+        "a_dead_link_for_the_manifest",
     ],
 )
 def test_a_damaged_build_is_made_again(get, harm):

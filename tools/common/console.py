@@ -1,12 +1,10 @@
 """Terminal output: messages, tables and progress; plain text where the output is no terminal.
 
 Everything that a script shows goes through these functions, which escape what a terminal would obey
-(`tools.common.problems.printable_lines`): text of rows, records, labels and file names is shown and does nothing.
+(`tools.common.printable`): text of rows, records, labels and file names is shown and does nothing.
 """
 
 import contextlib
-import json
-import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,11 +17,10 @@ import rich.progress
 import rich.table
 import rich.text
 
-from tools.common.problems import printable, printable_lines
+from tools.common.printable import json_text, printable, printable_lines
 
 PATIENCE_SECONDS = 3.0  # before it is said what is waited for
 _WIDEST = 10_000  # columns of a table
-_UNUSUAL = re.compile(r"[^\n -~]")
 
 OUT = rich.console.Console(highlight=False)
 ERR = rich.console.Console(stderr=True, highlight=False)
@@ -38,6 +35,12 @@ def problems(error: object) -> None:
 def warning(message: str) -> None:
     """Print a warning to standard error."""
     _labelled("warning", "bold yellow", message)
+
+
+def warnings(messages: Iterable[object]) -> None:
+    """Print warnings to standard error, one a line."""
+    for message in messages:
+        warning(str(message))
 
 
 def note(sentence: str) -> None:
@@ -86,16 +89,6 @@ def show(content: str | rich.table.Table) -> None:
 def show_json(value: Any) -> None:
     """Print a value as JSON to standard output."""
     print(json_text(value))
-
-
-def json_text(value: Any) -> str:
-    """Return a value as readable JSON, in which whatever a terminal would obey is an escape of JSON's."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    return _UNUSUAL.sub(_json_escape, text)
-
-
-def _json_escape(match: re.Match[str]) -> str:
-    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def size(count: float) -> str:

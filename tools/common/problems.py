@@ -3,11 +3,12 @@
     Problem("modules/convnext.toml", "`size` is missing", "add `size = ...` (a string)", row="variant 3")
 
 Every room reports with this type, and every message has one form: `file: row: what is wrong. Fix: what to do.`
-
-A message may quote text from anywhere: rows, records, labels, names of files. `printable` is how all such text reaches a terminal.
+What a message quotes is shown as `tools.common.printable` has it.
 """
 
 from typing import NamedTuple
+
+from tools.common.printable import printable
 
 ERROR, WARNING = "error", "warning"
 
@@ -48,21 +49,6 @@ def about(where: str, error: object) -> str:
     """Return the message of an error, which begins with `where` if it does not name that already."""
     message = str(error) or type(error).__name__
     return message if where in message.split("\n", 1)[0] else f"{where}: {message}"
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, with an escape (`\\x1b`, `\\u202e`) for each character that a terminal would obey or hide.
-
-    These are the characters that `repr` escapes: control characters, line ends, marks of direction, lone surrogates.
-    """
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-def printable_lines(text: str) -> str:
-    """Return `text` with its lines, each of them printable."""
-    return "\n".join(map(printable, text.split("\n")))
 
 
 class UsageError(Exception):

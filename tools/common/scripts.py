@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from tools.common.files import ROOT, default_cache
-from tools.common.problems import UsageError, printable_lines, with_fix
+from tools.common.printable import printable_lines
+from tools.common.problems import UsageError, with_fix
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 STATUSES = (

@@ -25,7 +25,7 @@ def read(storage: Storage, path: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(storage.read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{storage.url_for(path)} is no JSON: {error}"
         raise StorageError(with_fix(message, "restore it from a copy; what is published is never changed")) from error
     return content if isinstance(content, dict) else {}

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, cast
 
 from tools.common import console, locks, remote
 from tools.common.files import Progress
-from tools.common.problems import with_fix
+from tools.common.problems import UsageError, with_fix
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"  # may be kept, but is asked for again each time: pages are derived and may change
@@ -63,6 +63,10 @@ class StorageError(RuntimeError):
 
 class NotThere(StorageError):
     """The object does not exist."""
+
+
+class NoHub(UsageError, NotThere):
+    """An address is no hub's."""
 
 
 class AlreadyThere(StorageError):
@@ -516,12 +520,13 @@ def open_hub(url: str) -> Storage:
     """Return the storage of the hub at `url`.
 
     Raises:
-      StorageError: there is none, or it cannot be reached.
+      NoHub: there is none.
+      StorageError: it cannot be reached.
     """
     storage = Storage(url)
     if not storage.is_there():
         fix = f"check the address, or publish into it: python tools/publish.py NAME --hub {url}"
-        raise StorageError(f"{storage.url}: {with_fix('there is no hub here', fix)}")
+        raise NoHub(f"{storage.url}: {with_fix('there is no hub here', fix)}")
     return storage
 
 

@@ -21,9 +21,11 @@ import tempfile
 from pathlib import Path
 
 from tools import catalog
-from tools.common.problems import printable_lines, with_fix
+from tools.common.download import fetch
+from tools.common.printable import printable_lines
+from tools.common.problems import with_fix
 from tools.publishing.build import PREFIX, BuildError, make
-from tools.publishing.specification import CheckpointFacts, Specification, fetch_checkpoint, specify, versions
+from tools.publishing.specification import CheckpointFacts, Specification, specify, versions
 
 _LOCKED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;]+)")
 
@@ -38,12 +40,13 @@ def plan(*, root: Path, row: str, checkpoint: Path, origin: Path | None, spec: P
     `checkpoint` is the file that is used; `origin` says where it came from, if it is not in the repository. `facts` gets what
     `tools/publish.py --prebuilt` must know of a checkpoint that it does not have.
     """
-    rows = catalog.load(root)
+    rows = catalog.load_usable(root)
     variant = next((each for each in rows.variants if f"{each.stem}/{each.version}" == row), None)
+    if variant is None and rows.problems:
+        raise catalog.CatalogError(list(rows.problems))
     if variant is None:
         raise ActionError(with_fix(f"no row is called {row} any more", "run `python tools/bazel.py`"))
-    # The folder of the file serves as a mirror that has just this one: the checks of a download are done as ever.
-    path = fetch_checkpoint(variant, root=root, cache=root, mirrors=str(checkpoint.parent))
+    path = fetch(str(checkpoint), cache=root, sha256=variant.sha256)  # with the checks of a download
     planned = specify(variant, rows, path)
     noted: CheckpointFacts = {
         "bytes": planned["module"]["checkpoint"]["bytes"],

@@ -11,7 +11,9 @@ before.
 
 import collections
 import contextlib
+import hashlib
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -19,11 +21,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from tools.archive import packing, reading
 from tools.catalog import layout
-from tools.common.files import sha256_of_file, write_atomically
+from tools.common.files import discard, make_cache_folder, sha256_of_file, write_atomically
 from tools.common.locks import LocksUnsupported, lock
 from tools.common.problems import with_fix
 from tools.common.workers import Worker, WorkerError
@@ -55,7 +57,8 @@ class ArchiveFacts(TypedDict):
 class Manifest(TypedDict):
     """Manifest of a build, `made.json`: its keys, and by head the results of building, checking and packing.
 
-    `built` and `checked` hold what `builders.build` and `tools.publishing.check` write as HEAD.json and HEAD.check.json.
+    `built` and `checked` hold what `builders.build` and `tools.publishing.check` write as HEAD.json and HEAD.check.json; `digest`
+    is that of all the rest.
     """
 
     build_key: str
@@ -63,6 +66,7 @@ class Manifest(TypedDict):
     built: dict[str, dict[str, Any]]
     checked: dict[str, dict[str, Any]]
     packed: dict[str, ArchiveFacts]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,13 @@ class Build:
 def get_or_make(spec: Specification, builds: Path, *, root: Path, report: Report) -> Build:
     """Return the build of a specification from the cache `builds`, or make it there.
 
-    An archive whose digest is not the noted one is made again. A build that was checked with other code or on other images is
-    unpacked and checked again; its archives stay as they are.
+    A build that is not as it was made, in whatever way, is made again. A build that was checked with other code or on other images
+    is unpacked and checked again; its archives stay as they are.
 
     Raises:
       BuildError: see `make`. Where a check fails, the cached build stays, and is checked again by the next run.
     """
+    make_cache_folder(builds)
     build = _cached(spec, builds, report)
     if build is None:
         with build_directory(builds) as folder:
@@ -105,33 +110,34 @@ def get_or_make(spec: Specification, builds: Path, *, root: Path, report: Report
 def _cached(spec: Specification, builds: Path, report: Report) -> Build | None:
     """Return the build that the cache holds, or None if there is none; a damaged one is deleted."""
     folder = builds / spec["build"]["key"]
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return None
     report("reuse the build", None, None)
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        build = Build(folder, json.loads((folder / MANIFEST).read_text()))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        build = Build(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
         if is_complete(build.manifest, spec) and all(
             sha256_of_file(build.archive(head)) == build.manifest["packed"][head]["sha256"] for head in spec["heads"]
         ):
             return build
-    with contextlib.suppress(FileNotFoundError):  # another process does the same
-        shutil.rmtree(folder)
+    discard(folder)
     return None
 
 
+def sealed(manifest: Mapping[str, Any]) -> Manifest:
+    """Return a manifest with the digest of all that it says."""
+    return cast(Manifest, {**manifest, "digest": _digest(manifest)})
+
+
 def is_complete(manifest: Any, spec: Specification) -> bool:
-    """Return whether a manifest that was read is of this build, and says of each head all that its record needs."""
-    with contextlib.suppress(LookupError, TypeError, AttributeError):
-        made = [
-            (manifest["built"][head], manifest["checked"][head], manifest["packed"][head]) for head in spec["heads"]
-        ]
-        return (
-            manifest["build_key"] == spec["build"]["key"]
-            and isinstance(manifest["check_key"], str)
-            and all(isinstance(found, dict) for each in made for found in each)
-            and all(packed.keys() >= ArchiveFacts.__required_keys__ for *_, packed in made)
-        )
-    return False
+    """Return whether a manifest that was read is whole, and that of this build."""
+    if not isinstance(manifest, dict) or manifest.get("digest") != _digest(manifest):
+        return False
+    return bool(manifest["build_key"] == spec["build"]["key"] and manifest["packed"].keys() >= {*spec["heads"]})
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -194,11 +200,8 @@ def check_again(spec: Specification, build: Build, folder: Path, *, root: Path, 
             checking.result()
         finally:
             check.kill()
-    manifest: Manifest = {
-        **build.manifest,
-        "check_key": spec["check"]["key"],
-        "checked": processes.findings("tools.publishing.check", ".check.json"),
-    }
+    checked = processes.findings("tools.publishing.check", ".check.json")
+    manifest = sealed({**build.manifest, "check_key": spec["check"]["key"], "checked": checked})
     write_atomically(build.folder / MANIFEST, json.dumps(manifest))
     return Build(build.folder, manifest)
 
@@ -333,13 +336,15 @@ class _Assembly:
             finally:
                 self._stopped.set()
                 self._processes.kill()
-        return {
-            "build_key": self._spec["build"]["key"],
-            "check_key": self._spec["check"]["key"],
-            "built": built,
-            "checked": checked,
-            "packed": packed,
-        }
+        return sealed(
+            {
+                "build_key": self._spec["build"]["key"],
+                "check_key": self._spec["check"]["key"],
+                "built": built,
+                "checked": checked,
+                "packed": packed,
+            }
+        )
 
     def _built(self, head: str, pool: ThreadPoolExecutor) -> None:
         """Begin to check and to pack a head."""
