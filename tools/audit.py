@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = audit.audit(storage, thorough=options.thorough, catalog=rows, base_url=options.url)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
-        return scripts.FAILED
+        return scripts.status(error)
     reporting.show_audit(report, storage.url)
     return scripts.FAILED if report.errors else 0
 

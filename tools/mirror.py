@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.publishing import mirror, selection
 
     try:
-        rows = catalog.load()
+        rows = catalog.load_usable()
+        console.warnings(rows.warnings)
         storage = open_hub(options.hub)
         found = records.snapshot(storage)
         if found.problems:
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folders = mirror.write(chosen, storage=storage, hub=hub, directory=options.out)
     except (catalog.CatalogError, StorageError, ValueError, OSError) as error:
         console.problems(error)
-        return scripts.FAILED
+        return scripts.status(error)
     for folder in folders:
         console.show(f"mirrored to {folder}")
     return scripts.FAILED if found.problems else 0

@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.site.writing import write_pages
 
     try:
-        rows = catalog.load()
+        rows = catalog.load_usable()
+        console.warnings(rows.warnings)
         storage = open_hub(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)
         damage = None
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             count, damage = error.pages, error
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
-        return scripts.FAILED
+        return scripts.status(error)
     console.show(f"{count} pages written to {storage.url}; handles begin with {url}")
     if damage:
         console.problems(damage)

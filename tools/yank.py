@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     handle, action = options.handle.strip("/"), notes.UNYANK if options.undo else notes.YANK
     try:
-        rows = catalog.load()
+        rows = catalog.load_usable()
+        console.warnings(rows.warnings)
         storage = open_hub(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)
         note = notes.add_note(storage, handle, action, options.why or "", date=clock.now())
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pages, damage = error.pages, error
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
-        return scripts.FAILED
+        return scripts.status(error)
     done = "no longer yanked" if options.undo else "yanked"
     console.show(f"{handle} is {done}" + ("" if note else " already") + f"; {pages} pages written to {storage.url}")
     if damage:

@@ -28,7 +28,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.common import locks
-from tools.common.files import Progress, sha256_of_file, write_atomically
+from tools.common.console import note, waiting
+from tools.common.files import (
+    Progress,
+    discard_unless_file,
+    make_cache_folder,
+    sha256_of_file,
+    write_atomically,
+)
 from tools.common.problems import with_fix
 
 CHUNK_BYTES = 1 << 20
@@ -127,6 +134,7 @@ def fetch(
     *,
     cache: pathlib.Path,
     mirrors: str | None = None,
+    is_named_alone: bool = True,
     sha256: str | None = None,
     progress: Progress | None = None,
     limit_bytes: int | None = None,
@@ -135,7 +143,9 @@ def fetch(
     """Return a local file with the content of `url`: a path or `file://` (used in place), `http(s)://`, any URL of fsspec.
 
     cache: the folder that keeps downloads; made when missing. Not used for local files.
-    mirrors: a folder or base URL that is asked for the file's name *instead of* upstream.
+    mirrors: a folder or base URL that is asked *instead of* upstream: for the file's whole path, as in
+        `dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth`, and then for its name.
+    is_named_alone: false if files of other addresses have the same name, so that a mirror is asked for the whole path only.
     sha256: what the content must have (64 hexadecimal digits); a file with another digest is refused and not cached.
         Without it, a name such as `regnet_y_400mf-c65dace8.pth` vouches for the content, as torch.hub has it.
     progress: called with the bytes present and the bytes in all (None when unknown).
@@ -155,11 +165,49 @@ def fetch(
     expected = sha256
     if expected is None and (found := _DIGEST_IN_NAME.search(name)):
         expected = found[1]
-    source = url if mirrors is None else _in_mirror(mirrors, name)
-    missing_fix = "check the URL; if upstream moved the file, " + _BY_OTHER_MEANS
-    if mirrors is not None:
-        missing_fix = f"put the file of {_redacted(url)} there, under the name {name}"
+    cache = pathlib.Path(cache).expanduser()
+    if mirrors is None:
+        missing_fix = "check the URL; if upstream moved the file, " + _BY_OTHER_MEANS
+        return _fetch(url, name, cache, sha256, expected, missing_fix, progress, limit_bytes, budget)
+    places = mirror_paths(url, is_named_alone=is_named_alone)
+    reason = "" if is_named_alone else f" (other files are called {name}, too)"
+    missing_fix = f"put the file of {_redacted(url)} there, as {' or as '.join(places)}{reason}"
+    sources = [_in_mirror(mirrors, place) for place in places]
+    sources.sort(
+        key=lambda source: not _checksum_file(_target(source, name, cache)).is_file()
+    )  # what is there needs no network
+    for source in sources[:-1]:
+        with contextlib.suppress(NotFound):
+            return _fetch(source, name, cache, sha256, expected, missing_fix, progress, limit_bytes, budget)
+    return _fetch(sources[-1], name, cache, sha256, expected, missing_fix, progress, limit_bytes, budget)
 
+
+def mirror_paths(url: str, *, is_named_alone: bool = True) -> list[str]:
+    """Return where a mirror may have the file of `url`, in the order in which they are looked at: its whole path, and its name."""
+    parts = urllib.parse.urlsplit(url)
+    segments = [parts.netloc.rpartition("@")[2], *urllib.parse.unquote(parts.path).strip("/").split("/")]
+    if any(each in ("", ".", "..") or "\\" in each or "\0" in each for each in segments):
+        return segments[-1:]
+    return ["/".join(segments), segments[-1]] if is_named_alone else ["/".join(segments)]
+
+
+def _target(source: str, name: str, cache: pathlib.Path) -> pathlib.Path:
+    """Return where the cache keeps a source."""
+    return cache / hashlib.sha256(source.encode()).hexdigest()[:16] / name
+
+
+def _fetch(
+    source: str,
+    name: str,
+    cache: pathlib.Path,
+    sha256: str | None,
+    expected: str | None,
+    missing_fix: str,
+    progress: Progress | None,
+    limit_bytes: int | None,
+    budget: Budget,
+) -> pathlib.Path:
+    """Return the local file of one source; arguments are those of `fetch`, `expected` is how its digest begins."""
     local = _local_path(source)
     if local is not None:
         budget.count(source, requests=1)
@@ -173,11 +221,12 @@ def fetch(
             progress(size, size)
         return local
 
-    target = pathlib.Path(cache).expanduser() / hashlib.sha256(source.encode()).hexdigest()[:16] / name
+    target = _target(source, name, cache)
     opener = _open_http if re.match("https?://", source, re.IGNORECASE) else _open_fsspec
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_cache_folder(target.parent)
         with _locked_part(target) as part:
+            discard_unless_file(target, _checksum_file(target), part, _version_file(part))
             if not _is_cached(target, sha256):
                 _download(source, part, opener, expected, missing_fix, progress, limit_bytes, budget)
                 _move_into_place(part, target)
@@ -217,6 +266,7 @@ def _locked_part(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
     Where there are no locks (Windows, some network file systems) the name is unique: nothing is resumed.
     """
+    discard_unless_file(target.with_name(".lock"))
     with open(target.with_name(".lock"), "ab") as lock:
         try:
             locks.acquire(lock.fileno(), wait=True)
@@ -294,7 +344,8 @@ def _complete(
             return started_with > 0
         budget.count(source, requests=1)
         try:
-            stream = opener(source, have, validator, missing_fix, budget)
+            with waiting(f"an answer from {_redacted(source)}"):
+                stream = opener(source, have, validator, missing_fix, budget)
             try:
                 _check_size(source, stream.total, limit_bytes)
                 done = _append(source, part, stream, progress, limit_bytes, budget)
@@ -312,9 +363,11 @@ def _complete(
                 fix = f"check the network and run it again (it goes on where it stopped), or {_BY_OTHER_MEANS}"
                 message = f"{_redacted(source)}: {failure}, {failures} times in a row"
                 raise DownloadError(with_fix(message, fix)) from failure
-            seconds = max(failure.seconds, random.uniform(0.5, 1.0) * 2 ** (failures - 1))
+            seconds = min(max(failure.seconds, random.uniform(0.5, 1.0) * 2 ** (failures - 1)), LONGEST_PAUSE_SECONDS)
             left = budget.remaining_seconds()
-            _pause(seconds if left is None else min(seconds, left))
+            seconds = seconds if left is None else min(seconds, left)
+            note(f"{_redacted(source)}: {failure}; the next attempt is in {seconds:.0f} s")
+            time.sleep(seconds)
     fix = f"run it again (it goes on where it stopped), or {_BY_OTHER_MEANS}"
     raise DownloadError(with_fix(f"{_redacted(source)}: cut {MAXIMUM_ATTEMPTS} times", fix))
 
@@ -349,18 +402,17 @@ def _append(
 def _read_version(part: pathlib.Path) -> tuple[str | None, int | None]:
     try:
         notes = json.loads(_version_file(part).read_text())
-        return notes["validator"], notes["total"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None, None
+        validator, total = notes["validator"], notes["total"]
+        if isinstance(validator, str) and isinstance(total, int | None):
+            return validator, total
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return None, None
 
 
 def _discard(part: pathlib.Path) -> None:
     _version_file(part).unlink(missing_ok=True)
     part.unlink(missing_ok=True)
-
-
-def _pause(seconds: float) -> None:
-    time.sleep(min(seconds, LONGEST_PAUSE_SECONDS))
 
 
 # ---------------------------------------------------------------------------------------------------------- the sources
@@ -438,16 +490,19 @@ def _chunks(response: Any) -> Iterator[bytes]:
 
 def _open_fsspec(source: str, offset: int, validator: str | None, missing_fix: str, _budget: Budget) -> _Stream:
     """Open any other source (gs://, s3://, hf://, ...), from `offset` on if it is still the same version."""
-    import fsspec
+    from tools.common import remote
 
     try:
-        files, path = fsspec.core.url_to_fs(source)
+        files, path = remote.open_filesystem(source)
     except ImportError as error:
         package = _PACKAGES.get(source.partition(":")[0], "what it needs")
         fix = f"install {package}, or {_BY_OTHER_MEANS}"
         raise DownloadError(with_fix(f"{_redacted(source)}: {_innermost_cause(error)}", fix)) from error
     except ValueError as error:
         raise DownloadError(with_fix(f"{_redacted(source)}: {error}", "check the URL")) from error
+    except Exception as error:  # before anything was reached
+        reason, fix = remote.explain(error)
+        raise DownloadError(with_fix(f"{_redacted(source)}: {reason}", f"{fix}, or {_BY_OTHER_MEANS}")) from error
     with _fsspec_failures(source, missing_fix):
         files.invalidate_cache()  # the file may be another one since the last attempt
         info = files.info(path)
@@ -478,11 +533,13 @@ def _fsspec_failures(source: str, missing_fix: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise NotFound(with_fix(f"{_redacted(source)}: no such file there", missing_fix)) from error
-    except PermissionError as error:
-        fix = "log in (for gs://: `gcloud auth application-default login`)"
-        raise DownloadError(with_fix(f"{_redacted(source)}: access is refused", fix)) from error
     except Exception as error:
-        raise _RetryableError(f"it could not be read ({_innermost_cause(error)})") from error
+        from tools.common import remote
+
+        reason, fix = remote.explain(error)
+        if remote.is_refusal(error):
+            raise DownloadError(with_fix(f"{_redacted(source)}: {reason}", fix)) from error
+        raise _RetryableError(reason) from error
 
 
 # --------------------------------------------------------------------------------------------------------------- checks
@@ -548,14 +605,14 @@ def _file_name(url: str) -> str:
     return name
 
 
-def _in_mirror(mirrors: str, name: str) -> str:
+def _in_mirror(mirrors: str, path: str) -> str:
     mirrors = str(mirrors)
     if "://" in mirrors:
-        return f"{mirrors.rstrip('/')}/{urllib.parse.quote(name)}"
+        return f"{mirrors.rstrip('/')}/{urllib.parse.quote(path)}"
     folder = pathlib.Path(mirrors).expanduser()
     if not folder.is_dir():
-        raise DownloadError(with_fix(f"{mirrors}: no such folder", f"name a folder or base URL that has {name}"))
-    return str(folder / name)
+        raise DownloadError(with_fix(f"{mirrors}: no such folder", f"name a folder or base URL that has {path}"))
+    return str(folder / path)
 
 
 def _local_path(source: str) -> pathlib.Path | None:

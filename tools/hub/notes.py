@@ -15,7 +15,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from tools.catalog import layout
 from tools.common import clock
-from tools.common.problems import with_fix
+from tools.common.problems import UsageError, with_fix
 from tools.common.schemas import schema_problems
 from tools.hub import json_objects
 from tools.hub.storage import AlreadyThere, Storage, StorageError
@@ -30,6 +30,10 @@ SPEED: Literal["speed"] = "speed"
 MEASUREMENTS = (EVALUATION, SPEED)
 # What a measurement is about: a later one about the same takes its place.
 _SUBJECT = {EVALUATION: ("dataset", "split"), SPEED: ("cpu", "threads")}
+
+
+class NoSuchModule(UsageError, StorageError):
+    """Nothing is published under a handle."""
 
 
 class Accuracy(TypedDict):
@@ -85,7 +89,8 @@ def add_note(storage: Storage, handle: str, action: Literal["yank", "unyank"], w
       The note, or None if what the notes say already is the same.
 
     Raises:
-      StorageError: nothing is published under the handle, a yank has no reason, or the note cannot be written.
+      NoSuchModule: nothing is published under the handle.
+      StorageError: a yank has no reason, or the note cannot be written.
     """
 
     def content(past: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -106,7 +111,8 @@ def add_measurement(
       The note, or None if the newest one about the same (data set and split; processor and threads) says the same already.
 
     Raises:
-      StorageError: nothing is published under the handle, the measurement is malformed, or the note cannot be written.
+      NoSuchModule: nothing is published under the handle.
+      StorageError: the measurement is malformed, or the note cannot be written.
     """
     refuse = f"{handle}: no note of this {kind}"
     if kind not in MEASUREMENTS:
@@ -185,7 +191,7 @@ def _add(
 ) -> Note | None:
     """Create the next note of a published module with what `content` says, given the notes so far by path; None: nothing new."""
     if not storage.exists(layout.record_path(handle)):
-        raise StorageError(with_fix(f"{handle} is not published in {storage.url}", "check publisher, name and version"))
+        raise NoSuchModule(with_fix(f"{handle} is not published in {storage.url}", "check publisher, name and version"))
     while True:
         listed = [path for path in storage.list(layout.note_prefix(handle), ".json") if layout.parse_note_path(path)]
         found, _ = json_objects.read_all(storage, listed)

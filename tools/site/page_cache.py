@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tools.common.files import discard, make_cache_folder
+
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS pages (path TEXT PRIMARY KEY, key BLOB, stamp TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS records (path TEXT PRIMARY KEY, stamp TEXT, digest BLOB, text TEXT)",
@@ -131,12 +133,12 @@ class PageCache:
             self._save(self._file)
         except (sqlite3.DatabaseError, OSError):
             with contextlib.suppress(sqlite3.Error, OSError):
-                self._file.unlink(missing_ok=True)
+                discard(self._file)
                 self._changed = {"pages": set(self._pages), "records": set(self._records)}
                 self._save(self._file)
 
     def _save(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_cache_folder(file.parent)
         with contextlib.closing(self._open(file)) as database, database:
             for table, rows in (("pages", self._pages), ("records", self._records)):
                 changed = self._changed[table]

@@ -26,7 +26,7 @@ from tools.catalog import layout
 from tools.common import json_text
 from tools.common.download import Budget, DownloadError, NotFound, fetch, fetch_text, plain_address
 from tools.common.files import sha256_of_file
-from tools.common.problems import with_fix
+from tools.common.problems import UsageError, with_fix
 from tools.common.workers import Worker, WorkerError, WorkerRefusal
 from tools.documents import archives
 from tools.documents.document import parse
@@ -41,12 +41,12 @@ CHECKS = ("record", "archive", "members", "document", "golden")
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 
-class NothingThereError(ValueError):
-    """An address is neither a module's nor an archive's nor a hub's, or cannot be reached; the message ends with the fix."""
+class NothingThereError(UsageError, ValueError):
+    """An address is neither a module's nor an archive's nor a hub's; the message ends with the fix."""
 
 
 class VerificationError(ValueError):
-    """A check failed; the message says what differs."""
+    """A check failed; the message says what differs. Or nothing can be checked, since an address cannot be reached."""
 
 
 class SkippedCheck(Exception):
@@ -151,6 +151,7 @@ class Verification:
 
         Raises:
           NothingThereError: there is nothing to verify.
+          VerificationError: nobody can tell.
         """
         self._budget = self._limits.budget()
         address = plain_address(address)
@@ -171,7 +172,7 @@ class Verification:
                 )
             ) from error
         except DownloadError as error:  # its message ends with the fix
-            raise NothingThereError(f"{address} cannot be verified: {error}") from error
+            raise VerificationError(f"{address} cannot be verified: {error}") from error
         except ValueError as error:
             raise NothingThereError(
                 with_fix(f"{address} cannot be verified: {error}", "give a hub's address")
