@@ -12,7 +12,19 @@ def test_a_digest_is_64_hexadecimal_digits():
 @pytest.mark.parametrize(
     "value",
     [
-        *("", ".", "..", "../" * 21 + "a", "/etc", "a" * 63, "a" * 65, "g" * 64, "a" * 64 + "\n", " " + "a" * 63, "٣" * 64),
+        *(
+            "",
+            ".",
+            "..",
+            "../" * 21 + "a",
+            "/etc",
+            "a" * 63,
+            "a" * 65,
+            "g" * 64,
+            "a" * 64 + "\n",
+            " " + "a" * 63,
+            "٣" * 64,
+        ),
         *(None, 1, 10**63, 1.5, True, ["a" * 64], {"a": "b"}, b"a" * 64),
     ],
     ids=lambda value: ascii(value)[:20],

@@ -23,7 +23,6 @@ from tools.common.files import sha256_of_file
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels, load, numbered
 
-
 _TITLE = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # of a set of labels: a file's name, and never a path
 
 
