@@ -36,7 +36,6 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS, pixels_now: int | None 
     """
     import PIL.Image
 
-    PIL.Image.MAX_IMAGE_PIXELS = max_pixels  # also of what an image is put together from
     try:
         with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if not image.width * image.height:

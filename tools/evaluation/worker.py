@@ -76,9 +76,10 @@ class Evaluator:
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = MAX_BYTES,
     ):
-        import PIL.Image  # noqa: F401  missing, it would make every image a broken one
+        import PIL.Image
         import tensorflow_hub as hub
 
+        PIL.Image.MAX_IMAGE_PIXELS = max_pixels  # of the parts that an image is put together from; PIL refuses twice as many
         self.modules = [LoadedModule(hub.load(each["directory"]), **each) for each in modules]
         self.classes = Labels("the data", tuple(ids), tuple(names))
         self.batch = batch
