@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tools.evaluation import EvaluationError, UnusableImage
+from tools.evaluation import EvaluationError, UnusableImage, printable
 from tools.evaluation import files as files_
 from tools.evaluation.files import is_remote, leads_out, lines, read_limited, read_small, stamp, walk
 from tools.evaluation.labels import WHOLE_NUMBER, load, unlisted
@@ -107,7 +107,7 @@ def _no_images(source: str, others: Sequence[str], left_out: Sequence[tuple[str,
 def _label(text: str, options: Options, where: str) -> int | str:
     """Return a label as the options read it: with --first-label a number from 0, else text."""
     if options.first_label is None:
-        return text
+        return printable(text)
     if not WHOLE_NUMBER.fullmatch(text):
         raise EvaluationError(f"{where}: the label {text!r} is no number", "leave out --first-label")
     return int(text) - options.first_label
@@ -284,8 +284,13 @@ def _ilsvrc_ids(file: str) -> dict[int, str]:
 
 
 def find_list(source: str, options: Options) -> Images:
-    """List the image files that a list names. Raises EvaluationError."""
-    root = options.image_root or source.rpartition("/")[0]
+    """List the image files that a list names.
+
+    Paths are relative to the folder of images, by default that of the list. One that leads out of it is relative to the list, as
+    long as it is below the folder then. Raises EvaluationError.
+    """
+    folder = source.rpartition("/")[0]
+    root = options.image_root or folder
     pairs: list[_Pair] = []
     stamps: dict[str, str] = {}
     outside: list[str] = []
@@ -296,12 +301,14 @@ def find_list(source: str, options: Options) -> Images:
             raise EvaluationError(f"{source}:{row.line}: {row.name} is named twice", "give each image one line")
         names.add(row.name)
         text = row.label.split()[0] if column == KAGGLE else row.label
-        pairs.append((row.name, _label(text, options, f"{source}:{row.line}")))
-        place = _place(root, row.name)
-        if not _is_below(place, root):
+        name = row.name
+        if not _is_below(_place(root, name), root) and not (is_remote(name) or os.path.isabs(name)):
+            name = posixpath.relpath(posixpath.normpath(_place(folder, name)), root)
+        if not _is_below(place := _place(root, name), root):
             outside.append(row.name)
         elif not is_remote(place):
-            stamps[row.name] = stamp(place)
+            stamps[name] = stamp(place)
+        pairs.append((name, _label(text, options, f"{source}:{row.line}")))
     if outside:
         raise EvaluationError(
             f"{source}: {outside[0]}, one of {len(outside)}, is outside of {root}",

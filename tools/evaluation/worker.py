@@ -79,7 +79,9 @@ class Evaluator:
         import PIL.Image
         import tensorflow_hub as hub
 
-        PIL.Image.MAX_IMAGE_PIXELS = max_pixels  # of the parts that an image is put together from; PIL refuses twice as many
+        PIL.Image.MAX_IMAGE_PIXELS = (
+            max_pixels  # of the parts that an image is put together from; PIL refuses twice as many
+        )
         self.modules = [LoadedModule(hub.load(each["directory"]), **each) for each in modules]
         self.classes = Labels("the data", tuple(ids), tuple(names))
         self.batch = batch
