@@ -91,8 +91,6 @@ def read_limited(place: str, limit: int) -> bytes:
             content = file.read(limit + 1) if is_remote(place) or os.fstat(file.fileno()).st_size <= limit else None
     except NotRegularError as error:
         raise UnusableImage(str(error)) from error
-    except ValueError as error:  # a NUL in the name
-        raise UnusableImage(f"it cannot be opened: {error}") from error
     if content is None or len(content) > limit:
         raise too_large(limit)
     return content

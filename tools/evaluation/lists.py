@@ -148,6 +148,8 @@ def _rows(file: str, reader: Iterator[list[str]], image: int, label: int) -> Ite
             name, text = (cells[column] if column < len(cells) else "" for column in (image, label))
             if not name.strip() or not text.strip():
                 raise EvaluationError(f"{file}:{number}: it lacks a path or a label", "write a path and a label")
+            if "\0" in name:
+                raise EvaluationError(f"{file}:{number}: the name has a NUL byte, which no file's has", "correct it")
             yield _Row(number, name, text.strip())
     except csv.Error as error:
         raise EvaluationError(f"{file}:{number + 1}: it is no line of a CSV file: {error}", "correct it") from error

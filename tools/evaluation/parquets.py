@@ -152,13 +152,18 @@ class _Table:
         groups = (self._file.metadata.row_group(group) for group in range(self._file.num_row_groups))
         return sum(group.total_byte_size for group in groups)
 
+    def _kind(self, column: str) -> Any:
+        """Return the type of a column, whether its values are in a dictionary or not."""
+        kind = self._schema.field(column).type
+        return kind.value_type if self._arrow.types.is_dictionary(kind) else kind
+
     def _is_bytes(self, kind: Any) -> bool:
         types = self._arrow.types
         return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
     def holds_images(self, column: str) -> bool:
         """Return whether a column is of bytes, or of records with the field `bytes`."""
-        kind = self._schema.field(column).type
+        kind = self._kind(column)
         if self._arrow.types.is_struct(kind):
             index = kind.get_field_index("bytes")
             return index >= 0 and self._is_bytes(kind.field(index).type)
@@ -166,9 +171,7 @@ class _Table:
 
     def holds_labels(self, column: str) -> bool:
         """Return whether a column is of whole numbers or of text."""
-        types, kind = self._arrow.types, self._schema.field(column).type
-        if types.is_dictionary(kind):
-            kind = kind.value_type
+        types, kind = self._arrow.types, self._kind(column)
         return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))
 
     def rows_from(self, start: int, image: str, label: str) -> Iterator[tuple[Any, Any]]:
