@@ -8,15 +8,17 @@ import json
 import os
 import shutil
 import signal
+import struct
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support import image_sets
 from tests.support.commands import ROOT, start_script
-from tests.support.image_sets import NAMES, encoded
-from tools.evaluation import EvaluationError, images, labels, modules, running, worker
+from tests.support.image_sets import NAMES, encoded, example, masked, record
+from tools.evaluation import BadImagesError, EvaluationError, images, labels, modules, running, worker
 from tools.evaluation.counts import Totals
 
 CLASSIFIERS = ("convnext_digits", "regnety_digits_classification", "vit_digits_classification")
@@ -169,24 +171,45 @@ def read_table(path):
 
 
 def test_broken_images(hub, module, folder, cache, tmp_path):
-    """Named and refused, while all others are counted; or counted as broken, which holds only as long as that is wanted."""
+    """Named and refused, while all others are counted; or left out and named, which holds only as long as that is wanted."""
     digits = tmp_path / "digits"
     shutil.copytree(folder, digits)
-    broken = min((digits / "two").iterdir())
-    broken.write_bytes(broken.read_bytes()[:60])
+    cut, postscript, large = sorted((digits / "two").iterdir())[:3]
+    cut.write_bytes(cut.read_bytes()[:60])
+    postscript.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+    large.write_bytes(encoded(np.zeros((101, 100, 3), np.uint8)))
+    reasons = {
+        str(cut): "cannot be decoded: OSError: image file is truncated",
+        str(postscript): "cannot be decoded: it is damaged, or none of JPEG, PNG",
+        str(large): "it has more than 10,000 pixels (--max-pixels)",
+    }
+    os.mkfifo(digits / "two/pipe.png")
     # Relative paths are of the folder where the command runs; its processes run in another one.
     arguments = [HANDLE, "--hub", os.path.relpath(hub, tmp_path), "--cache", os.path.relpath(cache, tmp_path)]
-    arguments += ["--images", "digits", "--state", "state", "--shard-images", 180, "--format", "json"]
+    arguments += [
+        "--images",
+        "digits",
+        "--state",
+        "state",
+        "--shard-images",
+        180,
+        "--format",
+        "json",
+        "--max-pixels",
+        10_000,
+    ]
     code, out, err = finished(command(*arguments, cwd=tmp_path))
-    assert (code, out) == (1, "") and f"{broken}: cannot be decoded: " in err and "--skip-broken" in err, err
+    assert (code, out) == (1, "") and all(f"{name}: {why}" in err for name, why in reasons.items()), err
+    assert "--skip-broken" in err and "were left out (no regular file): two/pipe.png" in err, err
     assert len(stored(tmp_path / "state")) == 1
     code, out, err = finished(command(*arguments, "--skip-broken", cwd=tmp_path))
     assert code == 0, err
     described = json.loads(out)
-    (left_out,) = described["images"]["left_out"]
-    assert left_out["name"] == str(broken) and left_out["reason"].startswith("cannot be decoded: ")
-    assert (described["images"]["broken"], described["modules"][0]["images"]) == (1, 359)
-    plan = running.make_plan([module], found(digits, shard_images=180))
+    left_out = {each["name"]: each["reason"] for each in described["images"]["left_out"]}
+    assert left_out.pop("two/pipe.png") == "no regular file" and left_out.keys() == reasons.keys()
+    assert all(left_out[name].startswith(why) for name, why in reasons.items())
+    assert (described["images"]["broken"], described["modules"][0]["images"]) == (3, 357)
+    plan = running.make_plan([module], found(digits, shard_images=180), max_pixels=10_000)
     for skip, known in ((True, [True, True]), (False, [True, False])):
         state = running.State(str(tmp_path / "state"), plan.key, plan.images.stamps, skip)
         assert sorted(state.read(number) is not None for number in range(2)) == sorted(known)
@@ -195,6 +218,23 @@ def test_broken_images(hub, module, folder, cache, tmp_path):
     again = found(digits, shard_images=180)
     assert again.digest == plan.images.digest
     assert sum(a != b for a, b in zip(again.stamps, plan.images.stamps, strict=True)) == 1
+
+
+def test_a_record_above_the_limit_is_not_read(module, evaluating, tmp_path):
+    """Neither one of 20 GB nor one whose length is beyond the end of the file."""
+    image = record(example(encoded(np.zeros((8, 8, 3), np.uint8)), 1))
+    length = struct.pack("<Q", 20 << 30)
+    with (tmp_path / "large").open("wb") as file:
+        file.write(image + length + masked(length))
+        file.seek((20 << 30) + 4, os.SEEK_CUR)
+        file.write(image)
+    listed = found(tmp_path / "large", first_label=0)
+    assert listed.count == 3
+    with pytest.raises(BadImagesError, match=rf"record at byte {len(image)}: it has more than 67,108,864 bytes"):
+        evaluating.evaluate(listed.shards[0])
+    os.truncate(tmp_path / "large", 10 << 30)
+    with pytest.raises(BadImagesError, match=r"damaged or cut off"):
+        evaluating.evaluate({**listed.shards[0], "end": None})
 
 
 def test_a_pipeline_that_loses_a_worker(hub, digits, cache, tmp_path):

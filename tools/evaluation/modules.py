@@ -23,6 +23,7 @@ from tools.common.files import sha256_of_file
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels, load, numbered
 
+MAX_CLASSES = 1_000_000
 _TITLE = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # of a set of labels: a file's name, and never a path
 
 
@@ -150,7 +151,7 @@ def _described(address: str, archive: str, record: Stated | None, sha256: str, f
         outputs, title = row["classes"], row["labels"]
         if not isinstance(head, str) or not isinstance(title, str | None) or (title and not _TITLE.fullmatch(title)):
             raise TypeError("a field has another type")
-        if head == "classifier" and (type(outputs) is not int or outputs < 1):
+        if head == "classifier" and (type(outputs) is not int or not 1 <= outputs <= MAX_CLASSES):
             raise TypeError("classes is no number")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvaluationError(
