@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import image_sets
 from tests.support.commands import ROOT, start_script
+from tests.support.hubs import bucket_storage
 from tests.support.image_sets import NAMES, encoded, example, masked, record
 from tools.evaluation import BadImagesError, EvaluationError, images, labels, modules, running, worker
 from tools.evaluation.counts import Totals
@@ -303,3 +304,27 @@ def listed_as(folder, title):
     """The list of a folder whose labels are said to be of another set."""
     listed = found(folder)
     return dataclasses.replace(listed, classes=labels.load(title))
+
+
+def test_everything_in_a_bucket(hub, digits, cache, emulator, bucket_service, tmp_path):
+    """Module, images and state, reached as hubs are: without a search for credentials, and with few requests."""
+    bucket = bucket_storage(bucket_service)
+    for file in (hub / HANDLE).parent.glob("1.*"):
+        if file.is_file():
+            bucket.create(f"{HANDLE.rpartition('/')[0]}/{file.name}", file)
+    image_sets.webdataset(tmp_path, *digits)
+    for file in tmp_path.glob("*.tar"):
+        bucket.create(f"val/{file.name}", file)
+    bucket_service.requests.clear()
+    code, out, err = finished(
+        command(
+            *(f"{bucket.url}/{HANDLE}", "--images", f"{bucket.url}/val/*.tar", "--state", f"{bucket.url}/state"),
+            *("--cache", cache, "--format", "json"),
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | emulator,
+        )
+    )
+    assert code == 0 and err == "", err
+    (found,) = json.loads(out)["modules"]
+    assert (found["images"], found["top1"]["correct"]) == (360, right_answers(hub)["convnext_digits"])
+    assert len(bucket.list("state/")) == 3
+    assert len(bucket_service.requests) < 60

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from tools.evaluation import BadImagesError, EvaluationError
-from tools.evaluation.files import facts, open_file
+from tools.evaluation.files import facts, open_stream
 from tools.evaluation.labels import load
 from tools.evaluation.shards import ArraysShard, Images, Item, Options, Shard
 
@@ -75,7 +75,7 @@ def find(source: str, options: Options) -> Images:
             raise EvaluationError(f"{source}: {labels.shape[0]:,} images unpack to far more than it holds", WRITE)
         for array in (images, labels):
             _check(array)
-        with open_file(source) as file:
+        with open_stream(source) as file:
             digest = hashlib.sha256()
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
@@ -113,7 +113,7 @@ def _check(array: _Array) -> None:
 
 def _open(source: str) -> tuple[_Array, _Array]:
     """Open the images and the labels. Raises EvaluationError, or what zipfile raises."""
-    archive = zipfile.ZipFile(open_file(source))
+    archive = zipfile.ZipFile(open_stream(source))
     found = []
     for name in ("images", "labels"):
         if f"{name}.npy" not in archive.namelist():

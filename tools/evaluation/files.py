@@ -25,6 +25,7 @@ from tools.hub.storage import NotThere, ObjectInfo, Storage
 
 LINE_BYTES = 64 << 10  # of a list; no name and no label is longer
 SMALL_BYTES = 16 << 20  # of a file that is read whole, like what TensorFlow Datasets say of a data set
+FETCHED_BYTES = 4 << 20  # of an object at a time, where it is read in small pieces
 MAX_PATTERN_FILES = 100_000
 
 LINK = "a link: --follow-links takes what it leads to"
@@ -81,6 +82,14 @@ def open_file(place: str) -> BinaryIO:
         raise
 
 
+def open_stream(place: str) -> BinaryIO:
+    """Open a file to read it in small pieces, mostly forwards: objects are fetched in few large ones. Raises as `open_file`."""
+    file = open_file(place)
+    if isinstance(file, io.BufferedReader | io.BytesIO):
+        return file
+    return io.BufferedReader(file, FETCHED_BYTES)  # type: ignore[type-var]  # fsspec's files are raw streams
+
+
 def read_limited(place: str, limit: int) -> bytes:
     """Return the bytes of an image.
 
@@ -115,7 +124,7 @@ def lines(place: str) -> Iterator[str]:
 
     Raises EvaluationError: a line is longer than any name is; or as `open_file`.
     """
-    with open_file(place) as raw, _buffered(raw) as file:
+    with open_stream(place) as file:
         for number in itertools.count(1):
             line = file.readline(LINE_BYTES + 1)
             if len(line) > LINE_BYTES:
@@ -125,11 +134,6 @@ def lines(place: str) -> Iterator[str]:
             if not line:
                 return
             yield line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
-
-
-def _buffered(raw: BinaryIO) -> BinaryIO:
-    """Return a reader whose lines can be limited, which those of fsspec cannot."""
-    return raw if isinstance(raw, io.BufferedReader | io.BytesIO) else io.BufferedReader(raw)  # type: ignore[type-var]
 
 
 def is_folder(place: str) -> bool:

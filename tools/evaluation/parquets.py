@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.evaluation import BadImagesError, EvaluationError, UnusableImage
-from tools.evaluation.files import open_file, too_large
+from tools.evaluation.files import open_stream, too_large
 from tools.evaluation.labels import Labels, class_number, load, unlisted
 from tools.evaluation.lists import IMAGE_COLUMNS, LABEL_COLUMNS, plain_name
 from tools.evaluation.shards import Images, Item, Options, ParquetShard, Shard, digest_of, keys_of
@@ -118,7 +118,7 @@ class _Table:
                 f"{file}: Parquet files need pyarrow, which is not installed",
                 "run `python -m pip install 'pyarrow>=18'` (the extra `parquet`)",
             ) from error
-        self._arrow, self._stream = pa, open_file(file)
+        self._arrow, self._stream = pa, open_stream(file)
         try:
             self._file = pq.ParquetFile(
                 self._stream,

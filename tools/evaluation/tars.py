@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from tools.evaluation import BadImagesError, EvaluationError
-from tools.evaluation.files import is_remote, open_file, too_large
+from tools.evaluation.files import is_remote, open_stream, too_large
 from tools.evaluation.labels import WHOLE_NUMBER, Labels, class_number, load
 from tools.evaluation.lists import ENDINGS, LABEL_COLUMNS, plain_name
 from tools.evaluation.shards import Images, Item, Options, Shard, TarShard, digest_of, keys_of
@@ -84,7 +84,7 @@ def find(source: str, files: Mapping[str, tuple[int, str]], options: Options) ->
 def _starts(file: str, options: Options, left_out: list[tuple[str, str]]) -> tuple[list[int], int]:
     """Return where every `shard_images`th sample of a tar file begins, and how many there are."""
     starts, keys = list[int](), set[str]()
-    with open_file(file) as stream:
+    with open_stream(file) as stream:
         for sample in _samples(stream, file, 0, None, left_out):
             if sample.key in keys:
                 raise EvaluationError(
@@ -200,7 +200,7 @@ def _overrides(data: bytes, kind: bytes, file: str) -> dict[str, str]:
 def items(shard: TarShard, classes: Labels, max_bytes: int) -> Iterator[Item]:
     """Yield the images of a shard. Raises BadImagesError: the file is damaged, or a sample has no image or no label."""
     file = shard["file"]
-    with open_file(file) as stream:
+    with open_stream(file) as stream:
         for sample in _samples(stream, file, shard["start"], shard["end"]):
             ending = _image_member(sample, file, shard["image_key"])
             name = f"{file}: {sample.key}.{ending}"

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from tools.evaluation import BadImagesError, EvaluationError, UnusableImage
-from tools.evaluation.files import exists, facts, is_remote, open_file, read_small, too_large
+from tools.evaluation.files import exists, facts, is_remote, open_stream, read_small, too_large
 from tools.evaluation.labels import Labels, class_number, load, unlisted
 from tools.evaluation.shards import Images, Item, Options, RecordsShard, Shard, digest_of
 
@@ -66,7 +66,7 @@ def _starts(file: str, size: int, step: int) -> tuple[list[int], int]:
     A record is its length (8 bytes), a checksum (4), its content, another checksum (4).
     """
     starts, records, position = [], 0, 0
-    with open_file(file) as stream:
+    with open_stream(file) as stream:
         while position < size:
             if records % step == 0:
                 starts.append(position)
@@ -172,7 +172,7 @@ def items(shard: RecordsShard, classes: Labels, max_bytes: int) -> Iterator[Item
     """Yield the images of a shard. Raises BadImagesError: the file is damaged, or has no such features."""
     from tensorflow.core.example import example_pb2
 
-    with open_file(shard["file"]) as file:
+    with open_stream(shard["file"]) as file:
         file.seek(shard["start"])
         while shard["end"] is None or file.tell() < shard["end"]:
             name = f"{shard['file']}: record at byte {file.tell()}"

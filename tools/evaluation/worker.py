@@ -31,6 +31,7 @@ from tools.evaluation.shards import MAX_BYTES, MAX_PIXELS, NAMES_SHOWN, Content,
 from tools.hub.storage import StorageError
 
 TOP = 5
+BATCH_BYTES = 64 << 20  # of pixels that make a batch, however few images they are: a module has several floats for each
 WAITING_BYTES = 256 << 20  # of pixels that wait for others of their size
 PIXELS_AHEAD = 16_000_000  # of an image that is decoded before its turn
 PACKAGES = ("tensorflow", "tensorflow-hub", "numpy", "pillow")
@@ -116,8 +117,8 @@ class Evaluator:
             group = groups.setdefault(pixels.shape, [])
             group.append((name, label, pixels))
             waiting_bytes += pixels.nbytes
-            while len(group) == self.batch or waiting_bytes > WAITING_BYTES:
-                if len(group) < self.batch:
+            while self._is_full(group) or waiting_bytes > WAITING_BYTES:
+                if not self._is_full(group):
                     group = max(groups.values(), key=lambda each: len(each) * each[0][2].nbytes)
                 waiting_bytes -= self._run(groups.pop(group[0][2].shape), tallies)
                 group = []
@@ -134,6 +135,9 @@ class Evaluator:
             versions=[self.versions],
             devices=[self.device],
         )
+
+    def _is_full(self, group: Sequence[Decoded]) -> bool:
+        return bool(group) and (len(group) == self.batch or len(group) * group[0][2].nbytes >= BATCH_BYTES)
 
     def _decoded(self, found: Iterable[Item]) -> Iterator[tuple[str, int, Pixels | UnusableImage]]:
         """Yield (name, label, pixels or why there are none) in the order of `found`, decoded a few images ahead.
