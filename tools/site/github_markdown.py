@@ -5,24 +5,20 @@
 The parser is cmark-gfm, GitHub's own, which takes time in proportion to the text. What comes after it does not: browsers' algorithm
 of building a tree, which the sanitiser follows, takes quadratic time for deep or misnested elements. HTML that could make it slow
 is therefore refused here, before it gets there.
-
-cmarkgfm does not free the trees that it parses, about twelve times the text. `tools.site.jobs` renders in processes that end.
 """
 
 import html
 import re
 from collections.abc import Container
 
-from cmarkgfm.cmark import Options, markdown_to_html_with_extensions
+from tools.site import cmark
 
-# Limits of one text. The largest of tfhub.dev's 2,819 documents has 14,109 characters, 1,246 tags and a depth of 7.
-MAXIMUM_CHARACTERS = 1_000_000
-MAXIMUM_TAGS = 50_000
+# Limits of one text. Of tfhub.dev's 2,819 documents, none has more than 14,109 characters, a depth of 7 and a weight of 5,307.
+MAXIMUM_CHARACTERS = 500_000
 MAXIMUM_DEPTH = 100
-MAXIMUM_ATTRIBUTES = 100  # of one element: more of them are dropped with their tag
+MAXIMUM_WEIGHT = 250_000  # of all tags, each counted with the elements that are open there
+MAXIMUM_ATTRIBUTES = 100  # of one element: with more of them, its tag is dropped
 
-_EXTENSIONS = ("table", "strikethrough", "autolink", "tasklist")
-_OPTIONS = Options.CMARK_OPT_UNSAFE | Options.CMARK_OPT_FOOTNOTES  # "unsafe" keeps HTML, which is sanitised later
 _BOXES = (
     ('<input type="checkbox" disabled="" />', "☐"),
     ('<input type="checkbox" checked="" disabled="" />', "☑"),
@@ -70,8 +66,7 @@ def to_html(source: str, tags: Container[str]) -> str:
     """
     if len(source) > MAXIMUM_CHARACTERS:
         raise TooComplexError(f"it has {len(source):,} characters, and {MAXIMUM_CHARACTERS:,} are the most")
-    text = source.encode("utf-8", "replace").decode()  # strings from JSON may hold what UTF-8 cannot say
-    made = markdown_to_html_with_extensions(text, _OPTIONS, _EXTENSIONS)
+    made = cmark.convert(source.encode("utf-8", "replace").decode())  # strings from JSON may hold what UTF-8 cannot say
     for box, sign in _BOXES:
         made = made.replace(box, sign)
     return _Filter(tags).filtered(made)
@@ -87,7 +82,7 @@ class _Filter:
     def __init__(self, tags: Container[str]):
         self._tags = tags
         self._open: list[str] = []
-        self._count = 0
+        self._weight = 0
 
     def filtered(self, made: str) -> str:
         """Return HTML in which every `<` begins a tag that was counted."""
@@ -104,9 +99,11 @@ class _Filter:
             len(_ATTRIBUTES.findall(match["attributes"])) > MAXIMUM_ATTRIBUTES
         ):
             return ""
-        self._count += 1
-        if self._count > MAXIMUM_TAGS:
-            raise TooComplexError(f"it has more than {MAXIMUM_TAGS:,} tags")
+        self._weight += 1 + len(self._open)
+        if self._weight > MAXIMUM_WEIGHT:
+            raise TooComplexError(
+                f"its tags, each counted with the elements around it, are more than {MAXIMUM_WEIGHT:,}"
+            )
         if match["end"]:
             self._close({name})
         elif name not in _VOID:
