@@ -31,9 +31,7 @@ def head_model(model: Any, head: str) -> Any:
     """Return the part of a classifier that a head publishes: the whole, or up to the layer named "features"."""
     if head == "classifier":
         return model
-    features = keras.Model(model.input, model.get_layer("features").output, name=f"{model.name}_features")
-    features.family = model.family
-    return features
+    return keras.Model(model.input, model.get_layer("features").output, name=f"{model.name}_features")
 
 
 def joint_model(model: Any, head: str) -> Any:
@@ -96,10 +94,22 @@ def write_golden(directory: str | os.PathLike[str], images: Array, outputs: Arra
     np.savez(Path(directory) / "assets.extra" / "golden.npz", images=images, outputs=outputs)
 
 
-def golden_images() -> Array:
-    """Return two uint8 images `[2, 240, 320, 3]` of coloured tiles, with edges for the antialiasing, that compress well."""
-    tiles = np.random.default_rng(7).integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
-    return np.kron(tiles, np.ones((1, 10, 10, 1), np.uint8))
+def golden_images(transform: Mapping[str, Any]) -> Array:
+    """Return two uint8 images `[2, height, width, 3]` of coloured tiles in a black frame, which compress well.
+
+    `transform` (a row of modules/preprocessing.toml) makes each side half as long, or twice; an odd one of a warp stays. All weights
+    of that are multiples of 1/256, whatever the kernel, except near a border, where it reads black only. Sums of levels
+    (even, for one bit less) with such weights are exact in float32, so that every processor rounds them alike, also in the middle between two levels.
+    """
+    size, halved = transform["size"], 7  # pixels that are read where a kernel ends at the border, of a side that is halved
+    sides = [(2 * size, halved), (2 * (size + size // 4), halved)]
+    if transform["resize"] == "warp":
+        sides[1] = (size, 0) if size % 2 else (size // 2, 4)
+    numbers = [(np.arange(side), side, frame) for side, frame in sides]
+    rows, columns = (np.where((n < frame) | (n >= side - frame), 0, 1 + n // 10) for n, side, frame in numbers)
+    tiles = 2 * np.random.default_rng(7).integers(0, 128, (2, rows.max() + 1, columns.max() + 1, 3), dtype=np.uint8)
+    tiles[:, 0] = tiles[:, :, 0] = 0
+    return tiles[:, rows][:, :, columns]
 
 
 def signature(head: str, row: Mapping[str, Any], model: Any) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from builders.registration import PACKAGE
+
 _DEFERRED: contextvars.ContextVar[Any] = contextvars.ContextVar("deferred_weights", default=None)
 _DROP_PATH_RATE: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path_rate", default=None)
-register = keras.saving.register_keras_serializable("hubpress")
+register = keras.saving.register_keras_serializable(PACKAGE)
 
 
 @contextlib.contextmanager
@@ -55,6 +57,27 @@ def initializer(value: Any) -> Any:
     if isinstance(value, float):
         return keras.initializers.TruncatedNormal(stddev=value)
     return keras.initializers.get(value)
+
+
+@register
+class Beginning(keras.layers.Layer):
+    """Mark where the network of a family begins: images pass unchanged.
+
+    It tells the family to `builders.restore`, `write` and `maps`, also of models that were cut, extended, or saved and loaded.
+    """
+
+    def __init__(self, family: str, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.family = family
+
+    def call(self, inputs):
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "family": self.family}
 
 
 @register
@@ -145,9 +168,10 @@ class DepthwiseConvolution(keras.layers.Layer):
 
 @register
 class LayerNormalization(keras.layers.Layer):
-    """Normalise the last axis to mean 0 and variance 1 (`epsilon` inside the root), then scale and shift. Statistics in float32.
+    """Normalise the last axis to mean 0 and variance 1 (`epsilon` inside the root), then scale and shift.
 
-    Written as a batch normalisation whose channels are the rows: the one form that has a fused kernel on a CPU.
+    Statistics are float32, or float64 where the layer computes in it. In float32 written as a batch normalisation whose channels
+    are the rows: the one form that has a fused kernel on a CPU. That kernel does not know float64.
     """
 
     def __init__(self, *, epsilon=1e-6, **kwargs):
@@ -159,14 +183,18 @@ class LayerNormalization(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer=initializer("zeros"))
 
     def call(self, inputs):
-        rows = flatten_rows(tf.cast(inputs, tf.float32))
-        count = tf.shape(rows)[:1]
-        columns = tf.reshape(rows, [1, -1, rows.shape[-1], 1])
-        columns, *_ = tf.compat.v1.nn.fused_batch_norm(
-            columns, tf.ones(count), tf.zeros(count), epsilon=self.epsilon, data_format="NCHW"
-        )
-        normalised = tf.reshape(columns, [-1, rows.shape[-1]])
-        outputs = normalised * tf.cast(self.gamma, tf.float32) + tf.cast(self.beta, tf.float32)
+        rows = flatten_rows(tf.cast(inputs, statistics_dtype(inputs)))
+        if rows.dtype == tf.float64:
+            mean, variance = tf.nn.moments(rows, [-1], keepdims=True)
+            normalised = (rows - mean) * tf.math.rsqrt(variance + self.epsilon)
+        else:
+            count = tf.shape(rows)[:1]
+            columns = tf.reshape(rows, [1, -1, rows.shape[-1], 1])
+            columns, *_ = tf.compat.v1.nn.fused_batch_norm(
+                columns, tf.ones(count), tf.zeros(count), epsilon=self.epsilon, data_format="NCHW"
+            )
+            normalised = tf.reshape(columns, [-1, rows.shape[-1]])
+        outputs = normalised * tf.cast(self.gamma, rows.dtype) + tf.cast(self.beta, rows.dtype)
         return unflatten_rows(tf.cast(outputs, self.compute_dtype), inputs)
 
     def compute_output_shape(self, input_shape):
@@ -245,6 +273,11 @@ def last_outputs(model: Any, pattern: str, name: Callable[[int], str]) -> dict[s
         if match:
             found[name(int(match[1]))] = layer.output
     return found
+
+
+def statistics_dtype(inputs: Any) -> Any:
+    """Return the type for sums over many of `inputs`: float32, or float64 for float64."""
+    return tf.float64 if inputs.dtype == tf.float64 else tf.float32
 
 
 def flatten_rows(inputs: Any) -> Any:

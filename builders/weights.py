@@ -1,7 +1,7 @@
 """Weights of models from checkpoints and back: one table of names for a family, used in both directions, strictly.
 
-restore(model, path)                        # the format is recognised
-write(model, "mine.safetensors", "timm")    # a model trained here, in an upstream format
+builders.restore(model, path)                        # the format is recognised
+builders.write(model, "mine.safetensors", "timm")    # a model trained here, in an upstream format
 """
 
 import collections

@@ -7,7 +7,6 @@ The documents are only read. Pages that come out as they are already are left al
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.problems(error)
         return scripts.FAILED
     for problem in report.problems:
-        print(f"{problem.file}:{problem.line}: error: {with_fix(problem.message, problem.fix)}", file=sys.stderr)
+        console.note(f"{problem.file}:{problem.line}: error: {with_fix(problem.message, problem.fix)}")
     console.show(
         f"{report.documents:,} documents: {report.written:,} pages written, {report.kept:,} kept, "
         f"{report.removed:,} removed in {options.out}"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import stat
 import subprocess
 import types
@@ -193,8 +194,10 @@ def test_the_command_when_nobody_answers(publisher):
     refused(done, "cannot be reached", "Fix: check the network, then run it again")
 
 
-def test_a_bucket_that_is_gone(pauses, tmp_path):
-    storage = Storage("gs://bucket/hub", endpoint_url="http://127.0.0.1:9", token="anon")
+def test_a_bucket_that_is_gone(pauses):
+    with socket.create_server(("127.0.0.1", 0)) as service:  # which is there at first
+        address = f"http://127.0.0.1:{service.getsockname()[1]}"
+        storage = Storage("gs://bucket/hub", endpoint_url=address, token="anon")
     for call in (storage.list_objects, lambda: storage.create("p/n/1.json", b"x"), lambda: storage.read("p/n/1.json")):
         with pytest.raises(StorageError, match="cannot be reached"):
             call()

@@ -14,7 +14,7 @@ from tools.catalog.fields import suggest
 from tools.catalog.layout import is_name
 from tools.catalog.reading import NAME_FIX, NO_FAMILIES
 from tools.common.files import ROOT
-from tools.common.problems import with_fix
+from tools.common.problems import UsageError, with_fix
 
 # The keys that every row must have, and what their TODO asks for.
 ROW = {
@@ -25,7 +25,7 @@ ROW = {
 }
 
 
-class ScaffoldingError(ValueError):
+class ScaffoldingError(UsageError, ValueError):
     """A stub cannot be written; the message ends with the fix."""
 
 

@@ -501,15 +501,17 @@ def _tfds_folder(name: str) -> str:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a URL, and the path in it."""
-    from fsspec.core import url_to_fs
+    from tools.common import remote
 
     try:
-        filesystem, base = url_to_fs(url)
+        return remote.open_filesystem(url)
     except (ImportError, ValueError) as error:
         raise EvaluationError(
             f"{url}: {error}", "install the fsspec package for it, or give another address"
         ) from error
-    return filesystem, base
+    except OSError as error:
+        reason, fix = remote.explain(error)
+        raise EvaluationError(f"{url}: {reason}", fix) from error
 
 
 def _is_folder(source: str) -> bool:

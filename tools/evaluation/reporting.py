@@ -1,10 +1,10 @@
 """Describe an evaluation as JSON, write it as files, and show it as a table."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tools.common import clock, console
+from tools.common.printable import json_text
 from tools.evaluation.counts import Summary, Totals, table
 from tools.evaluation.running import Plan
 
@@ -44,7 +44,7 @@ def describe(
 
 def as_json(description: dict[str, Any]) -> str:
     """Return a description as text."""
-    return json.dumps(description, indent=1, ensure_ascii=False)
+    return json_text(description)
 
 
 def write(folder: Path, description: dict[str, Any], plan: Plan, summaries: list[Summary]) -> None:

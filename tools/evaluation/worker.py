@@ -241,10 +241,9 @@ def _read(place: str) -> bytes:
 def _open(place: str) -> IO[bytes]:
     if "://" not in place:
         return open(place, "rb")
-    import fsspec
+    from tools.common import remote
 
-    file: IO[bytes] = fsspec.open(place, "rb").open()
-    return file
+    return remote.open_file(place)
 
 
 @functools.lru_cache(maxsize=1)  # all shards of a file follow each other

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from builders import environment
 from tools.common.problems import Problem
 from tools.common.workers import messages_only
 
@@ -200,7 +201,7 @@ def _stage(name: str) -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Check the heads that standard input names; returns the exit status."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    environment.isolate()
     specification, out = map(Path, arguments)
     try:
         with messages_only() as say:

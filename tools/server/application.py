@@ -16,7 +16,6 @@ behind a proxy and below a prefix.
 import contextlib
 import gzip
 import hashlib
-import json
 import logging
 import os
 import re
@@ -33,10 +32,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tools.catalog import layout
 from tools.common.problems import with_fix
-from tools.hub import notes
-from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, Storage, StorageError, checked, content_type
+from tools.hub import json_objects, notes
+from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, PathError, Storage, StorageError, checked, content_type
 from tools.server import access_log, conditions
-from tools.server.messages import PLAIN_TEXT, SECURITY_HEADERS, SHARING_HEADERS, Request, Response, redirect, text
+from tools.server.messages import (
+    MAX_HEAD_BYTES,
+    MAX_TARGET_BYTES,
+    PLAIN_TEXT,
+    SECURITY_HEADERS,
+    SHARING_HEADERS,
+    Request,
+    Response,
+    redirect,
+    text,
+)
 from tools.server.sending import send_response
 
 WHOLE_BYTES = 8 << 20  # pages and indexes up to this size are read whole, tagged by content, and compressed
@@ -62,8 +71,10 @@ def application(storage: Storage, log: access_log.Log | None = None) -> ASGIApp:
             raise RuntimeError(f"a hub speaks HTTP only, not {scope['type']}")
         started = time.monotonic()
         # For an archive of a folder, the status of two files is all that is asked for: handing that to a thread would take longer.
+        path = scope["path"][: MAX_TARGET_BYTES + 1].strip("/")
         quick = storage.is_local and (
-            b"tf-hub-format" in scope["query_string"] or scope["path"].endswith(layout.ARCHIVE_SUFFIX)
+            path.endswith(layout.ARCHIVE_SUFFIX)
+            or (b"tf-hub-format" in scope["query_string"] and layout.is_handle(path))
         )
         response = responder.respond(scope) if quick else await run_in_threadpool(responder.respond, scope)
         try:
@@ -90,7 +101,7 @@ class _Responder:
         """Return the response to a request; runs in a thread, and never raises."""
         try:
             response = self._respond(scope)
-        except NotThere:
+        except (NotThere, PathError):
             response = self._missing("Not found.")
         except StorageError as error:
             logger.error("%s", error)
@@ -121,6 +132,9 @@ class _Responder:
                     "Access-Control-Max-Age": "86400",
                 },
             )
+        too_long = _too_long(scope)
+        if too_long:
+            return too_long
         path = _decoded(scope.get("raw_path") or scope["path"].encode())
         if path is None:
             message = "This address cannot be understood: it holds encoded slashes or broken characters"
@@ -136,9 +150,11 @@ class _Responder:
         if not path:
             return self._file(request, layout.HOME_PAGE)
         name = path.removesuffix("/")
+        if name.count("/") >= layout.MAX_SEGMENTS:
+            return self._missing("Not found.", request)
         try:
-            checked(name)
-        except StorageError:
+            checked(layout.page_path(name))
+        except PathError:
             return self._missing("Not found.", request)
         if name.endswith(layout.ARCHIVE_SUFFIX):
             return self._archive(request, name.removesuffix(layout.ARCHIVE_SUFFIX))
@@ -215,14 +231,9 @@ class _Responder:
                 self._records.move_to_end(key)
                 return self._records[key]
         try:
-            record = json.loads(self.storage.read(path))
+            record = json_objects.read(self.storage, path)
         except NotThere:
             return None
-        except ValueError as error:
-            message = f"{self.storage.url_for(path)}: is no JSON: {error}"
-            raise StorageError(with_fix(message, "restore it")) from error
-        if not isinstance(record, dict):
-            raise StorageError(with_fix(f"{self.storage.url_for(path)}: is no JSON object", "restore it"))
         if key is not None:
             with self._lock:
                 self._records[key] = record
@@ -334,6 +345,15 @@ class _Responder:
                 headers = {"Content-Type": content_type(layout.NOT_FOUND_PAGE), "Cache-Control": REVALIDATE}
                 return Response(404, headers, body)
         return text(404, message)
+
+
+def _too_long(scope: Scope) -> Response | None:
+    """Return the response to a request whose address or headers are too long, else None."""
+    if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
+        return text(414, with_fix("This address is too long", "shorten it"), {"Connection": "close"})
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+        return text(431, with_fix("The headers of this request are too long", "send fewer"), {"Connection": "close"})
+    return None
 
 
 def _decoded(raw_path: bytes) -> str | None:

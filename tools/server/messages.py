@@ -22,6 +22,8 @@ SHARING_HEADERS = {
     "Access-Control-Expose-Headers": "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag",
 }
 PLAIN_TEXT = "text/plain; charset=utf-8"
+MAX_TARGET_BYTES = 8 << 10  # of path and query
+MAX_HEAD_BYTES = 16 << 10  # of all headers
 
 
 @dataclasses.dataclass(frozen=True)

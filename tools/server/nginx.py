@@ -33,6 +33,7 @@ server {
     listen       @LISTEN@;
     root         "@ROOT@";
     index        index.html;
+    disable_symlinks on from=$document_root;  # a link below the hub's folder might lead out of it
     sendfile     on;
     tcp_nopush   on;
     charset      utf-8;
@@ -75,7 +76,8 @@ server {
     location / {
         # hub.load("https://HOST/PUBLISHER/NAME/VERSION") asks for ?tf-hub-format=compressed.
         if ($hub_format = compressed) {
-            rewrite ^(/.+?)/?$ $1.tar.gz last;
+            rewrite ^(/.+/[0-9]+)/?$ $1.tar.gz last;
+            return 404;
         }
         # A folder has no gs:// address to send anybody to.
         if ($hub_format = uncompressed) {
