@@ -78,7 +78,7 @@ _BEGINNINGS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
 _ENDINGS: tuple[tuple[str, str, str], ...] = (
     (r"\.data-\d{5}-of-\d{5}$", "is the data of a TensorFlow checkpoint", _TENSORFLOW),
     (r"\.pb$", "looks like a TensorFlow graph", _SOURCE),
-    (r"\.onnx$", "looks like an ONNX model", _SOURCE),
+    (r"\.onnx(\.data)?$", "looks like an ONNX model, or its weights", _SOURCE),
     (r"\.(mlmodel|mlpackage)$", "looks like a Core ML model", _SOURCE),
     (r"\.(msgpack|flax)$", "looks like a msgpack file, as Flax saves parameters", _FLAX),
 )

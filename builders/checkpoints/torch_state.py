@@ -30,7 +30,17 @@ from builders.checkpoints.pickles import Opaque, TorchStorage, TorchTensor
 
 _NETWORKS = ("model", "state_dict", "model_state", "module")
 _AVERAGES = ("state_dict_ema", "model_ema")
-_WORDS = {"ema", "swa", "avg", "average", "averaged", "averaging", "polyak", "shadow"}  # in the name of an average
+_WORDS = {
+    "ema",
+    "swa",
+    "avg",
+    "average",
+    "averages",
+    "averaged",
+    "averaging",
+    "polyak",
+    "shadow",
+}  # in the name of an average
 # Limits of the search for other networks, which no honest checkpoint comes near: items, depth, characters of a name.
 _MAXIMUM_VISITS, _MAXIMUM_DEPTH, _SHOWN = 1_000_000, 8, 200
 
@@ -129,51 +139,66 @@ def _classy(top: dict[Any, Any]) -> dict[str, Any]:
 def _rivals(top: dict[Any, Any], state: dict[str, Any], known: set[str]) -> Iterator[tuple[str, bool]]:
     """Yield the path of every other network of the file, and whether its tensors have names.
 
-    Another network is an average by its name that has at least a quarter of as many tensors as `state` (it may lack the buffers),
+    Another network is what is called an average and has at least a quarter of as many tensors as `state` (it may lack the buffers),
     or a dict that has half of the names of `state`, whatever is put before them.
     """
     if "" in known:  # the file itself: an entry of it that is no tensor is refused later
         return
-    endings = _endings(state)
-    unnamed: list[str] = []
+    endings, average, visits = _endings(state), "", _Visits()
+    unnamed: dict[str, None] = {}
     for path, value in _containers(top, known):
-        if any(path.startswith(f"{other}/") for other in unnamed):
+        if not (average and path.startswith(f"{average}/")):
+            words = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+", path)
+            is_average = bool(_WORDS & {word.lower() for word in words})
+            average = path if is_average and 4 * _count(value, visits) >= len(state) else ""
+            unnamed |= {average: None} if average else {}
+        if not isinstance(value, dict) or not _is_network(value):
             continue
-        has_names = isinstance(value, dict) and _is_network(value)
-        words = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+", path)
-        if _WORDS & {word.lower() for word in words}:
-            if not has_names and _is_unnamed_network(value, len(state)):
-                unnamed.append(path)
-            elif has_names and 4 * sum(isinstance(item, TorchTensor) for item in value.values()) >= len(state):
+        if average:
+            if 4 * sum(isinstance(item, TorchTensor) for item in value.values()) >= len(state):
+                unnamed.pop(average, None)
                 yield path, True
-        elif has_names:
-            shared = max(len(_endings(value) & state.keys()), len(endings & value.keys()))
-            if 2 * shared >= len(state):
-                yield path, True
+        elif 2 * max(len(_endings(value) & state.keys()), len(endings & value.keys())) >= len(state):
+            yield path, True
     yield from ((path, False) for path in unnamed)
 
 
-def _is_unnamed_network(value: Any, count: int) -> bool:
-    """Tell whether an entry has a quarter of `count` tensors, none of them in a dict of names, which would be met by itself."""
-    inside = [value, *(each for _, each in _containers(value, set()))]
-    if any(isinstance(each, dict) and _is_network(each) for each in inside):
-        return False
-    found = sum(isinstance(item, TorchTensor) for each in inside for item in _items(each))
-    return 4 * found >= count
+class _Visits:
+    """Number of items of a file that were looked at; a file that would have more than any real one looked at is refused."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def add(self, number: int) -> None:
+        self.number += number
+        if self.number > _MAXIMUM_VISITS:
+            raise Refusal("has more entries than any real one", "check where the file comes from")
+
+
+def _count(top: Any, visits: _Visits) -> int:
+    """Return the number of tensors in a container and in all that are inside."""
+    seen, stack, count = {id(top)}, [top], 0
+    while stack:
+        items = _items(stack.pop())
+        visits.add(len(items))
+        for item in items:
+            if isinstance(item, dict | list | tuple | Opaque) and id(item) not in seen:
+                seen.add(id(item))
+                stack.append(item)
+            count += isinstance(item, TorchTensor)
+    return count
 
 
 def _containers(top: Any, known: set[str]) -> Iterator[tuple[str, Any]]:
     """Yield every container below `top` with its path, once; optimizers and what is `known` are not looked into."""
-    seen, stack, visits = {id(top)}, [("", 0, top)], 0
+    seen, stack, visits = {id(top)}, [("", 0, top)], _Visits()
     while stack:
         path, depth, value = stack.pop()
         if path:
             yield path, value
         inner = []
+        visits.add(len(_items(value)))
         for name, item in value.items() if isinstance(value, dict) else enumerate(_items(value)):
-            visits += 1
-            if visits > _MAXIMUM_VISITS:
-                raise Refusal("has more entries than any real one", "check where the file comes from")
             if not isinstance(item, dict | list | tuple | Opaque) or id(item) in seen or depth == _MAXIMUM_DEPTH:
                 continue
             seen.add(id(item))

@@ -271,6 +271,14 @@ def test_missing_file_and_folder(tmp_path):
 
 OTHER = {"b": tensor("1", (6,))}
 HEADS = {"0.clf.0.weight": tensor("1", (6,))}
+# A pickled module: a tree of modules, each with few tensors.
+PROGRAM = Raw(
+    named("torch.nn", "Linear") + b")\x81" + encode({"_parameters": {"weight": tensor("0")}, "_modules": {}}) + b"b"
+)
+for _ in range(6):
+    PROGRAM = Raw(
+        named("torch.nn", "Sequential") + b")\x81" + encode({"_parameters": {}, "_modules": {"0": PROGRAM}}) + b"b"
+    )
 MORE = ("more than one network", "no upstream says which")
 NAMESPACE = Raw(named("argparse", "Namespace") + b")\x81" + encode({"lr": 1.0}) + b"b")
 
@@ -409,6 +417,7 @@ def test_state_dict(tmp_path, top, key, found, names):
             None,
             [*MORE, "ema"],
         ),
+        ({"model": STATE, "ema": PROGRAM}, None, [*MORE, "no names in 'ema'", "key='model'"]),
         ({"model": STATE, "teacher": STATE}, None, [*MORE, "key='teacher'"]),
         (
             {"model": STATE, "best": {f"module.{name}": value for name, value in STATE.items()}},
@@ -458,13 +467,25 @@ def test_a_search_for_other_networks_ends(tmp_path):
     """Entries inside each other, one of itself, and each named like an average: nothing is looked into twice."""
     nested = raw_pickle(
         *(b"}", encode("model"), encode(STATE), b"s"),
-        *(encode("ema"), (b"}" + encode("ema")) * 50_000, b"}", b"s" * 50_000, b"s"),
+        *(encode("ema"), (b"}" + encode("ema")) * 20_000, b"}", b"s" * 20_000, b"s"),
     )
     assert read(torch_zip(tmp_path / "nested.pth", None, pickled=nested)).key == "model"
     itself = raw_pickle(b"}q\x00", encode("model"), encode(STATE), b"s", encode("ema"), b"h\x00s")
     assert read(torch_zip(tmp_path / "itself.pth", None, pickled=itself)).key == "model"
-    many = {"model": STATE, "ema": [{str(number): {}} for number in range(100_000)]}
+    many = {"model": STATE, "ema": [{str(number): {}} for number in range(20_000)]}
     assert read(torch_zip(tmp_path / "many.pth", many)).key == "model"
+    large = raw_pickle(
+        encode([[]] * 20_000),
+        b"q\x000}",
+        encode("model"),
+        encode(STATE),
+        b"s",
+        encode("hooks"),
+        b"](",
+        encode({"ema": [Raw(b"h\x00")]}) * 10_000,
+        b"es",
+    )
+    refused(torch_zip(tmp_path / "large.pth", None, pickled=large), "more entries than any real one")
 
 
 # --------------------------------------------------------------------------------------------- pickles that want to run
