@@ -130,6 +130,8 @@ class Convolution(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=initializer("zeros"))
 
     def call(self, inputs):
+        if self.padding == "valid" and any(length is not None and length < self.size for length in inputs.shape[1:3]):
+            raise ValueError(f"{self.name}: its map would be empty, the images are too small. Fix: pass larger images.")
         outputs = tf.nn.conv2d(inputs, tf.convert_to_tensor(self.kernel), self.strides, tf_padding(self.padding))
         return tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias)) if self.use_bias else outputs
 
