@@ -11,11 +11,9 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.evaluation import UnusableImage, printable
+from tools.evaluation import MAX_BYTES, MAX_PIXELS, UnusableImage, printable
 from tools.evaluation.labels import Labels
 
-MAX_PIXELS = 64_000_000
-MAX_BYTES = 64 << 20
 NAMES_SHOWN = 20  # of what was left out, in a sentence
 
 Pixels = NDArray[np.uint8]  # [height, width, 3]
