@@ -31,6 +31,7 @@ from pathlib import Path
 
 from tools.common import scripts
 from tools.common.problems import with_fix
+from tools.evaluation import MAX_BYTES, MAX_PIXELS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,14 +59,14 @@ def parser() -> argparse.ArgumentParser:
     limits.add_argument(
         "--max-pixels",
         type=scripts.positive,
-        default=64_000_000,
+        default=MAX_PIXELS,
         metavar="N",
         help="width x height (default: %(default)s)",
     )
     limits.add_argument(
         "--max-bytes",
         type=scripts.positive,
-        default=64 << 20,
+        default=MAX_BYTES,
         metavar="N",
         help="of a file, or of a member, a row or a record, before it is decoded (default: %(default)s)",
     )

@@ -315,7 +315,16 @@ SETS = [
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
+def programs(tmp_path_factory):
+    """A folder with a Ghostscript that leaves a file where it was started."""
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "gs").write_text(f"#!/bin/sh\ntouch {folder}/started\n")
+    (folder / "gs").chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(programs, tmp_path_factory):
     lines = []
     for write, options, *_ in SETS:
         lines.append(json.dumps([str(write(tmp_path_factory.mktemp(write.__name__))), options]))
@@ -323,7 +332,7 @@ def answers(tmp_path_factory):
         [sys.executable, "-m", "tests.support.hostile_images", str(MEMORY_BYTES), str(CPU_SECONDS)],
         input="\n".join(lines),
         cwd=ROOT,
-        env=environment(),
+        env=environment(PATH=f"{programs}:{os.environ['PATH']}"),
         capture_output=True,
         text=True,
         timeout=300,
@@ -346,3 +355,7 @@ def test_hostile_sets(number, answers):
         assert answer.get("images") == good, answer
         text = " ".join([*answer["left_out"].values(), *answer["unusable"]])
         assert re.search(said, text), answer
+
+
+def test_no_image_starts_a_program(answers, programs):
+    assert sorted(each.name for each in programs.iterdir()) == ["gs"]

@@ -15,8 +15,17 @@ import pytest
 from tests.support import image_sets
 from tests.support.hubs import BUCKET
 from tests.support.image_sets import NAMES, encoded, parquet_of, record, tar_of
-from tools.evaluation import BadImagesError, EvaluationError, UnusableImage, files, images, labels, worker
-from tools.evaluation.shards import MAX_BYTES, MAX_PIXELS
+from tools.evaluation import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    BadImagesError,
+    EvaluationError,
+    UnusableImage,
+    files,
+    images,
+    labels,
+    worker,
+)
 from tools.hub.storage import Storage
 
 DIGITS = labels.load("digits")
@@ -109,6 +118,10 @@ def test_imagenets_own_numbers_are_read_from_its_development_kit(tmp_path):
     with pytest.raises(EvaluationError, match="put meta"):
         found(tmp_path)
     kind = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object)]
+    for damaged in (b"x" * 200, b"x" * (2 << 20)):
+        (tmp_path / "meta.mat").write_bytes(damaged)
+        with pytest.raises(EvaluationError, match=r"meta\.mat (is not the development kit's|has more than)"):
+            found(tmp_path)
     synsets = np.array([(1, "n02119789", "kit fox"), (2, "n01440764", "tench")], dtype=kind)
     scipy.io.savemat(tmp_path / "meta.mat", {"synsets": synsets})
     listed = found(tmp_path)
@@ -197,7 +210,7 @@ def write_all(folder):
         "two.csv": "image,file,label\n1.png,2.png,one\n",
         "none.csv": "",
         "lacks.csv": "path,label\n1.png,one\n2.png,\n",
-        "again.csv": "path,label\n1.png,one\n1.png,two\n",
+        "again.csv": "path,label\n1.png,one\n./1.png,two\n",
         "numbers.csv": "path,label\n1.png,14\n",
         "number.csv": "path,label\n1.png,1\n",
         "words.csv": "path,label\n1.png,onee\n",
@@ -275,7 +288,7 @@ REFUSALS = [
     ("two.csv", {}, "2 columns that may hold the image", {"image_key": "file"}),
     ("none.csv", {}, "among none", None),
     ("lacks.csv", {}, "lacks.csv:3: it lacks a path or a label", None),
-    ("again.csv", {}, "again.csv:3: 1.png is named twice", None),
+    ("again.csv", {}, "again.csv:3: ./1.png is named twice", None),
     ("words.csv", {"labels": "digits"}, "'onee', one of 1 labels, is no id or name of a class of digits", None),
     ("numbers.csv", {"labels": "digits"}, "say which the first class has .--first-label 0 or 1", None),
     ("numbers.csv", {"labels": "digits", "first_label": 1}, "the label of 1.png is class 13", None),

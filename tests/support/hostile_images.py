@@ -9,8 +9,7 @@ import json
 import resource
 import sys
 
-from tools.evaluation import EvaluationError, UnusableImage, images, labels, worker
-from tools.evaluation.shards import MAX_BYTES, MAX_PIXELS
+from tools.evaluation import MAX_BYTES, MAX_PIXELS, EvaluationError, UnusableImage, images, labels, worker
 
 
 def answer(source, options):

@@ -21,6 +21,8 @@ reporting.py   results as JSON, files and tables
 from tools.common.printable import printable_lines
 from tools.common.problems import with_fix
 
+MAX_PIXELS, MAX_BYTES = 64_000_000, 64 << 20  # of an image, unless options say otherwise
+
 
 class EvaluationError(RuntimeError):
     """Modules cannot be evaluated, or not on these images: the message has a line for each problem, and says what to do.

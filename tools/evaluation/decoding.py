@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.evaluation import UnusableImage
-from tools.evaluation.shards import MAX_PIXELS, Pixels
+from tools.evaluation import MAX_PIXELS, UnusableImage
+from tools.evaluation.shards import Pixels
 
 # Of PIL's formats, those of images in data sets. Others run programs (PostScript), or are read by code that few people use.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")

@@ -110,12 +110,12 @@ def too_large(limit: int) -> UnusableImage:
     return UnusableImage(f"it has more than {limit:,} bytes (--max-bytes)")
 
 
-def read_small(place: str) -> bytes:
+def read_small(place: str, limit: int = SMALL_BYTES) -> bytes:
     """Return the content of a small file. Raises EvaluationError: it is large, or as `open_file`."""
     with open_file(place) as file:
-        content = file.read(SMALL_BYTES + 1)
-    if len(content) > SMALL_BYTES:
-        raise EvaluationError(f"{place} has more than {SMALL_BYTES:,} bytes", "give the right file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise EvaluationError(f"{place} has more than {limit:,} bytes", "give the right file")
     return content
 
 

@@ -74,8 +74,10 @@ def load(name: str) -> Labels:
     """Read modules/labels/NAME.tsv, or a .tsv file with an id, a tab and a name in each line."""
     file = Path(name) if name.endswith(".tsv") else FOLDER / f"{name}.tsv"
     try:
+        if not file.is_file():  # a pipe would never end
+            raise FileNotFoundError
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(sorted(each.stem for each in FOLDER.glob("*.tsv")))
         raise EvaluationError(f"there are no labels {name!r}", f"give one of {known}, or a .tsv file") from error
     rows = [line.split("\t") for line in lines]

@@ -31,6 +31,7 @@ GROUND_TRUTHS = (
 )
 KAGGLE = "predictionstring"  # the column of LOC_val_solution.csv: a label, four numbers, and so on
 IMAGENET = "imagenet_1k"
+META_BYTES = 1 << 20  # of meta.mat, which is compressed inside; ILSVRC2012's has less than a tenth
 # Names of columns without case, blanks and signs between words.
 _FILE_COLUMNS = ("file", "filename", "filepath", "path", "name", "id", "url")
 _IMAGE_COLUMNS = ("image", "imagepath", "imagefile", "imagename", "imageid", "img")
@@ -277,8 +278,12 @@ def _ilsvrc_ids(file: str) -> dict[int, str]:
             raise EvaluationError(
                 f"{place} needs scipy, which is not installed", "run `python -m pip install scipy`"
             ) from error
-        synsets = scipy.io.loadmat(io.BytesIO(read_small(place)), squeeze_me=True)["synsets"]
-        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+        content = io.BytesIO(read_small(place, META_BYTES))
+        try:
+            synsets = scipy.io.loadmat(content, squeeze_me=True)["synsets"]
+            return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+        except Exception as error:  # scipy raises whatever damaged numbers lead to
+            raise EvaluationError(f"{place} is not the development kit's: {error!r}", "get the right one") from error
     raise EvaluationError(
         f"{file} holds numbers, which for ILSVRC2012 are not in the order of the WordNet ids",
         "put meta.mat of the development kit beside it, or give a list with WordNet ids "
@@ -300,9 +305,9 @@ def find_list(source: str, options: Options) -> Images:
     names: set[str] = set()
     table, column = _table(source, options)
     for row in table:
-        if row.name in names:
+        if (plain := posixpath.normpath(row.name)) in names:
             raise EvaluationError(f"{source}:{row.line}: {row.name} is named twice", "give each image one line")
-        names.add(row.name)
+        names.add(plain)
         text = row.label.split()[0] if column == KAGGLE else row.label
         name = row.name
         if not _is_below(_place(root, name), root) and not (is_remote(name) or os.path.isabs(name)):

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, TypedDict
 from tools.common.files import ROOT
 from tools.common.problems import with_fix
 from tools.common.workers import Worker, WorkerError, WorkerRefusal
-from tools.evaluation import BadImagesError, EvaluationError
+from tools.evaluation import MAX_BYTES, MAX_PIXELS, BadImagesError, EvaluationError
 from tools.evaluation.counts import Summary, Totals, summary
 from tools.evaluation.labels import ClassMapping, Labels, match
 from tools.evaluation.modules import EvaluatedModule, unpack_to_cache
-from tools.evaluation.shards import MAX_BYTES, MAX_PIXELS, Images, Shard, extent
+from tools.evaluation.shards import Images, Shard, extent
 from tools.hub.json_objects import REMOTE_READERS
 from tools.hub.storage import NotThere, Storage
 

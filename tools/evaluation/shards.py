@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.common.printable import printable
-from tools.evaluation import UnusableImage
+from tools.evaluation import MAX_BYTES, MAX_PIXELS, UnusableImage
 from tools.evaluation.labels import Labels
 
-MAX_PIXELS = 64_000_000
-MAX_BYTES = 64 << 20
 NAMES_SHOWN = 20  # of what was left out, in a sentence
 
 Pixels = NDArray[np.uint8]  # [height, width, 3]

@@ -24,11 +24,21 @@ from numpy.typing import NDArray
 from tools.common import workers
 from tools.common.printable import printable
 from tools.common.problems import with_fix
-from tools.evaluation import BadImagesError, UnusableImage, arrays, lists, parquets, tars, tfrecords
+from tools.evaluation import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    BadImagesError,
+    UnusableImage,
+    arrays,
+    lists,
+    parquets,
+    tars,
+    tfrecords,
+)
 from tools.evaluation.counts import Tally, Totals
 from tools.evaluation.decoding import LargeImage, decode
 from tools.evaluation.labels import Labels
-from tools.evaluation.shards import MAX_BYTES, MAX_PIXELS, NAMES_SHOWN, Content, Item, Pixels, Shard
+from tools.evaluation.shards import NAMES_SHOWN, Content, Item, Pixels, Shard
 from tools.hub.storage import StorageError
 
 TOP = 5
