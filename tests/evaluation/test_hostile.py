@@ -22,6 +22,8 @@ import pytest
 from tests.support.commands import ROOT, environment
 from tests.support.image_sets import encoded, parquet_of, tar_of
 
+pytestmark = pytest.mark.slow  # some bombs take a while to write
+
 MEMORY_BYTES, CPU_SECONDS = 1_500_000_000, 120
 ONE = encoded(np.zeros((8, 8, 3), np.uint8))
 FEATURES = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["zero", "one"]}}

@@ -401,6 +401,18 @@ def test_several_files_are_one_set(digits, tmp_path):
     assert together.count == 30 and counted(together) == counted(found(tmp_path / "val-*.tar"))
 
 
+@pytest.mark.parametrize("write", [image_sets.webdataset, image_sets.parquet], ids=lambda f: f.__name__)
+def test_files_that_vanish_are_named(write, digits, tmp_path):
+    source, options = write(tmp_path, *(each[:30] for each in digits))
+    listed = found(source, shard_images=5, **options)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(
+        EvaluationError, match=rf"{listed.shards[0]['file']}: cannot be read: .*No such file.*Fix: put it there"
+    ):
+        read(listed)
+
+
 def test_the_members_of_a_tar(tmp_path):
     """Every way to write a name is read; what is no sample is left out and named, what is damaged is refused."""
     folder, link, fifo = tarfile.TarInfo("one"), tarfile.TarInfo("link.jpg"), tarfile.TarInfo("fifo.jpg")

@@ -50,26 +50,29 @@ _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 def find(source: str | Sequence[str], options: Options | None = None) -> Images:
     """List the images that an address, or several of files of one kind, names.
 
-    Raises EvaluationError: there are none, or what their labels mean is not certain; StorageError: they cannot be reached.
+    Raises EvaluationError: there are none, they cannot be reached, or what their labels mean is not certain.
     """
     options = options or Options()
     sources = [source] if isinstance(source, str) else list(source)
-    if len(sources) == 1 and sources[0].startswith(PREPARED):
-        _require_no(options, "a prepared data set", "ground_truth", "image_root")
-        return tfrecords.find_prepared(sources[0], options)
-    places = [local_place(each) for each in sources]
     options = dataclasses.replace(
         options,
         ground_truth=options.ground_truth and local_place(options.ground_truth),
         image_root=options.image_root and local_place(options.image_root),
     )
+    is_prepared = len(sources) == 1 and sources[0].startswith(PREPARED)
+    places = sources if is_prepared else [local_place(each) for each in sources]
     name = " ".join(places)
     try:
+        if is_prepared:
+            _require_no(options, "a prepared data set", "ground_truth", "image_root", "image_key", "label_key")
+            return tfrecords.find_prepared(name, options)
         if len(places) == 1 and (os.path.lexists(name) or not any(sign in name for sign in _PATTERN_SIGNS)):
             return _find_one(name, options)
         return _find_files(name, {file: known for place in places for file, known in matches(place).items()}, options)
-    except (EvaluationError, StorageError):
+    except EvaluationError:
         raise
+    except StorageError as error:
+        raise EvaluationError(f"{name}: {error}") from error
     except Exception as error:
         if not isinstance(error, OSError | ValueError) and not is_remote(name):
             raise

@@ -28,6 +28,7 @@ from tools.evaluation import (
     MAX_BYTES,
     MAX_PIXELS,
     BadImagesError,
+    EvaluationError,
     UnusableImage,
     arrays,
     lists,
@@ -253,16 +254,25 @@ def _list_of_broken(broken: Sequence[tuple[str, str]]) -> str:
 
 
 def items(shard: Shard, classes: Labels, max_bytes: int) -> Iterator[Item]:
-    """Yield the images of a shard, whose labels are of `classes`."""
-    if shard["kind"] == "files":
-        return lists.items(shard, max_bytes)
-    if shard["kind"] == "npz":
-        return arrays.items(shard)
-    if shard["kind"] == "tar":
-        return tars.items(shard, classes, max_bytes)
-    if shard["kind"] == "parquet":
-        return parquets.items(shard, classes, max_bytes)
-    return tfrecords.items(shard, classes, max_bytes)
+    """Yield the images of a shard, whose labels are of `classes`. Raises EvaluationError: they, or their labels, cannot be read."""
+    try:
+        if shard["kind"] == "files":
+            yield from lists.items(shard, max_bytes)
+        elif shard["kind"] == "npz":
+            yield from arrays.items(shard)
+        elif shard["kind"] == "tar":
+            yield from tars.items(shard, classes, max_bytes)
+        elif shard["kind"] == "parquet":
+            yield from parquets.items(shard, classes, max_bytes)
+        else:
+            yield from tfrecords.items(shard, classes, max_bytes)
+    except (OSError, StorageError) as error:
+        raise _unreadable("the images" if shard["kind"] == "files" else shard["file"], error) from error
+
+
+def _unreadable(name: str, error: Exception) -> BadImagesError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BadImagesError(f"{name}: cannot be read: {reason}", "put it there, or leave it out")
 
 
 def decode_ahead(name: str, content: Content, max_pixels: int) -> Pixels | bytes | UnusableImage:
@@ -277,8 +287,7 @@ def decode_ahead(name: str, content: Content, max_pixels: int) -> Pixels | bytes
     except UnusableImage as error:
         return error
     except (OSError, StorageError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadImagesError(f"{name}: cannot be read: {reason}", "put it there, or leave it out") from error
+        raise _unreadable(name, error) from error
     try:
         return decode(encoded, max_pixels, PIXELS_AHEAD)
     except LargeImage:
@@ -326,7 +335,7 @@ def main() -> int:
         shard: Any = message
         return evaluator.evaluate(shard).described()
 
-    return workers.serve(answer, refusals=(BadImagesError,))
+    return workers.serve(answer, refusals=(EvaluationError,))
 
 
 if __name__ == "__main__":
