@@ -101,7 +101,7 @@ def answers_in_float32(row, path, where, heads, images):
 
 
 def answer(model, parts, images):
-    """Return what the heads answer, with the maps of a feature extractor, as `{output: float32 array}`: one pass over the network.
+    """Return what the heads answer, and the maps, as `{output: float32 array}`: one pass over the network.
 
     `images` are normalised. They go through one by one: a model that is called outside a graph keeps every intermediate result.
     """
@@ -111,9 +111,7 @@ def answer(model, parts, images):
     import builders
     from builders import export
 
-    outputs = {}
-    for head, part in parts.items():
-        outputs |= {export.OUTPUTS[head]: part.output} | (builders.maps(part) if head == "feature_extractor" else {})
+    outputs = {export.OUTPUTS[head]: part.output for head, part in parts.items()} | builders.maps(model)
     everything = keras.Model(model.input, outputs)
     found = {name: [] for name in outputs}
     for image in images:
