@@ -51,7 +51,11 @@ def build(spec, out, say):
     changes = {}
     if row["precision"] != "float32":
         own = answer(model, parts, normalised)
-        changes = {head: precision.difference(own[name], golden[name]) for head, name in export.OUTPUTS.items() if head in parts}
+        changes = {
+            head: precision.difference(own[name], golden[name])
+            for head, name in export.OUTPUTS.items()
+            if head in parts
+        }
     for head, change in changes.items():
         if not change <= precision.LARGEST_CHANGE:
             raise ValueError(
@@ -104,7 +108,7 @@ def restored(row, path, where):
 
 
 def answer(model, parts, images):
-    """Return what the heads answer, with the maps of a feature extractor, as `{output: float64 array}`: one pass over the network.
+    """Return what the heads answer, and the maps, as `{output: float64 array}`: one pass over the network.
 
     `images` are normalised. They go through one by one, for the memory.
     """
@@ -114,9 +118,7 @@ def answer(model, parts, images):
     import builders
     from builders import export
 
-    outputs = {}
-    for head, part in parts.items():
-        outputs |= {export.OUTPUTS[head]: part.output} | (builders.maps(part) if head == "feature_extractor" else {})
+    outputs = {export.OUTPUTS[head]: part.output for head, part in parts.items()} | builders.maps(model)
     everything = keras.Model(model.input, list(outputs.values()))
     found = [_run(everything, image[None]) for image in images]
     return {name: np.concatenate(values) for name, *values in zip(outputs, *found, strict=True)}

@@ -1,15 +1,15 @@
 """Layers that two or more families share, written for the kernels that TensorFlow fuses on a CPU.
 
 Each is an ordinary Keras 3 layer: serialisable, mixed-precision aware, float32 variables. Channels are last everywhere.
-`deferred_weights()` builds layers whose variables hold NaN until a checkpoint sets them; `override_drop_path()` replaces the rate
-of stochastic depth while a graph is traced.
+`deferred_weights()` builds layers whose variables hold NaN until a checkpoint sets them; `override_drop_path()` and
+`override_shifts()` give layers further inputs while a graph is traced.
 """
 
 import contextlib
 import contextvars
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -18,7 +18,8 @@ import tensorflow as tf
 from builders.registration import PACKAGE
 
 _DEFERRED: contextvars.ContextVar[Any] = contextvars.ContextVar("deferred_weights", default=None)
-_DROP_PATH_RATE: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path_rate", default=None)
+_DROP_PATH: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path", default=None)
+_SHIFTS: contextvars.ContextVar[Any] = contextvars.ContextVar("shifts", default=None)
 register = keras.saving.register_keras_serializable(PACKAGE)
 
 
@@ -36,13 +37,23 @@ def deferred_weights(initializer: Any = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def override_drop_path(rate: Any) -> Iterator[None]:
-    """Use `rate` (a scalar float32 tensor) as the stochastic depth rate of every model that is called inside."""
-    token = _DROP_PATH_RATE.set(rate)
+def override_drop_path(factors: Mapping[str, Any]) -> Iterator[None]:
+    """Multiply branches by `factors[name of the DropPath layer]` (float32 `[batch]`) in training, instead of drawing numbers."""
+    token = _DROP_PATH.set(factors)
     try:
         yield
     finally:
-        _DROP_PATH_RATE.reset(token)
+        _DROP_PATH.reset(token)
+
+
+@contextlib.contextmanager
+def override_shifts(shifts: Mapping[str, Any]) -> Iterator[None]:
+    """Let every `Shift` layer add `shifts[its map]` to its input."""
+    token = _SHIFTS.set(shifts)
+    try:
+        yield
+    finally:
+        _SHIFTS.reset(token)
 
 
 def initializer(value: Any) -> Any:
@@ -130,6 +141,8 @@ class Convolution(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=initializer("zeros"))
 
     def call(self, inputs):
+        if self.padding == "valid" and any(length is not None and length < self.size for length in inputs.shape[1:3]):
+            raise ValueError(f"{self.name}: its map would be empty, the images are too small. Fix: pass larger images.")
         outputs = tf.nn.conv2d(inputs, tf.convert_to_tensor(self.kernel), self.strides, tf_padding(self.padding))
         return tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias)) if self.use_bias else outputs
 
@@ -237,21 +250,57 @@ class DropPath(keras.layers.Layer):
         self.rate, self.share = rate, share
 
     def call(self, inputs, training=False):
-        rate = _DROP_PATH_RATE.get()
-        if rate is None:
-            rate = self.rate
-        if not training or self.share == 0 or (isinstance(rate, float | int) and rate == 0):
+        factors = _DROP_PATH.get()
+        if not training or self.share == 0 or (factors is None and self.rate == 0):
             return inputs
-        keep = 1.0 - tf.cast(rate, tf.float32) * self.share
-        shape = tf.concat([tf.shape(inputs)[:1], tf.ones([inputs.shape.rank - 1], tf.int32)], 0)
-        kept = tf.floor(keep + tf.random.uniform(shape))
-        return inputs * tf.cast(tf.math.divide_no_nan(kept, keep), inputs.dtype)
+        if factors is None:
+            factor = drop_path_factors(self.rate, [self.share], tf.random.uniform([1, tf.shape(inputs)[0]]))[0]
+        else:
+            factor = tf.stop_gradient(factors[self.name])
+        return inputs * tf.cast(tf.reshape(factor, [-1] + [1] * (inputs.shape.rank - 1)), inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate, "share": self.share}
+
+
+def drop_path_factors(rate: Any, shares: Any, numbers: Any) -> Any:
+    """Return what stochastic depth multiplies branches by, float32 `[branches, batch]`: 0, or 1 over the probability of keeping.
+
+    `rate`: the model's, a scalar; `shares`: of the branches (see `DropPath`); `numbers`: uniform in [0, 1), `[branches, batch]`.
+    """
+    keep = 1.0 - tf.cast(rate, tf.float32) * tf.constant(shares, tf.float32)[:, tf.newaxis]
+    return tf.math.divide_no_nan(tf.floor(keep + numbers), keep)
+
+
+@register
+class Shift(keras.layers.Layer):
+    """Add to a map `[batch, h, w, channels]` what `override_shifts` has under the name `of`; else the identity.
+
+    To tokens `[batch, 1 + h * w, channels]`, the class token first, the same is added, and to the class token nothing.
+    """
+
+    def __init__(self, of, **kwargs):
+        super().__init__(**kwargs)
+        self.of = of
+
+    def call(self, inputs):
+        shifts = _SHIFTS.get()
+        if shifts is None:
+            return inputs
+        shift = tf.cast(shifts[self.of], inputs.dtype)
+        if inputs.shape.rank == 3:
+            shift = tf.reshape(shift, [-1, shift.shape[1] * shift.shape[2], shift.shape[3]])
+            shift = tf.pad(shift, [[0, 0], [1, 0], [0, 0]])[:, : inputs.shape[1]]
+        return inputs + shift
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "of": self.of}
 
 
 @register
@@ -300,7 +349,9 @@ def activate(inputs: Any, activation: str | None) -> Any:
         case None:
             return inputs
         case "gelu":
-            return tf.nn.gelu(inputs, approximate=False)
+            # Not tf.nn.gelu, which is written with erfc: converters have no such operation. This spelling is the one that TensorFlow's
+            # own optimiser, OpenVINO and LiteRT all make one kernel of.
+            return 0.5 * inputs * (1.0 + tf.math.erf(inputs / math.sqrt(2)))
         case "gelu_tanh":
             # What tf.nn.gelu(approximate=True) computes, without its power, which keeps the CPU's graph optimiser from fusing it.
             cubic = 0.044715 * (inputs * tf.square(inputs))

@@ -110,11 +110,10 @@ def network(
         # Of the last block, the class token is all that anybody reads: a fourteenth of the work of 12 blocks is not done.
         x = _block(x, layer, hidden, mlp, heads, DEFINITIONS[definition]["gelu"], drop, token and block == layers - 1)
     if token:
-        x = SelectTokens("class", name="token")(x)
+        x = TakeToken(name="token")(x)
         x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
     else:
-        x = SelectTokens("patches", name="patches")(x)
-        x = keras.layers.Reshape((*grid, hidden), name="map")(x)
+        x = TokensToMap(grid, name="map")(x)
     if include_top:
         x = Linear(num_classes, name="head", dtype="float32")(x)
     return x
@@ -137,7 +136,7 @@ def _block(x, layer, hidden, mlp, heads, gelu, drop, token_only):
     y = layer(Attention, "attention", heads=heads)(y, token_only=token_only)
     y = layer(DropPath, "drop_path1", **drop)(y)
     if token_only:
-        x = layer(SelectTokens, "token", which="first")(x)
+        x = layer(TakeToken, "token", keep_axis=True)(x)
     x = layer(keras.layers.Add, "add1")([x, y])
     y = layer(LayerNormalization, "norm2", epsilon=EPSILON)(x)
     y = layer(Linear, "mlp.fc1", units=mlp, activation=gelu)(y)
@@ -187,7 +186,9 @@ class StandardizedConvolution(Convolution):
     def call(self, inputs):
         kernel = tf.cast(self.kernel, statistics_dtype(inputs))
         rows = tf.reshape(kernel, [-1, self.filters])
-        mean = tf.fill([1, rows.shape[0]], tf.constant(1 / rows.shape[0], rows.dtype))  # a product takes the mean twice as fast as a reduction
+        mean = tf.fill(
+            [1, rows.shape[0]], tf.constant(1 / rows.shape[0], rows.dtype)
+        )  # a product takes the mean twice as fast as a reduction
         rows -= tf.matmul(mean, rows)
         rows *= DEFINITIONS[self.definition]["scale"](tf.matmul(mean, tf.square(rows)))
         kernel = tf.cast(tf.reshape(rows, kernel.shape), inputs.dtype)
@@ -299,24 +300,37 @@ class ClassToken(keras.layers.Layer):
         return (input_shape[0], input_shape[1] + 1, input_shape[2])
 
 
+# The two layers below could be slices of Keras tensors, but Keras cannot load those from an `.h5` file.
+
+
 @register
-class SelectTokens(keras.layers.Layer):
-    """Select of `[batch, tokens, hidden]` the "class" token `[batch, hidden]`, the same as "first" of one, or all "patches" behind.
+class TakeToken(keras.layers.Layer):
+    """Take the class token, the first of `[batch, tokens, hidden]`: `[batch, hidden]`, or `[batch, 1, hidden]` with `keep_axis`."""
 
-    A layer, because a slice of a Keras tensor is an operation that Keras cannot load from an `.h5` file.
-    """
-
-    def __init__(self, which, **kwargs):
+    def __init__(self, *, keep_axis=False, **kwargs):
         super().__init__(**kwargs)
-        self.which = which
+        self.keep_axis = keep_axis
 
     def call(self, inputs):
-        if self.which == "class":
-            return inputs[:, 0]
-        return inputs[:, :1] if self.which == "first" else inputs[:, 1:]
+        return inputs[:, :1] if self.keep_axis else inputs[:, 0]
 
     def get_config(self):
-        return {**super().get_config(), "which": self.which}
+        return {**super().get_config(), "keep_axis": self.keep_axis}
+
+
+@register
+class TokensToMap(keras.layers.Layer):
+    """Put the tokens behind the class token into the rows and columns of a `grid`: `[batch, rows, columns, hidden]`."""
+
+    def __init__(self, grid, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = tuple(grid)
+
+    def call(self, inputs):
+        return tf.reshape(inputs[:, 1:], [-1, *self.grid, inputs.shape[-1]])
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}
 
 
 @register
@@ -457,10 +471,7 @@ def maps(model):
             drop={},
             token_only=False,
         )
-    blocks = {}
-    for name, output in tokens.items():
-        patches = SelectTokens("patches", name=f"patches.{name}")(output)
-        blocks[name] = keras.layers.Reshape((*grid, output.shape[-1]), name=f"map.{name}")(patches)
+    blocks = {name: TokensToMap(grid, name=f"map.{name}")(output) for name, output in tokens.items()}
     strides = last_outputs(model, r"backbone\.stages\.(\d+)\.blocks\.\d+\.relu", lambda stage: f"stride_{4 * 2**stage}")
     return strides | blocks
 

@@ -395,6 +395,7 @@ class Battery:
             builders.create(self.family.name, deep=3, **{each: self.family.architecture[each] for each in others})
 
     def test_smallest_images(self):
+        """Smaller images are refused: by `create` if it is told, or else by the model that is made for any size."""
         side = self.family.smallest
         assert np.isfinite(self.family.create(input_shape=(side, side, 3))(images(1, side, side, 3))).all()
         if side > 1:
@@ -402,6 +403,9 @@ class Battery:
             for tensor in ({"input_shape": (side, side - 1, 3)}, {"input_tensor": keras.Input((side, side - 1, 3))}):
                 with pytest.raises(ValueError, match=f"^{message}$"):
                     self.family.create(**tensor)
+            if not self.family.fixed_size:
+                with pytest.raises(ValueError, match=r"the images are too small\. Fix: pass larger images\.$"):
+                    self.family.create()(images(1, side, side - 1, 3))
 
     def test_numbers_of_numpy_are_numbers(self):
         size = {"input_shape": [np.int64(n) for n in self.family.size]}

@@ -7,6 +7,7 @@
 | `/<handle>` with `Accept: text/markdown`, `/<handle>.md` | the Hub document |
 | `/<handle>?tf-hub-format=uncompressed` | 303 with the `gs://` path of the unpacked module if there is one, else 404 |
 | `/<publisher>/<name>`, with or without a query | 302 to the newest published version that is not yanked |
+| `?lite-format=...`, `?tfjs-format=...`, `?coral-format=...` | the file at this path, else 404; never a page |
 | any other path | the hub's file, or the `index.html` of that folder |
 
 The site of a tree of documents is served as well: its pages need no record. Redirects are relative, so that the hub also works
@@ -38,6 +39,7 @@ from tools.server import access_log, conditions
 from tools.server.messages import (
     MAX_HEAD_BYTES,
     MAX_TARGET_BYTES,
+    OTHER_FORMATS,
     PLAIN_TEXT,
     SECURITY_HEADERS,
     SHARING_HEADERS,
@@ -147,8 +149,9 @@ class _Responder:
         except ValueError:
             return text(400, with_fix("The query of this address has too many fields", "leave them out"))
         request = Request(method, path, query, raw_query, Headers(scope=scope))
+        wanted = next((f"{key}={query[key]}" for key in ("tf-hub-format", *OTHER_FORMATS) if key in query), None)
         if not path:
-            return self._file(request, layout.HOME_PAGE)
+            return self._file(request, layout.HOME_PAGE) if wanted is None else _no_format("The hub itself", wanted)
         name = path.removesuffix("/")
         if name.count("/") >= layout.MAX_SEGMENTS:
             return self._missing("Not found.", request)
@@ -160,7 +163,7 @@ class _Responder:
             return self._archive(request, name.removesuffix(layout.ARCHIVE_SUFFIX))
         if "tf-hub-format" in query:
             return self._module(request, name, query["tf-hub-format"])
-        return self._page(request, name)
+        return self._page(request, name) if wanted is None else self._other_format(request, name, wanted)
 
     # Modules
 
@@ -181,7 +184,15 @@ class _Responder:
                 )
             fix = "load it compressed: unset TFHUB_MODEL_LOAD_FORMAT and try again"
             return text(404, with_fix(f"{handle} is not kept unpacked", fix))
-        return text(404, with_fix(f"This hub has no format {wanted[:40]!r}", "ask for tf-hub-format=compressed"))
+        return _no_format(handle, f"tf-hub-format={wanted}")
+
+    def _other_format(self, request: Request, path: str, wanted: str) -> Response:
+        """Return the file that a client of TensorFlow Lite or TensorFlow.js asks for by its path, never a page."""
+        handles = layout.handles_of_path(path)
+        if not request.path.endswith((".html", "/")) and (not handles or self._published(handles)):
+            with contextlib.suppress(NotThere):
+                return self._file(request, path)
+        return _no_format(path, wanted)
 
     def _archive(self, request: Request, handle: str) -> Response:
         if not layout.is_handle(handle):
@@ -271,7 +282,7 @@ class _Responder:
 
     def _page(self, request: Request, path: str) -> Response:
         handles = layout.handles_of_path(path)
-        handle = next((each for each in handles if self._record(each) is not None), None)
+        handle = self._published(handles)
         if handles and handle is None and not self._is_site_of_documents():
             return self._redirect_to_newest(request, path, "/") or self._not_published(handles[0], request)
         if request.path.endswith("/"):
@@ -291,6 +302,10 @@ class _Responder:
             with contextlib.suppress(NotThere):
                 return self._file(request, layout.document_path(path), {"Content-Type": PLAIN_TEXT})
         return self._redirect_to_newest(request, path, "/") or self._missing("Not found.", request)
+
+    def _published(self, handles: list[str]) -> str | None:
+        """Return the first of the handles that has a record."""
+        return next((each for each in handles if self._record(each) is not None), None)
 
     def _is_site_of_documents(self) -> bool:
         """Return whether the site was made from documents alone: its pages need no record."""
@@ -354,6 +369,12 @@ def _too_long(scope: Scope) -> Response | None:
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
         return text(431, with_fix("The headers of this request are too long", "send fewer"), {"Connection": "close"})
     return None
+
+
+def _no_format(what: str, wanted: str) -> Response:
+    """Return 404 for a module in a format that it does not have, in plain text: clients would save a page as a model."""
+    message = f"{what} has no file for {wanted[:60]!r}"
+    return text(404, with_fix(message, "ask for tf-hub-format=compressed, the SavedModel, and convert it"))
 
 
 def _decoded(raw_path: bytes) -> str | None:
