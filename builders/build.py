@@ -49,7 +49,11 @@ def build(spec, out, say):
     changes = {}
     if row["precision"] != "float32":
         own = answer(model, parts, normalised)
-        changes = {head: precision.difference(own[name], golden[name]) for head, name in export.OUTPUTS.items() if head in parts}
+        changes = {
+            head: precision.difference(own[name], golden[name])
+            for head, name in export.OUTPUTS.items()
+            if head in parts
+        }
     for head, change in changes.items():
         if not change <= precision.LARGEST_CHANGE:
             raise ValueError(
@@ -157,6 +161,8 @@ def main(arguments):
             "without PYTHONHASHSEED=0 the same row gives other bytes every time. Fix: set PYTHONHASHSEED=0."
         )
     environment.isolate()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     specification, out = arguments
     try:
         with _messages_only() as say:

@@ -1,6 +1,7 @@
 """Layers that two or more families share, written for the kernels that TensorFlow fuses on a CPU.
 
-Each is an ordinary Keras 3 layer: serialisable, mixed-precision aware, float32 variables. Channels are last everywhere.
+Each is an ordinary Keras 3 layer: serialisable, mixed-precision aware, float32 variables unless Keras is set to another floatx.
+Channels are last everywhere, whatever `keras.config.image_data_format()` says.
 `deferred_weights()` builds layers whose variables hold NaN until a checkpoint sets them; `override_drop_path()` replaces the rate
 of stochastic depth while a graph is traced.
 """
@@ -14,6 +15,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        f"the layers of builders are made of TensorFlow's operations, and Keras's backend is {keras.config.backend()}. "
+        'Fix: set KERAS_BACKEND=tensorflow, or "backend": "tensorflow" in ~/.keras/keras.json.'
+    )
 
 _DEFERRED: contextvars.ContextVar[Any] = contextvars.ContextVar("deferred_weights", default=None)
 _DROP_PATH_RATE: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path_rate", default=None)

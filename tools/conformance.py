@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 
+from builders import environment
 from tools.common import scripts
 
 
@@ -49,4 +50,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    environment.isolate()
     scripts.run(main, __file__)

@@ -40,6 +40,14 @@ _CHATTER = re.compile(
     r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following|  import pkg_resources"
 )
 _AGAIN = "run the same command again"
+# Variables of Python that a worker gets from this process: where packages and compiled files lie, and the stack of a crash.
+_INHERITED = {
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONFAULTHANDLER",
+    "PYTHONNOUSERSITE",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONUSERBASE",
+}
 
 
 class WorkerError(RuntimeError):
@@ -65,7 +73,7 @@ class Worker:
       *arguments: its arguments.
       python: the interpreter.
       root: the repository: working folder, and what modules are imported from.
-      environment: further variables.
+      environment: further variables, beside this process's own; of Python's it gets only where packages and compiled files lie.
       log: where standard error goes; a temporary file by default.
 
     Raises:
@@ -89,7 +97,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [os.fspath(python), *program, *(os.fspath(argument) for argument in arguments)],
                 cwd=root,
-                env=os.environ | {"PYTHONPATH": str(root)} | dict(environment or {}),
+                env=_inherited() | {"PYTHONPATH": str(root)} | dict(environment or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -275,6 +283,11 @@ class Worker:
     def _last_lines(self) -> list[str]:
         """Return a few lines from the end of the log."""
         return last_words(self.log_text())[-LINES_SHOWN:]
+
+
+def _inherited() -> dict[str, str]:
+    """Return this process's variables without those of Python: its user's warnings, checks and encodings are for other programs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") or name in _INHERITED}
 
 
 def last_words(log: str) -> list[str]:

@@ -89,7 +89,7 @@ def check_head(
         difference = float(np.abs(answer.numpy() - expected[part]).max() / max(1, np.abs(expected).max()))
         require(
             difference <= tolerance,
-            f"{name} differs from the Keras model by {difference:.2g}, more than {tolerance:.2g}",
+            f"{name} differs from the golden output by {difference:.2g}, more than {tolerance:.2g}",
         )
         worst = max(worst, difference)
     require(
@@ -120,7 +120,7 @@ def check_head(
 
 
 def _check_maps(module: Any, built: Mapping[str, Any], images: Any, tolerance: float, require: Require) -> None:
-    """Check that `stages()` gives the maps that the signature lists, with the Keras model's values (by their mean magnitudes)."""
+    """Check that `stages()` gives the maps that the signature lists, with the golden values (by their mean magnitudes)."""
     import numpy as np
 
     expected = {each["name"]: each for each in built["signature"]["maps"]}
@@ -132,7 +132,7 @@ def _check_maps(module: Any, built: Mapping[str, Any], images: Any, tolerance: f
         require(list(answer.shape[1:]) == expected[name]["shape"][1:], f"stages()[{name!r}] is {answer.shape}")
         magnitude = float(np.abs(answer.numpy()).mean())
         difference = abs(magnitude - built["magnitudes"][name]) / max(1e-6, built["magnitudes"][name])
-        require(difference <= tolerance, f"stages()[{name!r}] differs from the Keras model by {difference:.2g}")
+        require(difference <= tolerance, f"stages()[{name!r}] differs from the golden one by {difference:.2g}")
 
 
 def _accuracy(module: Any, evaluation: Mapping[str, Any], batch: int = 64) -> dict[str, Any]:
@@ -202,6 +202,7 @@ def _stage(name: str) -> dict[str, str]:
 def main(arguments: list[str]) -> int:
     """Check the heads that standard input names; returns the exit status."""
     environment.isolate()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     specification, out = map(Path, arguments)
     try:
         with messages_only() as say:
