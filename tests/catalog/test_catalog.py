@@ -126,7 +126,7 @@ BAD = [
     ("modules/convnext.toml", "resolution = 384, parameters = 88_591_464,  gflops = 45.0", 'resolution = "384", parameters = 88_591_464,  gflops = 45.0', ["is not a whole number"]),
     ("modules/convnext.toml", "top1 = 82.1,", "top1 = 821,", ["no percentage"]),
     ("modules/convnext.toml", 'numbers = "https://github.com/facebookresearch/ConvNeXt"\n', "", ["figures without a source"]),
-    ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "timm_nano"', ["did you mean `timm_nano_224`?"]),
+    ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "timm_nano"', ["did you mean `timm_nano_224`, or add it to [transforms] of modules/preprocessing.toml."]),
     ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "convnext_384"', ["makes 384x384 images, not 224x224"]),
     ("modules/convnext.toml", 'checkpoint = "convnext_digits.safetensors"', 'checkpoint = "gone.safetensors"', ["modules/quickstart/gone.safetensors does not exist"]),
     ("modules/convnext.toml", 'labels = "digits"', 'labels = "imagenet_1k"', ["has 1000 labels, not 10"]),

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Collection as Names
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,10 +189,8 @@ class _Families:
             "url": table.take("url", str),
             "format": table.take("format", str),
             "licence": table.take("licence", str, choices=self.tags["license"]),
-            "normalization": table.take(
-                "normalization", str, choices=self.shared["normalizations"] if self.shared else None
-            ),
-            "transforms": {key: self._transform(transforms, key) for key in transforms.values},
+            "normalization": self._shared(table, "normalization", REQUIRED),
+            "transforms": {key: self._shared(transforms, key) for key in transforms.values},
             "pixel_range": tuple(table.take("pixel_range", list, [0.0, 1.0], of=float) or ()),
             "numbers": table.take("numbers", str, None),
             "source_text": table.take("text", str),
@@ -207,8 +206,11 @@ class _Families:
             table.complain("`pixel_range` is not a pair", "write `pixel_range = [0, 1]` or `[0, 255]`")
         return found
 
-    def _transform(self, table: Table, key: str) -> Any:
-        return table.take(key, str, None, choices=self.shared["transforms"] if self.shared else None)
+    def _shared(self, table: Table, key: str, default: Any = None) -> Any:
+        """Take the name of a normalisation, or of a transform."""
+        kind = "normalizations" if key == "normalization" else "transforms"
+        known: Names[str] | None = self.shared[kind] if self.shared else None  # type: ignore[literal-required]
+        return table.take(key, str, default, choices=known, listed_in=f"[{kind}] of {preprocessing.FILE}")
 
     def _fields(self, table: Table, family: _Family) -> dict[str, Any]:
         """Return the fields of a row's `Variant`; those that have a problem are None, and all others are checked all the same."""
@@ -221,7 +223,7 @@ class _Families:
         source_key = table.take("source", str, family.default_source, choices=family.sources)
         stem = table.take("stem", str, family.patterns["stem"])
         heads = table.take("heads", list, list(HEADS), of=str, choices=HEADS)
-        transform, checkpoint = self._transform(table, "transform"), table.take("checkpoint", str)
+        transform, checkpoint = self._shared(table, "transform"), table.take("checkpoint", str)
         table.finish()
         if source_key is None and "source" not in table.values:
             fix = f"add `source = ...` ({one_of(family.sources)})"

@@ -17,7 +17,7 @@ from tools.archive import reading
 from tools.archive.members import ArchiveError
 from tools.catalog.layout import ARCHIVE_SUFFIX, archive_path, record_path
 from tools.common.download import DownloadError, NotFound, fetch, fetch_text, plain_address
-from tools.common.files import sha256_of_file
+from tools.common.files import discard_unless_folder, make_cache_folder, sha256_of_file
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels, load, numbered
 from tools.hub.records import Record
@@ -91,7 +91,8 @@ def unpack_to_cache(url: str, sha256: str, *, cache: Path) -> Path:
     """
     folder = cache / "modules" / sha256
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_cache_folder(folder.parent)
+        discard_unless_folder(folder)
         with tempfile.TemporaryDirectory(prefix=".getting-", dir=folder.parent) as scratch:
             file = fetch(url, cache=Path(scratch), sha256=sha256)
             reading.unpack(file, Path(scratch) / "module")
