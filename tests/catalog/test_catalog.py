@@ -357,7 +357,10 @@ def test_a_value_of_any_type_is_a_problem_in_words_or_none(copied, monkeypatch, 
             holder = functools.reduce(lambda table, key: table[key], place[:-1], spoiled[file])
             holder[place[-1]] = value
             try:
-                assert all(module.handle.isprintable() for module in catalog.load(copied).modules)
+                found = catalog.load(copied)
+                for module in found.modules:
+                    assert module.handle.isprintable() and module.variant.file_name
+                    assert found.is_named_alone(module.variant)
             except catalog.CatalogError as error:
                 told += 1
                 for problem in error.problems:

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import urllib.parse
 from collections.abc import Collection as Names
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -231,9 +232,10 @@ class _Families:
         data, source = family.data.get(own["data"], {}), family.sources.get(source_key, {})
         _check_positive(table, own, ("resolution", "version", "parameters", "gflops"))
         _check_figures(table, own, source, source_key)
-        if "transform" not in table.values and source:
-            transform = source["transforms"].get(str(own["resolution"]))
-        if own["resolution"] and source:
+        by_resolution = source.get("transforms", {})
+        if "transform" not in table.values:
+            transform = by_resolution.get(str(own["resolution"]))
+        if own["resolution"] and source and (transform or str(own["resolution"]) not in by_resolution):
             self._check_transform(table, own["resolution"], transform, source_key)
         if own["evaluation"] and not os.path.isfile(self.root / "modules" / own["evaluation"]):
             table.complain(
@@ -286,7 +288,7 @@ class _Families:
             return None
         url = base + name
         if re.match(r"[a-z0-9+]+://", url):
-            if not re.fullmatch(r"[a-z0-9+]+://[^/]+/(.*/)?[^/]+", url):
+            if not _names_a_file(url):
                 table.complain(f"checkpoint {url} names no file", "correct `checkpoint`, or the `url` of its source")
             return url
         url = f"modules/{url}"
@@ -326,6 +328,15 @@ class _Families:
             table.complain(f"{name} is published by {first}, too", "give one of them another `stem` or `version`")
         else:
             self._claimed[name] = f"{table.file}, {table.row.partition('(')[2].removesuffix(')')}"
+
+
+def _names_a_file(url: str) -> bool:
+    """Return whether an address has a place and the name of a file."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    return bool((parts.netloc or parts.scheme == "file") and parts.path.rpartition("/")[2])
 
 
 def _check_positive(table: Table, own: Mapping[str, Any], keys: tuple[str, ...]) -> None:
