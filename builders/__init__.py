@@ -26,7 +26,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from builders import weights
 
 from builders import registration
 
@@ -139,15 +142,23 @@ def arguments(row: Mapping[str, Any]) -> dict[str, Any]:
     return own if row["classes"] else own | {"include_top": False, "pooling": "avg"}
 
 
-def restore(model: Any, path: str | os.PathLike[str], *, key: str | None = None, resize: bool = True) -> str:
-    """Load an upstream checkpoint into `model`, strictly; return the recognised format (see builders/weights.py:restore).
+def restore(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    resize: bool = True,
+    grid: tuple[int, int] | None = None,
+) -> "weights.Restored":
+    """Load an upstream checkpoint into `model`, strictly; return the recognised format, and what of the file was taken.
 
-    Of a model with other layers around the network, only those of the network are set.
+    Of a model with other layers around the network, only those of the network are set. See builders/weights.py:restore for the
+    arguments.
     """
     from builders import weights
 
     backbone = _backbone(model)
-    return weights.restore(backbone, family_module(backbone.family), path, key=key, resize=resize)
+    return weights.restore(backbone, family_module(backbone.family), path, key=key, resize=resize, grid=grid)
 
 
 def write(model: Any, path: str | os.PathLike[str], format: str) -> None:

@@ -146,10 +146,11 @@ WEIGHTS = table(
     blocks.{b}.scale   vector    blocks.{b}.gamma
     """
 )
+_HEADS = (r"head\.pre_logits\..*",)  # of timm's variants with an MLP as their classifier
 FORMATS = {
-    "timm": Format("timm"),
+    "timm": Format("timm", heads=_HEADS),
     # MLPs as 1x1 convolutions (atto to nano)
-    "timm_conv_mlp": Format("timm", kinds={"linear": "pointwise", "head": "linear"}),
+    "timm_conv_mlp": Format("timm", kinds={"linear": "pointwise", "head": "linear"}, heads=_HEADS),
     "facebook": Format("facebook"),
     "torchvision": Format("torchvision", kinds={"vector": "column"}),
 }

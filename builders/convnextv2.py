@@ -12,7 +12,15 @@ import tensorflow as tf
 
 from builders import weights
 from builders.convnext import EPSILON, assemble, maps
-from builders.layers import DepthwiseConvolution, DropPath, LayerNormalization, Linear, initializer, register
+from builders.layers import (
+    DepthwiseConvolution,
+    DropPath,
+    LayerNormalization,
+    Linear,
+    initializer,
+    register,
+    statistics_dtype,
+)
 from builders.weights import Format, Kind, table
 
 
@@ -68,7 +76,7 @@ class GlobalResponseNormalization(keras.layers.Layer):
     """Scale each channel by how strong it is beside the others: `gamma * (x * n) + beta + x`, `[batch, h, w, channels]`.
 
     `n` is the channel's L2 norm over height and width (not a matrix norm), divided by the mean of all channels' norms plus
-    `epsilon` (section 3.2, algorithm 1; models/utils.py:GRN). In float32 under any policy: the sum of squares over a map
+    `epsilon` (section 3.2, algorithm 1; models/utils.py:GRN). At least float32 under any policy: the sum of squares over a map
     overflows float16. Both weights start at zero, so the layer starts as the identity.
     """
 
@@ -81,13 +89,13 @@ class GlobalResponseNormalization(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer=initializer("zeros"))
 
     def call(self, inputs):
-        x = tf.cast(inputs, tf.float32)
+        x = tf.cast(inputs, statistics_dtype(inputs))
         squares = tf.reduce_sum(tf.square(x), [1, 2], keepdims=True)
         norms = tf.sqrt(tf.maximum(squares, 1e-30))  # a dead channel has gradient 0, as in PyTorch, not NaN
         relative = norms / (tf.reduce_mean(norms, -1, keepdims=True) + self.epsilon)
         # One product and one sum over the map: x * n * gamma + x = x * (1 + n * gamma).
-        scale = 1.0 + relative * tf.cast(self.gamma, tf.float32)
-        return tf.cast(x * scale + tf.cast(self.beta, tf.float32), self.compute_dtype)
+        scale = 1.0 + relative * tf.cast(self.gamma, x.dtype)
+        return tf.cast(x * scale + tf.cast(self.beta, x.dtype), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -143,10 +151,11 @@ KINDS = {
     },
     "sparse_depthwise": {"kernel": Kind((".kernel",), *_SPARSE_DEPTHWISE), "bias": Kind((".bias",), *_ROW)},
 }
+_HEADS = (r"head\.pre_logits\..*",)  # of timm's variants with an MLP as their classifier
 FORMATS = {
-    "timm": Format("timm", kinds={"grn": "norm"}),
+    "timm": Format("timm", kinds={"grn": "norm"}, heads=_HEADS),
     # MLPs as 1x1 convolutions (atto to nano)
-    "timm_conv_mlp": Format("timm", kinds={"grn": "norm", "linear": "pointwise", "head": "linear"}),
+    "timm_conv_mlp": Format("timm", kinds={"grn": "norm", "linear": "pointwise", "head": "linear"}, heads=_HEADS),
     "facebook": Format("facebook"),
     # What the encoder was trained with is left aside (main_finetune.py), the rest as utils.py:remap_checkpoint_keys reads it.
     "facebook_sparse": Format(

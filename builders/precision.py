@@ -8,6 +8,7 @@ it, except those that say `dtype="float32"` (the features and the head). Preproc
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 2**-4}
 
 # The largest difference, by the same measure, of a network in bfloat16 from itself in float32 (measured: up to 0.027).
 LARGEST_CHANGE = 2**-3
+
+DIGITS = 6  # significant ones of golden outputs
 
 
 def tolerance(row: Mapping[str, Any]) -> float:
@@ -50,3 +53,34 @@ def using(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def in_float64(model: Any) -> Iterator[None]:
+    """Let every layer of `model` compute in float64 inside; its variables stay as they are, and are cast while a layer computes."""
+    import keras
+
+    class Float64(keras.DTypePolicy):  # type: ignore[misc]  # Keras is not typed
+        variable_dtype = "float32"
+
+    before = [(layer, layer.dtype_policy) for layer in model.layers]
+    try:
+        for layer, _ in before:
+            layer.dtype_policy = Float64("float64")
+        yield
+    finally:
+        for layer, policy in before:
+            layer.dtype_policy = policy
+
+
+def rounded(answer: Any) -> Any:
+    """Return `answer`, a float64 array, as float32, rounded to `DIGITS` significant digits of its largest magnitude.
+
+    In float64, processors and kernels differ by some 1e-15 of that (measured). Two of them give other bytes only if a value lies so near to
+    the middle between two roundings: of a thousand classes and two images, for one module in 100,000.
+    """
+    import numpy as np
+
+    largest = float(np.abs(answer).max())
+    exponent = math.floor(math.log10(largest)) if 0 < largest < math.inf else 0
+    return np.round(answer, DIGITS - 1 - exponent).astype(np.float32)

@@ -22,6 +22,7 @@ from builders.layers import (
     last_outputs,
     register,
     spatial,
+    statistics_dtype,
     tf_padding,
 )
 from builders.weights import Format, Kind, table
@@ -177,7 +178,8 @@ class NormalisedConvolution(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         gamma, beta, mean, variance = (
-            tf.convert_to_tensor(v) for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+            tf.cast(v, statistics_dtype(inputs))
+            for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
         kernel = tf.convert_to_tensor(self.kernel)
         if not (training and self.trainable):

@@ -26,8 +26,9 @@ from builders.layers import (
     initializer,
     last_outputs,
     register,
+    statistics_dtype,
 )
-from builders.weights import Format, Kind, table
+from builders.weights import Format, Kind, Misfit, table
 
 EPSILON = 1e-6  # of every layer normalisation
 GROUPS = 32  # of every group normalisation
@@ -156,7 +157,7 @@ def _resnet(x, stages, width, stem_width, definition):
 
     stem = "backbone.stem" if stages else "backbone"  # timm's two names for it
     x = norm(conv(x, stem_width, 7, 2, f"{stem}.conv"), f"{stem}.norm")
-    x = keras.layers.MaxPooling2D(3, 2, "same", name=f"{stem}.pool")(x)
+    x = keras.layers.MaxPooling2D(3, 2, "same", data_format="channels_last", name=f"{stem}.pool")(x)
     for stage, depth in enumerate(stages):
         for block in range(depth):
             name = f"backbone.stages.{stage}.blocks.{block}"
@@ -183,9 +184,11 @@ class StandardizedConvolution(Convolution):
         self.definition = definition
 
     def call(self, inputs):
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel), tf.float32)
+        kernel = tf.cast(self.kernel, statistics_dtype(inputs))
         rows = tf.reshape(kernel, [-1, self.filters])
-        mean = tf.fill([1, rows.shape[0]], 1 / rows.shape[0])  # a product takes the mean twice as fast as a reduction
+        mean = tf.fill(
+            [1, rows.shape[0]], tf.constant(1 / rows.shape[0], rows.dtype)
+        )  # a product takes the mean twice as fast as a reduction
         rows -= tf.matmul(mean, rows)
         rows *= DEFINITIONS[self.definition]["scale"](tf.matmul(mean, tf.square(rows)))
         kernel = tf.cast(tf.reshape(rows, kernel.shape), inputs.dtype)
@@ -199,7 +202,7 @@ class StandardizedConvolution(Convolution):
 class GroupNormalization(keras.layers.Layer):
     """Normalise each of 32 groups of channels over the whole map `[batch, h, w, channels]`, scale and shift, then "relu" or None.
 
-    Statistics in float32.
+    Statistics in float32, or in float64 where the layer computes in it.
     """
 
     def __init__(self, *, epsilon=1e-6, activation=None, initial="ones", **kwargs):
@@ -216,7 +219,7 @@ class GroupNormalization(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer=initializer("zeros"))
 
     def call(self, inputs):
-        x = tf.cast(inputs, tf.float32)
+        x = tf.cast(inputs, statistics_dtype(inputs))
         rows, columns, channels = x.shape[1:]
         members = [GROUPS, channels // GROUPS]
 
@@ -226,8 +229,8 @@ class GroupNormalization(keras.layers.Layer):
 
         mean, square = mean_of_groups(x), mean_of_groups(tf.square(x))
         variance = tf.maximum(square - tf.square(mean), 0.0)
-        scale = tf.math.rsqrt(variance + self.epsilon) * tf.reshape(tf.cast(self.gamma, tf.float32), members)
-        shift = tf.reshape(tf.cast(self.beta, tf.float32), members) - mean * scale
+        scale = tf.math.rsqrt(variance + self.epsilon) * tf.reshape(tf.cast(self.gamma, x.dtype), members)
+        shift = tf.reshape(tf.cast(self.beta, x.dtype), members) - mean * scale
         x = x * tf.reshape(scale, [-1, 1, 1, channels]) + tf.reshape(shift, [-1, 1, 1, channels])
         return activate(tf.cast(x, inputs.dtype), self.activation)
 
@@ -241,7 +244,7 @@ class GroupNormalization(keras.layers.Layer):
 
 @register
 class Attention(keras.layers.Layer):
-    """Multi-head self-attention `[batch, tokens, hidden] -> [batch, tokens, hidden]`; the softmax in float32.
+    """Multi-head self-attention `[batch, tokens, hidden] -> [batch, tokens, hidden]`; the softmax in float32 or float64.
 
     With `token_only=True` only the first token asks, and the answer is `[batch, 1, hidden]`.
     Queries, keys and values come from one product: `qkv_kernel` is `[hidden, 3, heads, hidden / heads]`.
@@ -269,7 +272,7 @@ class Attention(keras.layers.Layer):
         if token_only:
             queries = queries[:, :, :1]
         scores = tf.matmul(queries * width**-0.5, keys, transpose_b=True)
-        shares = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32)), inputs.dtype)
+        shares = tf.cast(tf.nn.softmax(tf.cast(scores, statistics_dtype(scores))), inputs.dtype)
         mixed = tf.transpose(tf.matmul(shares, values), [1, 2, 0, 3])
         rows = self._project(tf.reshape(mixed, [-1, hidden]), self.out_kernel, self.out_bias, hidden)
         return tf.reshape(rows, [-1, 1 if token_only else tokens, hidden])
@@ -364,19 +367,44 @@ def _bicubic(old, new):
     return kernel / kernel.sum(1, keepdims=True)
 
 
+def _grid_of(positions, own):
+    """Return the grid (rows, columns) of a file's `positions` for a layer with the grid `own`, or None if nothing says it.
+
+    As both upstreams have it, a square number is a square, and as many positions as the model has are the model's grid. Raises
+    Misfit where these two differ, and for a square number that makes a smaller or larger grid of the model's proportions as well.
+    """
+    side = math.isqrt(positions)
+    square = (side, side) if side * side == positions else None
+    rows = math.isqrt(positions * own[0] // own[1])
+    columns = positions // rows if rows else 0
+    alike = (rows, columns) if rows * columns == positions and rows * own[1] == columns * own[0] else None
+    if square and alike and square != alike:
+        grids = " or of ".join("{}x{}".format(*grid) for grid in (square, alike))
+        reason = f"has {positions} positions, which may be a grid of {grids} (rows x columns)"
+        raise Misfit(reason, f"say which with grid={square} or grid={alike}")
+    return square or (own if alike == own else None)
+
+
 def _resizing(axis_weights):
-    """Return the `adapt` of a kind that resizes a position embedding `[1, 1 + n * n, hidden]` to the layer's grid.
+    """Return the `adapt` of a kind that resizes a position embedding `[1, 1 + rows * columns, hidden]` to the layer's grid.
 
     Arrays of another shape stay as they are, and are found to be misshaped.
     """
 
-    def adapt(arrays, layer):
+    def adapt(arrays, layer, sizing):
         (embedding,) = arrays
-        side = math.isqrt(max(0, embedding.shape[1] - 1)) if embedding.ndim == 3 else 0
-        if side == 0 or embedding.shape[1] != 1 + side * side or layer.grid == (side, side):
+        positions = embedding.shape[1] - 1 if embedding.ndim == 3 else 0
+        if positions < 1:
             return arrays
-        grid = np.asarray(embedding[0, 1:], np.float64).reshape(side, side, -1)
-        rows, columns = (axis_weights(side, new) for new in layer.grid)
+        old, new = sizing.grid or _grid_of(positions, layer.grid), layer.grid
+        if old is not None and math.prod(old) != positions:
+            raise Misfit(f"has {positions} positions, not those of a grid of {old[0]}x{old[1]}", "correct grid")
+        if old is None or old == new or (not sizing.resize and math.prod(new) != positions):
+            return arrays
+        if not sizing.resize:
+            raise Misfit(f"is for a grid of {old[0]}x{old[1]}, the model has {new[0]}x{new[1]}")
+        grid = np.asarray(embedding[0, 1:], np.float64).reshape(*old, -1)
+        rows, columns = (axis_weights(*sides) for sides in zip(old, new, strict=True))
         resized = np.einsum("ik,jl,klc->ijc", rows, columns, grid, optimize=True)
         return [np.concatenate([embedding[:, :1], resized.reshape(1, -1, embedding.shape[2])], 1).astype(np.float32)]
 
@@ -478,10 +506,11 @@ WEIGHTS = table(
     .replace("ENCODER", "Transformer")
 )
 _FLAX = {"conv": "flax", "linear": "flax"} | {k: f"flax_{k}" for k in ("norm", "group", "position", "attention")}
+_HEADS = (r"pre_logits[./].*",)  # the first ViTs on ImageNet-21k had a tanh layer before the last one
 FORMATS = {
-    "augreg": Format("augreg", kinds=_FLAX),  # the released files: names of Flax before linen
-    "augreg_linen": Format("linen", kinds=_FLAX),  # what the same programs write today
-    "timm": Format("timm"),
+    "augreg": Format("augreg", kinds=_FLAX, heads=_HEADS),  # the released files: names of Flax before linen
+    "augreg_linen": Format("linen", kinds=_FLAX, heads=_HEADS),  # what the same programs write today
+    "timm": Format("timm", heads=_HEADS),
 }
 TOP = ("features", "head")  # what a model without the top leaves in the checkpoint
 

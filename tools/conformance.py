@@ -7,7 +7,6 @@ Exit status 1 if a difference is above its limit.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 
@@ -42,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for result in conformance.replay(options.folders, transforms):
         results.append(result)
         if options.format == "text":
-            print(result, flush=True)
+            console.show(str(result))
     if options.format == "json":
-        print(json.dumps([result.as_dict() for result in results], indent=1))
+        console.show_json([result.as_dict() for result in results])
     return 0 if all(result.passed for result in results) else scripts.FAILED
 
 

@@ -78,7 +78,7 @@ def train(module: "Module", out: Path, seed: int = 0) -> float:
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     row = module.variant.facts()
-    shared = catalog.load().preprocessing
+    shared = catalog.load_usable().preprocessing
     spec = {
         "row": row,
         "preprocessing": {
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from tools import catalog
 
-    rows = catalog.load()
+    rows = catalog.load_usable()
     for name in options.names:
         module = rows.expand([name])[0]
         *_, test_images, test_labels = digits()

@@ -10,6 +10,7 @@ A test that only one family needs stands in the family's file, below its classes
 """
 
 import functools
+import itertools
 import json
 import math
 import re
@@ -24,6 +25,7 @@ import tensorflow as tf
 
 import builders
 from builders import checkpoints, layers, precision, weights
+from tests.builders.torch_files import torch_file
 from tests.support.commands import ROOT
 from tools import catalog
 from tools.verification import conformance
@@ -90,6 +92,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
 ]  # fmt: skip
 SURPLUS = "surplus.weight"
+# What torch.compile, data parallelism, Lightning and wrappers put before all names; and what may be beside these.
+PREFIXES = (
+    "_orig_mod.",
+    "module.",
+    "module._orig_mod.",
+    "model.",
+    "backbone.",
+    "encoder.",
+    "net.",
+    "lit.model._orig_mod.",
+)
+COUNTERS = {"n_averaged": np.array(3), "loss.weight": np.ones(2, np.float32)}
 FORMAT_NAMES = {"fb": "facebook", "npz": "augreg"}  # as the listings of names call formats -> as we do
 
 
@@ -118,6 +132,13 @@ def rewrite(path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
     tensors = {key: np.array(value) for key, value in checkpoints.read(path).tensors.items()}
     change(tensors)
     checkpoints.write(path, tensors)
+
+
+def written(model, path, format: str) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
+    """Write a checkpoint; return its tensors, which do not change with the file, and its metadata."""
+    builders.write(model, path, format)
+    file = checkpoints.read(path)
+    return {key: np.array(value) for key, value in file.tensors.items()}, file.metadata
 
 
 def assert_same_weights(first, second) -> None:
@@ -217,6 +238,11 @@ class Family:
         model.trainable = True
         return model
 
+    @property
+    def named_formats(self) -> list[str]:
+        """The formats of torch's names, with dots between their parts; Flax has slashes and other roots."""
+        return [format for format in self.formats if format not in self.suffixes]
+
     def path(self, folder, format: str):
         """Return where a checkpoint of `format` is written to in `folder`."""
         return folder / f"weights{self.suffixes.get(format, '.safetensors')}"
@@ -257,6 +283,7 @@ class Battery:
             "pooling": family.pooling,
             "policy": HALF_TOLERANCES,
             "format": family.formats,
+            "named_format": family.named_formats,
             "defect": DEFECTS,
             "other": family.others,
             "refused": family.refused_arguments,
@@ -464,6 +491,102 @@ class Battery:
             other = self.family.create(**arguments)
         assert builders.restore(other, path) == format
         assert_same_weights(model, other)
+
+    def test_a_prefix_of_all_names_is_taken_off(self, tmp_path, named_format):
+        """What training programs put before names, alone and beside a few tensors that are no weights."""
+        arguments = self.family.formats[named_format]
+        model, path = self.family.model(**arguments), tmp_path / "weights.safetensors"
+        tensors, metadata = written(model, path, named_format)
+        other = self.family.model("other", **arguments)
+        for prefix, beside in zip(PREFIXES, itertools.cycle([{}, COUNTERS]), strict=False):
+            other.set_weights([np.zeros_like(value) for value in other.get_weights()])
+            renamed = {prefix + key: value for key, value in tensors.items()}
+            checkpoints.write(path, renamed | beside, metadata)
+            found = builders.restore(other, path)
+            assert (found, found.prefix, sorted(found.left_aside)) == (named_format, prefix, sorted(beside))
+            assert_same_weights(model, other)
+
+    def test_what_has_no_single_prefix_is_refused(self, tmp_path):
+        """The message shows the nearest fit, and how to take one of two networks."""
+        format = self.family.named_formats[-1]
+        arguments = self.family.formats[format]
+        model, path = self.family.model(**arguments), tmp_path / "weights.safetensors"
+        tensors, metadata = written(model, path, format)
+        other = self.family.model("other", **arguments)
+        key = _inner_key(self.family, model, format, "")
+        mangled = {f"model_ema.{name.replace('.', '')}": value for name, value in tensors.items()}
+        second = {f"model_ema.module.{name}": value for name, value in tensors.items()}
+        flat = {"shadow": np.zeros(sum(value.size for value in tensors.values()), np.float32)}
+        after = rf"\({format} format, after the prefix 'model.'\) does not fit the model(.|\n)*"
+        average = "nor an average of them, say which with key='model'"
+        for beside, without, message in (
+            ({}, f"model.{key}", rf"{after}missing \(1\): {re.escape(key)}\n(.|\n)* of the model's \d+ variables fit"),
+            ({"model.x": np.zeros(1)}, None, rf"{after}unused \(1\): model.x\n"),
+            ({key: tensors[key]}, None, rf"{after}unused \(1\): {re.escape(key)}\n"),
+            (mangled, None, rf"{after}unused \({len(mangled)}\): model_ema(.|\n)*{average}"),
+            (flat, None, rf"{after}unused \(1\): shadow\n(.|\n)*{average}"),
+            (second, None, r"more than one network .* 'model\.' and 'model_ema\.module\.'\. Fix: say which with key='model' or key='model_ema.module'"),
+        ):  # fmt: skip
+            spoilt = {f"model.{name}": value for name, value in tensors.items()} | beside
+            checkpoints.write(path, {k: v for k, v in spoilt.items() if k != without}, metadata)
+            assert_refused(other, path, message)
+        found = builders.restore(other, path, key="model_ema.module")
+        assert (found, found.entry, found.prefix) == (format, "model_ema.module", "")
+        assert_same_weights(model, other)
+
+    def test_training_files_give_the_average_that_upstream_takes(self, tmp_path):
+        """Of weights and their moving average; where upstream has no rule, neither."""
+        format = self.family.named_formats[0]
+        arguments = self.family.formats[format]
+        model, path = self.family.model(**arguments), tmp_path / "x.pth"
+        average, _ = written(model, tmp_path / "weights.safetensors", format)
+        raw = {key: value + 1 if value.dtype.kind == "f" else value for key, value in average.items()}
+        wrapped = {f"module.{key}": value for key, value in average.items()} | COUNTERS
+        other = self.family.model("other", **arguments)
+        for entry, prefix, top in (
+            ("state_dict_ema", "", {"state_dict": raw, "state_dict_ema": average, "epoch": 3}),
+            ("state_dict_ema", "module.", {"state_dict": raw, "state_dict_ema": wrapped}),
+            ("model_ema", "module.", {"model": raw, "model_ema": wrapped}),
+            ("model_ema", "", {"state_dict": raw, "model_ema": average}),
+            ("state_dict", "", {"state_dict": average, "current_model_state": raw, "averaging_state": COUNTERS}),
+            ("ema_state", "", {"model_state": raw, "ema_state": average, "test_err": 3.0, "ema_err": 2.0}),
+            ("model_state", "", {"model_state": average, "ema_state": raw, "test_err": 2.0, "ema_err": 3.0}),
+        ):
+            other.set_weights([np.zeros_like(value) for value in other.get_weights()])
+            found = builders.restore(other, torch_file(path, top))
+            assert (found, found.entry, found.prefix) == (format, entry, prefix)
+            assert_same_weights(model, other)
+        other.set_weights([np.zeros_like(value) for value in other.get_weights()])
+        before = other.get_weights()
+        for key, top in (
+            ("ema_state_dict", {"state_dict": raw, "ema_state_dict": average}),
+            ("ema/module", {"model": raw, "ema": {"module": average, "updates": 3}}),
+            ("averaged_model", {"model": raw, "averaged_model": wrapped}),
+            ("callbacks/EMA/ema_weights", {"state_dict": raw, "callbacks": {"EMA": {"ema_weights": average}}}),
+            ("callbacks/EMA", {"state_dict": raw, "callbacks": {"EMA": {"ema_weights": list(average.values())}}}),
+            ("state_dict_ema", {"model": raw, "model_ema": average, "state_dict_ema": average}),
+            ("best", {"state_dict": raw, "best": average}),
+        ):
+            torch_file(path, top)
+            with pytest.raises(
+                checkpoints.CheckpointError, match=rf"'{key}'.*Fix: say which with key='.*checkpoint_key"
+            ):
+                builders.restore(other, path)
+        assert_same_weights(before, other)
+        assert builders.restore(other, path, key="best").entry == "best"
+        assert_same_weights(model, other)
+
+    def test_a_file_with_other_classes_names_the_way_out(self, model, tmp_path):
+        format = next(iter(self.family.formats))
+        model, path = self.family.model(**self.family.formats[format]), self.family.path(tmp_path, format)
+        builders.write(model, path, format)
+        wider = self.family.model("wider", num_classes=CLASSES + 2, **self.family.formats[format])
+        assert_refused(wider, path, rf"Fix: create the model with num_classes={CLASSES}, .* or with include_top=False")
+        pooling = {"include_top": False, "pooling": self.family.pooling[0]}
+        backbone = self.family.model("other", **pooling, **self.family.formats[format])
+        assert builders.restore(backbone, path) == format
+        builders.write(backbone, path, format)
+        assert_refused(model, path, r"missing \(2\)(.|\n)*Fix: create the model with include_top=False.*no classifier")
 
     def test_formats_that_cannot_hold_the_model_are_refused(self, model, tmp_path):
         path, formats = tmp_path / "weights.safetensors", builders.family_module(self.family.name).FORMATS

@@ -10,6 +10,7 @@ Home-made: pydantic and JSON Schema check one document at a time, know nothing o
 """
 
 import difflib
+import math
 import tomllib
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -27,6 +28,8 @@ _TYPE_NAMES = {
     dict: "a table",
 }
 _LISTED = 24  # words that a fix lists
+_LARGEST = 1 << 63  # what TOML asks its readers to hold
+_LONGEST = 120  # characters of a value that a message shows
 
 
 class CatalogError(ValueError):
@@ -88,14 +91,27 @@ class Table:
             return None
         if not _is(value, kind) or (of and not all(_is(item, of) for item in value)):
             expected = _TYPE_NAMES[kind] + (f" of {_TYPE_NAMES[of].split()[-1]}s" if of else "")
-            self.complain(f"`{key} = {value!r}` is not {expected}", f"write {expected}")
+            self.complain(f"`{key} = {shown(value)}` is not {expected}", f"write {expected}")
+            return None
+        if kind in (int, float) and not _is_usable(value):
+            self.complain(f"`{key} = {shown(value)}` is out of range", "write a finite number that fits into 64 bits")
             return None
         if choices is not None:
             for item in value if isinstance(value, list) else [value]:
                 if item not in choices:
-                    self.complain(f"`{key}` has the unknown value {item!r}", suggest(item, choices))
+                    self.complain(f"`{key}` has the unknown value {shown(item)}", suggest(item, choices))
                     return None
         return value
+
+    def tables(self, key: str, *, default: Any = REQUIRED) -> "dict[str, Table]":
+        """Return the tables of a table, `key`, by name; a value that is none is a problem and left out."""
+        found = {}
+        for name, value in (self.take(key, dict, default) or {}).items():
+            if isinstance(value, dict):
+                found[name] = Table(value, self.file, f"{key}.{name}", self.problems)
+            else:
+                self.complain(f"`{key}.{name} = {shown(value)}` is not a table", f"write a table [{key}.{name}]")
+        return found
 
     def finish(self) -> None:
         """Complain about every key that was not taken."""
@@ -106,6 +122,19 @@ class Table:
     def complain(self, message: str, fix: str) -> None:
         """Note what is wrong with this row."""
         self.problems.add(self.file, self.row, message, fix)
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists
+        return f"a {type(value).__name__} that nobody can read"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _is_usable(value: float) -> bool:
+    return math.isfinite(value) if isinstance(value, float) else -_LARGEST <= value < _LARGEST
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -141,6 +170,6 @@ def read_toml(path: Path, name: str, problems: Problems) -> dict[str, Any]:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         problems.add(name, "", f"cannot be read ({error.strerror})", "restore the file")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number's digits, of lists in lists
         problems.add(name, "", f"is not valid TOML: {error}", "correct the file at that place")
     return {}

@@ -13,6 +13,7 @@ from typing import TypedDict
 
 from tools.common.problems import Problem
 from tools.documents import document as grammar
+from tools.site import sanitizing
 
 LARGEST_BYTES = 4_000_000  # a longer file is no document
 # Everything that could be an address of a document; the rendered links are looked up among these.
@@ -20,7 +21,10 @@ _ADDRESS = re.compile(r"(?i)https?://[^\s<>\"'`()\[\]|\\]+")
 
 
 class DocumentFacts(TypedDict):
-    """The facts of one document; `tags` are the values of its metadata by vocabulary, `modified` is in nanoseconds."""
+    """The facts of one document.
+
+    `tags` are the values of its metadata by vocabulary, `modified` is in nanoseconds, `excess` is the limit that its body breaks.
+    """
 
     file: str
     modified: int
@@ -33,6 +37,7 @@ class DocumentFacts(TypedDict):
     license: str | None
     parent: str | None
     fine_tunable: bool | None
+    excess: str | None
     addresses: list[str]
     tags: dict[str, list[str]]
 
@@ -84,6 +89,7 @@ def describe_document(root: Path, file: str, status: os.stat_result) -> Document
         "license": document.value("license"),
         "parent": document.value("parent-model"),
         "fine_tunable": {"true": True, "false": False}.get(document.value("fine-tunable") or ""),
+        "excess": sanitizing.excess(document.body or ""),
         "addresses": sorted(set(_ADDRESS.findall(text))),
         "tags": {
             key.replace("-", "_"): document.values(key)

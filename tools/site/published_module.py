@@ -262,6 +262,14 @@ class PublishedModule:
         return bool(WEB_ADDRESS.fullmatch(self.record["checkpoint"]["url"]))
 
     @property
+    def taken(self) -> list[tuple[str, str]]:
+        """What of the checkpoint's file was taken, where it was not all: [("entry", "model_ema"), ("prefix", "module.")]."""
+        checkpoint = self.record["checkpoint"]
+        said = {"entry": checkpoint.get("entry"), "prefix": checkpoint.get("prefix")}
+        said["left aside"] = ", ".join(checkpoint.get("left_aside", []))
+        return [(name, value) for name, value in said.items() if value]
+
+    @property
     def changes(self) -> str:
         """The corrections of this version, as its row says them; empty where the row says nothing, as for a first version."""
         return self.record["row"].get("changes") or ""
