@@ -222,7 +222,7 @@ def _shiftable(joint: Any, names: Sequence[str]) -> Any:
         operation = joint.output[name]._keras_history.operation
         while operation not in joint.layers or operation.name == f"map.{name}":  # tokens, put in rows and columns
             operation = operation.input._keras_history.operation
-        shifts[operation.name] = Shift(name, name=f"shift.{name}")
+        shifts[operation.name] = Shift(name, name=f"shift.{name}")  # type: ignore[no-untyped-call]
 
     def call(layer: Any, *arguments: Any, **more: Any) -> Any:
         outputs = layer(*arguments, **more)
