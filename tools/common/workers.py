@@ -42,7 +42,7 @@ _CHATTER = re.compile(
 )
 # The line in which a crashing program says why: absl and TensorFlow, Python's faulthandler, glibc and C++, XLA.
 _FATAL = re.compile(
-    r"F\d{4} \d\d:|F external/|.*(Fatal Python error|Check failed:|terminate called|Assertion .* failed)"
+    r"F\d{4} \d\d:|F external/|.*(Fatal Python error|Check failed:|terminate called|Assertion [`'])"
 )
 _AGAIN = "run the same command again"
 # Signals that come from outside; by any other one a program ends by its own fault, and would end so again.

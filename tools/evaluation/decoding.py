@@ -52,7 +52,7 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS, pixels_now: int | None 
     except PIL.UnidentifiedImageError as error:
         raise UnusableImage(f"cannot be decoded: it is damaged, or none of {', '.join(FORMATS)}") from error
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more for broken images
-        reason = re.sub(r"<_io\.BytesIO[^>]*>", "", f"{type(error).__name__}: {error}")
+        reason = re.sub(r"<_io\.BytesIO[^<>]*>", "", f"{type(error).__name__}: {error}")
         raise UnusableImage(f"cannot be decoded: {' '.join(reason.split())}") from error
 
 
