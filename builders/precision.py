@@ -22,8 +22,8 @@ DIGITS = 6  # significant ones of a golden output, which is what the network ans
 # operation and as a graph: up to 0.024 for these golden images, up to 0.052 for eleven other draws of them.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 2**-4}
 
-# The largest difference, by the same measure, that a network in bfloat16 may have where it is built. The rest of the tolerance is for
-# other processors: two differ by up to 0.020 (measured).
+# The largest difference, by the same measure, that a network in bfloat16 may have where it is built. The rest of the tolerance is
+# for other processors: two differ by up to 0.020 (measured).
 LARGEST_CHANGE = 0.042
 
 
@@ -86,4 +86,4 @@ def rounded(answer: Any) -> Any:
 
     largest = float(np.abs(answer).max())
     exponent = math.floor(math.log10(largest)) if 0 < largest < math.inf else 0
-    return np.round(answer, DIGITS - 1 - exponent).astype(np.float32)
+    return (np.round(answer, DIGITS - 1 - exponent) + 0.0).astype(np.float32)  # and no zero is negative

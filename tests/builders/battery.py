@@ -24,7 +24,7 @@ import pytest
 import tensorflow as tf
 
 import builders
-from builders import checkpoints, layers, precision, weights
+from builders import build, checkpoints, layers, precision, weights
 from tests.builders.torch_files import torch_file
 from tests.support.commands import ROOT
 from tools import catalog
@@ -441,6 +441,22 @@ class Battery:
         assert all(np.isfinite(w).all() for w in half.get_weights())
         moved = sum(not np.array_equal(a, b) for a, b in zip(before, half.get_weights(), strict=True))
         assert moved > 0.64 * len(before)
+
+    def test_every_layer_computes_in_float64(self, model):
+        """Where a layer rounded to float32, a difference of the images by 1e-8 would vanish or be multiplied."""
+        policies, variables = [layer.dtype_policy for layer in model.layers], model.get_weights()
+        first, change = (images(1, *self.family.size, seed=seed).astype(np.float64) for seed in (0, 1))
+        with precision.in_float64(model):
+            x, near, far = (
+                build.answer(model, {"classifier": model}, first + step * change)["logits"] for step in (0, 1e-8, 2e-8)
+            )
+            assert model(first).dtype == "float64"
+        assert x.dtype == np.float64 and np.abs(near - x).max() > 0
+        assert np.abs((far - x) - 2 * (near - x)).max() < 1e-4 * np.abs(far - x).max()
+        assert [layer.dtype_policy for layer in model.layers] == policies and model(first).dtype == "float32"
+        assert_same_weights(model, variables)
+        for own in (build.answer(model, {"classifier": model}, first)["logits"], model(first)):
+            assert precision.difference(own, x) < 1e-5
 
     # Training
 

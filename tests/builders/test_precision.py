@@ -43,6 +43,50 @@ def test_the_policy_ends_with_the_block():
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_no_setting_of_keras_changes_a_rows_model(monkeypatch):
+    import keras
+
+    from builders.build import restored
+
+    row, path = ROWS[SIBLING].facts(), ROOT / ROWS[SIBLING].checkpoint
+    plain = restored(row, path, SIBLING).to_json()
+    before = keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy()
+    try:
+        keras.config.set_floatx("float16")
+        keras.config.set_image_data_format("channels_first")
+        keras.config.set_dtype_policy("mixed_float16")
+        assert restored(row, path, SIBLING).to_json() == plain
+        assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float16", "mixed_float16")
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_image_data_format(before[1])
+        keras.config.set_dtype_policy(before[2])
+
+
+@pytest.mark.parametrize(
+    ("answer", "rounded"),
+    [
+        ([[123456.6, -0.1, 1.6, 2.4]], [[123457, 0, 2, 2]]),
+        ([[0.0123456789, 2e-9]], [[0.0123457, 0]]),
+        ([[99999999.0, 50.1]], [[100000000, 100]]),
+        ([[0.0, 0.0]], [[0, 0]]),
+    ],
+)
+def test_golden_outputs_have_six_digits(answer, rounded):
+    found = precision.rounded(np.float64(answer))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.float32(rounded))
+    for spread in (
+        np.float64(answer) + np.max(answer) * np.array([-1e-13, 1e-13])[:, None]
+    ):  # more than processors differ
+        assert precision.rounded(spread[None]).tobytes() == found.tobytes()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_stays_so(value):
+    np.testing.assert_array_equal(precision.rounded(np.array([1.0, value])), np.float32([1, value]))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_keeps_its_accuracy(name, digits):
     import tensorflow as tf

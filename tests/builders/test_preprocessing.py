@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from builders import preprocessing
+from builders import export, preprocessing
 from builders.preprocessing import Transform
 from tools import catalog
 from tools.catalog import preprocessing as rows
@@ -94,6 +94,32 @@ def test_agrees_with_the_library(size, interpolation, library, antialias):
             assert np.abs(levels - upstream(image, transform)).max() <= 1
         else:
             assert_agrees(levels, upstream(image, transform), library)
+
+
+COMMON = [
+    {"interpolation": interpolation, "antialias": antialias, "library": library}
+    for library, antialias in ARITHMETICS
+    for interpolation in ("bicubic", "bilinear")
+]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *rows.load()["transforms"].values(),
+        *({"resize": "warp", "size": size, **common} for common in COMMON for size in (32, 33)),
+        *({"resize": "short_side", "size": 45, "crop": 45, "crop_offset": "round", **common} for common in COMMON),
+    ],
+    ids=lambda row: "-".join(
+        map(str, (row["library"], row["interpolation"], row["resize"], row["size"], row["antialias"]))
+    ),
+)
+def test_golden_images_are_resized_without_rounding(row):
+    """Sums that float32 holds exactly are the same in any order and in any library, down to the last bit."""
+    images, transform = export.golden_images(row), Transform.from_dict(row)
+    assert images.dtype == np.uint8 and images.shape[:2] == (2, 2 * transform.size) and images.std() > 40
+    levels = preprocessing.resize_and_crop(images, transform).numpy()
+    np.testing.assert_array_equal(levels, [upstream(image, transform) for image in images])
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
