@@ -9,7 +9,6 @@ Exit status 1 if a document has no page.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,10 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.problems(error)
         return scripts.FAILED
     for problem in report.problems:
-        print(
-            f"{problem.file}:{problem.line}: {problem.severity}: {with_fix(problem.message, problem.fix)}",
-            file=sys.stderr,
-        )
+        console.note(f"{problem.file}:{problem.line}: {problem.severity}: {with_fix(problem.message, problem.fix)}")
     console.show(
         f"{report.documents:,} documents: {report.written:,} pages written, {report.kept:,} kept, "
         f"{report.removed:,} removed in {options.out}"

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         texts = targets.texts(rows)
     except (catalog.CatalogError, targets.TargetError, closure.ClosureError) as error:
         console.problems(error)
-        return scripts.USAGE
+        return scripts.FAILED
     stale = [file for file, text in texts.items() if _text(rows.root / file) != text]
     if options.check:
         for file in stale:

@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[options.command](arguments, options)
     except (BenchmarkError, CatalogError, UnknownNameError, StorageError, SelectionError) as error:
         console.problems(error)
-        return scripts.FAILED
+        return scripts.status(error)
 
 
 def inference(arguments: argparse.ArgumentParser, options: argparse.Namespace) -> int:

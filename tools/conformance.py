@@ -7,10 +7,10 @@ Exit status 1 if a difference is above its limit.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 
+from builders import environment
 from tools.common import scripts
 
 
@@ -42,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for result in conformance.replay(options.folders, transforms):
         results.append(result)
         if options.format == "text":
-            print(result, flush=True)
+            console.show(str(result))
     if options.format == "json":
-        print(json.dumps([result.as_dict() for result in results], indent=1))
+        console.show_json([result.as_dict() for result in results])
     return 0 if all(result.passed for result in results) else scripts.FAILED
 
 
 if __name__ == "__main__":
+    environment.isolate()
     scripts.run(main, __file__)

@@ -46,16 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except scaffolding.ScaffoldingError as error:
         console.problems(error)
         return scripts.USAGE
-    print("wrote " + ", ".join(files))
+    console.show("wrote " + ", ".join(files))
     try:
         catalog.load()
     except catalog.CatalogError as error:
-        print("still to be written:")
-        for problem in error.problems:
-            print(f"  {problem}")
-        print("then see it listed: python tools/publish.py --dry-run")
+        problems = "".join(f"  {problem}\n" for problem in error.problems)
+        console.show(f"still to be written:\n{problems}then see it listed: python tools/publish.py --dry-run")
     else:
-        print("the catalogue is complete: python tools/publish.py --dry-run lists it")
+        console.show("the catalogue is complete: python tools/publish.py --dry-run lists it")
     return 0
 
 

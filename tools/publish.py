@@ -26,7 +26,10 @@ def parser() -> argparse.ArgumentParser:
     scripts.add_url(arguments)
     source = arguments.add_mutually_exclusive_group()
     source.add_argument(
-        "--checkpoints", metavar="DIR|URL", help="take upstream files from here, by file name, not from upstream"
+        "--checkpoints",
+        metavar="DIR|URL",
+        help="take upstream files from here, not from upstream: by their whole path (HOST/PATH, as `wget -x` keeps them), then by "
+        "name; with --dry-run say which are missing in a folder",
     )
     source.add_argument(
         "--prebuilt",
@@ -44,7 +47,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also keep the modules unpacked, for clients that read them where they lie (TFHUB_MODEL_LOAD_FORMAT=UNCOMPRESSED)",
     )
-    arguments.add_argument("--dry-run", action="store_true", help="show the plan as a table, and do nothing")
+    arguments.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show the plan as a table and everything that is wrong with the rows; do nothing",
+    )
     return arguments
 
 
@@ -65,23 +72,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.common import console
     from tools.publishing import reporting
 
+    names = options.names or ["all"]
     try:
-        rows = catalog.load()
-        names = options.names or ["all"]
+        rows = catalog.load_usable()
         modules = rows.modules if names == ["all"] else rows.expand(names)
-    except (catalog.CatalogError, catalog.UnknownNameError) as error:
+    except catalog.CatalogError as error:
         console.problems(error)
-        return scripts.USAGE
+        return scripts.FAILED
+    except catalog.UnknownNameError as error:
+        for each in rows.problems:  # the name may be one of a row that cannot be read
+            console.problems(each)
+        console.problems(error)
+        return scripts.FAILED if rows.problems else scripts.USAGE
     if options.dry_run:
-        reporting.show_plan(modules, options.hub)
-        return 0
+        return scripts.FAILED if reporting.show_plan(rows, modules, options.hub, options.checkpoints) else 0
+    if names == ["all"]:
+        for each in rows.problems:
+            console.problems(each)
+    else:
+        console.warnings(rows.warnings)
+    console.warnings(reporting.row_warnings(modules))
 
     from tools.hub import address, unpacked
+    from tools.hub.records import DamagedHub
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import Publishing
     from tools.site.jobs import PageError
 
-    pages, problem = 0, None
+    pages: int = 0
+    problem: Exception | None = None
     try:
         storage = Storage(options.hub)
         with reporting.PublishingProgress() as progress:
@@ -102,15 +121,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             if done:
                 try:
                     pages = publishing.write_pages()
-                except (StorageError, PageError) as error:  # shown below what is published all the same
+                except DamagedHub as error:  # shown below what is published all the same
+                    pages, problem = error.pages, error
+                except (StorageError, PageError) as error:
                     problem = error
     except (StorageError, PageError) as error:
         console.problems(error)
-        return scripts.FAILED
+        return scripts.status(error)
     reporting.show_results(results, pages, storage.url, publishing.base_url)
     if problem:
         console.problems(problem)
-    return scripts.FAILED if problem or len(done) < len(results) else 0
+    is_incomplete = len(done) < len(results) or (names == ["all"] and bool(rows.problems))
+    return scripts.FAILED if problem or is_incomplete else 0
 
 
 if __name__ == "__main__":

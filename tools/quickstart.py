@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.show(f"Publishing the quickstart collection into {options.hub} ...")
     if status := call("publish", "quickstart", "--hub", options.hub, "--url", url, "--jobs", "2"):
         return status
-    modules = catalog.load().expand(["quickstart"])
+    modules = catalog.load_usable().expand(["quickstart"])
     with served(options.hub, port):
         console.show(f"Serving it at {url}; loading the modules from there with tensorflow_hub ...")
         # A process of its own: what TensorFlow logs while it starts is shown only if something fails.
@@ -105,7 +105,7 @@ def use(url: str) -> list[tuple[str, str, str]]:
     rows = []
     with tempfile.TemporaryDirectory(prefix="hubpress-cache-") as cache:
         os.environ["TFHUB_CACHE_DIR"] = cache
-        for module in catalog.load().expand(["quickstart"]):
+        for module in catalog.load_usable().expand(["quickstart"]):
             data = np.load(ROOT / "modules" / str(module.variant.evaluation))
             images, labels = data["images"], data["labels"]
             loaded = hub.load(f"{url}/{module.handle}")

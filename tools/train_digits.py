@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builders import environment
 from tools.common import scripts
 from tools.common.files import ROOT
 from tools.common.problems import with_fix
@@ -78,7 +79,7 @@ def train(module: "Module", out: Path, seed: int = 0) -> float:
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     row = module.variant.facts()
-    shared = catalog.load().preprocessing
+    shared = catalog.load_usable().preprocessing
     spec = {
         "row": row,
         "preprocessing": {
@@ -170,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from tools import catalog
 
-    rows = catalog.load()
+    rows = catalog.load_usable()
     for name in options.names:
         module = rows.expand([name])[0]
         *_, test_images, test_labels = digits()
@@ -180,4 +181,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    environment.isolate()
     scripts.run(main, __file__)

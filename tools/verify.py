@@ -8,12 +8,9 @@
 Downloads the archive, compares size and digests with the record, looks at its members, its signature and its document, and
 replays the golden input that it carries: the answer must agree within the record's tolerance. Any server of the hub's files will
 do. Replaying runs the module's graph, which is a program: leave it out (--no-replay) for a hub whose publisher you do not trust.
-
-Exit status 0: everything is as the hub says; 1: something differs; 2: there was nothing to verify.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from tools.common import scripts
@@ -31,6 +28,25 @@ def parser() -> argparse.ArgumentParser:
         "--all", action="store_true", help="of a hub every version, withdrawn ones too (default: the newest of each)"
     )
     arguments.add_argument("--no-replay", action="store_true", help="do not run the modules")
+    limits = arguments.add_argument_group("limits", "what a server may make this command spend on each module")
+    limits.add_argument(
+        "--max-seconds", type=scripts.positive, metavar="N", help="seconds of downloads (default: 3600)"
+    )
+    limits.add_argument(
+        "--max-requests", type=scripts.positive, metavar="N", help="requests to the server (default: 200)"
+    )
+    limits.add_argument(
+        "--max-bytes",
+        type=scripts.positive,
+        metavar="N",
+        help="bytes of downloads, and of an unpacked archive (default: 16 GiB)",
+    )
+    limits.add_argument(
+        "--max-memory",
+        type=scripts.positive,
+        metavar="N",
+        help="bytes of graph, labels and description, which are read into memory (default: 256 MiB)",
+    )
     arguments.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     return arguments
 
@@ -40,26 +56,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools.common import console
     from tools.verification import reporting
-    from tools.verification.verify import NothingThereError, Verification, VerificationResult
+    from tools.verification.verify import (
+        NothingThereError,
+        Verification,
+        VerificationError,
+        VerificationLimits,
+        VerificationResult,
+    )
 
+    chosen = {
+        "seconds": options.max_seconds,
+        "requests": options.max_requests,
+        "bytes": options.max_bytes,
+        "memory_bytes": options.max_memory,
+    }
+    limits = VerificationLimits(**{name: value for name, value in chosen.items() if value is not None})
     results: list[VerificationResult] = []
-    missing = False
-    with Verification(replay=not options.no_replay) as verification:
+    statuses = {0}
+    with Verification(replay=not options.no_replay, limits=limits) as verification:
         for address in options.addresses:
             try:
                 targets = verification.find(address, every=options.all)
-            except NothingThereError as error:
+            except (NothingThereError, VerificationError) as error:
                 console.problems(error)
-                missing = True
+                statuses.add(scripts.status(error))
                 continue
             results += [verification.verify(target) for target in targets]
     if options.format == "json":
-        print(json.dumps([result.described() for result in results], indent=1, ensure_ascii=False))
+        console.show_json([result.described() for result in results])
     elif results:
         reporting.show_verified(results)
-    if missing:
-        return scripts.USAGE
-    return 0 if all(result.ok for result in results) else scripts.FAILED
+    return max(statuses | {0 if result.ok else scripts.FAILED for result in results})
 
 
 if __name__ == "__main__":

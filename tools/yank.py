@@ -31,23 +31,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools import catalog
     from tools.common import clock, console
     from tools.hub import address, notes
+    from tools.hub.records import DamagedHub
     from tools.hub.storage import StorageError, open_hub
     from tools.site.jobs import PageError
     from tools.site.writing import write_pages
 
     handle, action = options.handle.strip("/"), notes.UNYANK if options.undo else notes.YANK
     try:
-        rows = catalog.load()
+        rows = catalog.load_usable()
+        console.warnings(rows.warnings)
         storage = open_hub(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)
         note = notes.add_note(storage, handle, action, options.why or "", date=clock.now())
-        pages = write_pages(rows, storage, url, cache=options.cache)
+        damage = None
+        try:
+            pages = write_pages(rows, storage, url, cache=options.cache)
+        except DamagedHub as error:
+            pages, damage = error.pages, error
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
-        return scripts.FAILED
+        return scripts.status(error)
     done = "no longer yanked" if options.undo else "yanked"
     console.show(f"{handle} is {done}" + ("" if note else " already") + f"; {pages} pages written to {storage.url}")
-    return 0
+    if damage:
+        console.problems(damage)
+    return scripts.FAILED if damage else 0
 
 
 def _sentence(text: str) -> str:

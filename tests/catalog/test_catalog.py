@@ -1,11 +1,15 @@
 """The catalogue: what is published, what every row must hold, and what is refused with file, row and fix."""
 
+import copy
+import datetime
+import functools
 import shutil
+import tomllib
 
 import pytest
 
 from tools import catalog
-from tools.catalog import scaffolding
+from tools.catalog import labels, preprocessing, reading, scaffolding
 from tools.catalog.catalog import compose
 from tools.common.files import ROOT
 
@@ -122,9 +126,12 @@ BAD = [
     ("modules/convnext.toml", "resolution = 384, parameters = 88_591_464,  gflops = 45.0", 'resolution = "384", parameters = 88_591_464,  gflops = 45.0', ["is not a whole number"]),
     ("modules/convnext.toml", "top1 = 82.1,", "top1 = 821,", ["no percentage"]),
     ("modules/convnext.toml", 'numbers = "https://github.com/facebookresearch/ConvNeXt"\n', "", ["figures without a source"]),
-    ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "timm_nano"', ["did you mean `timm_nano_224`?"]),
+    ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "timm_nano"', ["did you mean `timm_nano_224`, or add it to [transforms] of modules/preprocessing.toml."]),
     ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "convnext_384"', ["makes 384x384 images, not 224x224"]),
     ("modules/convnext.toml", 'checkpoint = "convnext_digits.safetensors"', 'checkpoint = "gone.safetensors"', ["modules/quickstart/gone.safetensors does not exist"]),
+    ("modules/convnext.toml", 'checkpoint = "convnext_atto_d2-01bb0f51.pth"', 'checkpoint = "model.safetensors.index.json"', ["variant 1 (atto 1k 224)", "is an index of shards, whose digest does not cover them", "write them into one file"]),
+    ("modules/convnext.toml", 'precision = "bfloat16"', 'checkpoint_key = ""', ["`checkpoint_key = ''` is no key", "names of entries with `/`"]),
+    ("modules/convnext.toml", 'precision = "bfloat16"', 'checkpoint_key = 3', ["`checkpoint_key = 3` is not a string"]),
     ("modules/convnext.toml", 'labels = "digits"', 'labels = "imagenet_1k"', ["has 1000 labels, not 10"]),
     ("modules/convnext.toml", 'precision = "bfloat16"', 'precision = "bf16"', ["modules/convnext.toml: variant 30 (digits digits 32)", "`precision` has the unknown value 'bf16'", "did you mean `bfloat16`?"]),
     ("modules/convnext.toml", 'precision = "bfloat16"', 'precision = "int8"', ["'int8'", "write one of bfloat16, float32"]),
@@ -196,3 +203,182 @@ def test_imagenet_labels_are_wordnets():
     for found in ids.values():
         assert found == sorted(set(found)) and all(i[0] == "n" and len(i) == 9 for i in found)
     assert set(ids["imagenet_1k"]) - set(ids["imagenet_21k"]) == {"n04399382"}
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "modules/labels/digits.tsv there is no such file. Fix: put it there, with an id, a tab and a name in a line"),
+        (b"zero\none\n", "modules/labels/digits.tsv:1: 'zero' is not an id, a tab and a name, nor are 1 others. Fix: write an id"),
+        (b"0\tzero\n1\t\n", "modules/labels/digits.tsv:2: '1\\t' is not an id, a tab and a name. Fix: write an id"),
+        (b"0\tzero\n1\tone\tuno\n", "modules/labels/digits.tsv:2: '1\\tone\\tuno' is not an id"),
+        (b"0\tzero\n0\tone\n", "modules/labels/digits.tsv:2: the id 0 is that of line 1, too. Fix: give each class an id of its own."),
+        (b"0\tzero\n1\t\x1b[31mone\n", "modules/labels/digits.tsv:2: '1\\t\\x1b[31mone' is not an id"),
+        (b"0\tz\xe9ro\n", "modules/labels/digits.tsv cannot be read: it is not UTF-8"),
+        (b"", "modules/labels/digits.tsv:1: '' is not an id"),
+        (b"0\tzero\n1\tone\n", "modules/convnext.toml: data.digits: modules/labels/digits.tsv has 2 labels, not 10."),
+    ],
+    ids=["missing", "names alone", "an empty name", "three columns", "an id twice", "an escape", "latin-1", "empty", "too few"],
+)  # fmt: skip
+def test_labels_that_are_wrong_are_named_with_their_file_and_line(copied, content, said):
+    file = copied / "modules/labels/digits.tsv"
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(catalog.CatalogError) as refused:
+        catalog.load(copied)
+    lines = str(refused.value).splitlines()
+    assert any(said in line for line in lines), lines
+    assert len(lines) == len(set(lines))  # the file is named once, though three families have these labels
+
+
+def test_labels_end_lines_as_any_system_does(copied):
+    file = copied / "modules/labels/digits.tsv"
+    expected = labels.load(file)
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert catalog.load(copied).variants and labels.load(file) == expected and len(expected) == 10
+
+
+# Everything that is wrong, at once, and nobody else's rows
+
+
+def test_a_row_is_told_everything_that_it_lacks(copied):
+    """The file to edit, too: a transform is a table of another one."""
+    scaffolding.variant("convnext", {"size": "nano", "data": "1k", "resolution": 288, "source": "timm"}, copied)
+    with pytest.raises(catalog.CatalogError) as refused:
+        catalog.load(copied)
+    texts = [str(problem) for problem in refused.value.problems]
+    where = "modules/convnext.toml: variant 31 (nano 1k 288): "
+    assert len(texts) == 2 and all(text.startswith(where) for text in texts)
+    assert "`checkpoint` is still to be written" in texts[0]
+    assert texts[1] == (
+        f"{where}no transform for resolution 288. Fix: add `transform = NAME` to the row, or `288 = NAME` to "
+        "sources.timm.transforms, where [transforms.NAME] is a table of modules/preprocessing.toml that makes 288x288 images "
+        "(there is none yet, so write one there)."
+    )
+    scaffolding.variant(
+        "convnext", {"size": "nano", "data": "1k", "resolution": 384, "source": "timm", "checkpoint": "x"}, copied
+    )
+    with pytest.raises(catalog.CatalogError, match=r"makes 384x384 images \(there: convnext_384, timm_augreg_384"):
+        catalog.load(copied)
+
+
+def test_every_part_of_a_half_written_family_is_told_at_once(copied):
+    """Rows, the tables that they refer to, labels and files: nothing waits for another problem to be corrected."""
+    spoiled = [
+        ('network_architecture = "convnext"', 'network_architecture = "TODO"'),
+        ('size = "atto",   data = "1k", ', 'size = "atto",   data = "1k", sha256 = "x", '),
+        ('licence = "mit"', 'licence = "TODO"'),
+        ('datasets = ["imagenet-21k"]', "datasets = 7"),
+        ('labels = "digits"', 'labels = "digit"'),
+        ("transforms = { 224", 'transforms = { 225 = "TODO", 224'),
+        ('resolution = 32, source = "hubpress"', 'resolution = 33, source = "hubpress"'),
+        ('checkpoint = "convnext_digits.safetensors"', 'checkpoint = "gone.safetensors"'),
+        ('evaluation = "quickstart/digits_test.npz"', 'evaluation = "quickstart/gone.npz"'),
+        ("year = 2022", 'year = "2022"'),
+    ]
+    for old, new in spoiled:
+        spoil(copied, "modules/convnext.toml", old, new)
+    with pytest.raises(catalog.CatalogError) as refused:
+        catalog.load(copied)
+    text = str(refused.value)
+    for said in (
+        "`network_architecture` is still to be written",
+        "`sha256 = 'x'` is no SHA-256",
+        "sources.facebook: `licence` is still",
+        "data.21k: `datasets = 7` is not a list",
+        "modules/labels/digit.tsv there is no such file",
+        "sources.facebook.transforms: `225` is still to be written",
+        "transform `digits_32` makes 32x32 images, not 33x33",
+        "checkpoint modules/quickstart/gone.safetensors does not exist",
+        "evaluation data modules/quickstart/gone.npz does not exist",
+        "paper: `year = '2022'` is not a whole number",
+    ):
+        assert said in text, said
+
+
+def test_other_families_and_collections_go_on(copied):
+    """What is left out is what a file with a problem holds; a collection is not blamed for rows that nobody can read."""
+    spoil(copied, "modules/vit.toml", "resolution = 384", 'resolution = "TODO"')
+    spoil(copied, "collections/regnety.toml", "[select]", "[selects]")
+    found = catalog.load_usable(copied)
+    assert {variant.family for variant in found.variants} == {variant.family for variant in CATALOG.variants} - {"vit"}
+    assert {each.name for each in CATALOG.collections} - {each.name for each in found.collections} == {"regnety"}
+    assert {problem.file for problem in found.problems} == {"modules/vit.toml", "collections/regnety.toml"}
+    assert found.warnings[0].startswith(
+        "modules/vit.toml: it has 1 problem, and what depends on it is left out. Fix: run `python "
+    )
+    with pytest.raises(catalog.CatalogError) as refused:
+        catalog.load(copied)
+    assert refused.value.problems == list(found.problems)
+    (copied / "modules/preprocessing.toml").unlink()  # which all need
+    with pytest.raises(catalog.CatalogError, match=r"modules/preprocessing\.toml: cannot be read"):
+        catalog.load_usable(copied)
+
+
+# Values of every type and shape, in every place of every file
+WRONG = [None, True, 0, -1, 10**30, float("nan"), "", "x\x1b[31m\u202e", "{nope}", "{size.__class__}", "https://[x/y", [], [[]], [1, "a"], {"a": {}}, datetime.date(2020, 1, 1), "TODO"]  # fmt: skip
+FILES = ("modules/vit.toml", "modules/publisher.toml", "modules/preprocessing.toml", "collections/quickstart.toml")
+
+
+def places(value, path=()):
+    """Yield the path of each value; of lists and rows that are alike the first."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, each in items:
+        yield from places(each, (*path, key))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
+def test_a_value_of_any_type_is_a_problem_in_words_or_none(copied, monkeypatch, file):
+    """Whatever stands in a file, it is told with escapes for what a terminal would obey."""
+    for other in ("convnext", "convnextv2", "regnety"):
+        (copied / f"modules/{other}.toml").unlink()
+    content = {name: tomllib.loads((copied / name).read_text()) for name in FILES}
+    vit, shared = content["modules/vit.toml"], content["modules/preprocessing.toml"]
+    row = next(each for each in vit["variants"] if each["data"] == "digits")
+    vit["variants"] = [row]
+    for key, chosen in (("architectures", "size"), ("data", "data"), ("sources", "source")):
+        vit[key] = {row[chosen]: vit[key][row[chosen]]}
+    source = vit["sources"][row["source"]]
+    shared["transforms"] = {row["transform"]: shared["transforms"][row["transform"]]}
+    shared["normalizations"] = {source["normalization"]: shared["normalizations"][source["normalization"]]}
+    original, spoiled = reading.read_toml, {}
+
+    def read_toml(path, name, problems):
+        found = spoiled.get(name) or content.get(name)
+        return copy.deepcopy(found) if found else original(path, name, problems)
+
+    for module in (reading, preprocessing):
+        monkeypatch.setattr(module, "read_toml", read_toml)
+    told = 0
+    for place in filter(None, places(content[file])):
+        for value in WRONG:
+            spoiled[file] = copy.deepcopy(content[file])
+            holder = functools.reduce(lambda table, key: table[key], place[:-1], spoiled[file])
+            holder[place[-1]] = value
+            try:
+                found = catalog.load(copied)
+                for module in found.modules:
+                    assert module.handle.isprintable() and module.variant.file_name
+                    assert found.is_named_alone(module.variant)
+            except catalog.CatalogError as error:
+                told += 1
+                for problem in error.problems:
+                    assert str(problem).isprintable() and ". Fix: " in str(problem)
+    assert told > 50
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 100_000, "a = " + "1" * 5000, "a = 0x" + "f" * 5000, 'a = "\x1b[31m"', b"\xff"]
+)
+def test_a_file_that_nobody_can_read_is_a_problem(copied, text):
+    data = text if isinstance(text, bytes) else text.encode()
+    for file in ("modules/vit.toml", "collections/quickstart.toml"):
+        (copied / file).write_bytes(data)
+    with pytest.raises(catalog.CatalogError) as refused:
+        catalog.load(copied)
+    assert {"modules/vit.toml", "collections/quickstart.toml"} <= {problem.file for problem in refused.value.problems}
+    assert all(str(problem).isprintable() and len(str(problem)) < 1000 for problem in refused.value.problems)

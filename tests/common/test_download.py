@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import fsspec
 import pytest
 
-from tools.common import download, locks
+from tools.common import download, files, locks
 from tools.common.download import DownloadError, fetch
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -45,7 +45,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         behaviour = self.server.behaviour
-        behaviour.requests.append(dict(self.headers))
+        behaviour.requests.append({**dict(self.headers), "path": self.path})
         action = behaviour.script.pop(0) if len(behaviour.script) > 1 else behaviour.script[0]
         if callable(action):
             action = action(behaviour) or "serve"
@@ -392,6 +392,80 @@ def test_local_files_that_are_not_there(tmp_path):
 UPSTREAM = "https://upstream.example.org/models/weights.pth"
 
 
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe"),
+    "nested too deeply": lambda path: path.write_text("[" * 200_000),
+    "of other types": lambda path: path.write_text('{"validator": [1], "total": "many"}'),
+    "a folder": lambda path: (files.discard(path), (path / "within").mkdir(parents=True)),
+    "a dead link": lambda path: (files.discard(path), path.symlink_to(path.with_name("nowhere"))),
+    "a link to itself": lambda path: (files.discard(path), path.symlink_to(path)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["", NAME, f"{NAME}.sha256", f"{NAME}.part", f"{NAME}.part.json", ".lock"])
+def test_a_damaged_cache_heals_itself(server, tmp_path, name, damage):
+    """Whatever lies where an entry of the cache, or its folder, should be."""
+    folder = fetch(server.url, cache=tmp_path).parent
+    if name != NAME:
+        (folder / NAME).unlink()  # so that it is fetched again, in place of what is there
+    if ".part" in name:
+        (folder / f"{NAME}.part").write_bytes(CONTENT[:1000])
+        (folder / f"{NAME}.part.json").write_text(json.dumps({"validator": '"v1"', "total": len(CONTENT)}))
+    if not name:
+        files.discard(folder)
+    DAMAGE[damage](folder / name)
+    assert fetch(server.url, cache=tmp_path, sha256=DIGEST).read_bytes() == CONTENT
+    assert fetch(server.url, cache=tmp_path).read_bytes() == CONTENT
+
+
+def test_a_mirror_is_asked_for_the_whole_path_first(server, tmp_path):
+    """Two files of one name lie beside each other, and one that is called like others is never taken by its name."""
+    mirror, others = tmp_path / "mirror", "https://elsewhere.example.org/b/" + NAME
+    (mirror / "upstream.example.org/a").mkdir(parents=True)
+    (mirror / NAME).write_bytes(b"whose?")
+    url = f"https://upstream.example.org/a/{NAME}"
+    assert fetch(url, cache=tmp_path, mirrors=str(mirror)).read_bytes() == b"whose?"
+    (mirror / "upstream.example.org/a" / NAME).write_bytes(CONTENT)
+    assert fetch(url, cache=tmp_path, mirrors=str(mirror)).read_bytes() == CONTENT
+    assert fetch(others, cache=tmp_path, mirrors=str(mirror)).read_bytes() == b"whose?"
+    refused(
+        f"{mirror}/elsewhere.example.org/b/{NAME}: no such file",
+        f"there, as elsewhere.example.org/b/{NAME} (other files are called {NAME}, too)",
+        url=others,
+        cache=tmp_path,
+        mirrors=str(mirror),
+        is_named_alone=False,
+    )
+
+
+@pytest.mark.parametrize("kind", ["http", "memory"])
+def test_a_mirror_elsewhere_is_asked_for_the_whole_path_first(server, tmp_path, kind):
+    asked = []
+    if kind == "http":
+        server.behaviour.script = [lambda behaviour: (asked.append(behaviour.requests[-1]["path"]), 404)[1], "serve"]
+        base = server.url.removesuffix(f"/{NAME}")
+    else:
+        base = f"memory://mirror-{os.getpid()}"
+        fsspec.filesystem("memory").pipe_file(f"{base}/{NAME}", CONTENT)
+    assert fetch(UPSTREAM, cache=tmp_path, mirrors=base, sha256=DIGEST).read_bytes() == CONTENT
+    if kind == "http":
+        assert asked == [f"/folder/{UPSTREAM.partition('://')[2]}"]
+    else:
+        whole = UPSTREAM.partition("://")[2]
+        fsspec.filesystem("memory").pipe_file(f"{base}/{whole}", b"by its path")
+        assert fetch(UPSTREAM, cache=tmp_path / "other", mirrors=base).read_bytes() == b"by its path"
+        assert (
+            fetch(UPSTREAM, cache=tmp_path, mirrors=base).read_bytes() == CONTENT
+        )  # what is there is not asked for again
+
+
+@pytest.mark.parametrize("path", ["a/../../x.pth", "a//x.pth", "a/%2e%2e/x.pth", "./x.pth"])
+def test_no_path_of_an_address_leads_out_of_a_mirror(path):
+    assert download.mirror_paths(f"https://host/{path}") == ["x.pth"]
+
+
 def test_a_mirror_is_asked_instead_of_upstream(server, tmp_path):
     (tmp_path / "mirror").mkdir()
     message = refused("put the file of", UPSTREAM, NAME, url=UPSTREAM, cache=tmp_path, mirrors=str(tmp_path / "mirror"))
@@ -676,7 +750,7 @@ def test_a_bucket(bucket, bucket_service, tmp_path, pauses, monkeypatch):
 
 
 def _version(url):
-    stream = download._open_fsspec(url, 0, None, "")
+    stream = download._open_fsspec(url, 0, None, "", download.Budget())
     stream.close()
     return stream.validator
 

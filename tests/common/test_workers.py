@@ -76,7 +76,7 @@ def test_an_error_that_is_no_refusal_ends_the_worker_with_its_traceback(start):
         "serve(answer)", "serve(answer, refusals=(ValueError,))"
     )
     worker = start(program)
-    with pytest.raises(WorkerError, match=r"failed:\n(.*\n)*KeyError: 'depths'$") as caught:
+    with pytest.raises(WorkerError, match=r"failed; its log is \S+:\n(.*\n)*KeyError: 'depths'$") as caught:
         worker.request({})
     assert caught.value.status == 1 and "Traceback" in caught.value.log
     assert len(str(caught.value).splitlines()) <= 1 + workers.LINES_SHOWN
@@ -97,17 +97,51 @@ def test_a_silent_failure_names_its_status(start):
     assert caught.value.status == 3 and caught.value.log == ""
 
 
-@pytest.mark.parametrize(("number", "hint"), [(signal.SIGKILL, r" \(out of memory\?\)"), (signal.SIGSEGV, "")])
-def test_death_by_a_signal_is_told_with_the_last_words_of_the_log(start, number, hint):
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (
+            signal.SIGKILL,
+            r"was killed by signal 9 \(out of memory\?\); its log is (\S+)\. Fix: run the same command again, ",
+        ),
+        (
+            signal.SIGSEGV,
+            r"crashed with signal 11 \(Segmentation fault\); its log is (\S+)\. Fix: correct what the lines ",
+        ),
+        (signal.SIGRTMIN + 1, r"crashed with signal 35 \(.*\); its log is (\S+)\. Fix: correct what the lines "),
+        (signal.SIGTERM, r"was ended by signal 15 \(Terminated\)\. Fix: run the same command again\.$"),
+    ],
+)
+def test_death_by_a_signal_is_told_with_the_last_words_of_the_log(start, tmp_path, number, said):
     program = (
         f"import os, sys\nfor n in range(50): print('line', n, file=sys.stderr)\nos.kill(os.getpid(), {int(number)})"
     )
     with pytest.raises(WorkerError) as caught:
-        start(program).request({})
+        start(program, kept=tmp_path / "logs/kept.log").request({})
     first, *words = str(caught.value).splitlines()
     assert caught.value.status == -number
-    assert re.search(rf" was killed by signal {int(number)}{hint}\. Fix: run the same command again\.$", first)
+    found = re.search(f" {said}", first)
+    assert found, first
     assert words == [f"line {n}" for n in range(50 - workers.LINES_SHOWN, 50)]
+    for log in found.groups():
+        assert log == str(tmp_path / "logs/kept.log") and (tmp_path / "logs/kept.log").read_text() == caught.value.log
+
+
+def test_the_line_in_which_a_program_crashed_is_shown_and_not_its_stack(start, tmp_path):
+    log = ["loading", "F0000 00:00:1 a.cc:1] Check failed: rank == 4", "*** Check failure stack trace: ***"]
+    log += [f"    @     0x{n:012x}  frame" for n in range(40)]
+    program = f"import os, sys; print({chr(10).join(log)!r}, file=sys.stderr, flush=True); os.abort()"
+    with pytest.raises(WorkerError, match=r"crashed with signal 6 \(Aborted\); its log is ") as caught:
+        start(program, kept=tmp_path / "kept.log").receive()
+    assert str(caught.value).splitlines()[1:] == [log[1]]
+
+
+def test_a_log_that_cannot_be_kept_hides_nothing(start, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkerError, match=r"crashed with signal 6 \(Aborted\)\. Fix: .*\nwhy$"):
+        start(
+            "import os, sys; print('why', file=sys.stderr, flush=True); os.abort()", kept=tmp_path / "file/kept.log"
+        ).receive()
 
 
 def test_a_worker_that_ends_without_an_answer(start):

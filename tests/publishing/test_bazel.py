@@ -74,9 +74,16 @@ def test_versions_and_names_that_collide():
     second = dataclasses.replace(first, version=2)
     both = dataclasses.replace(rows, variants=(first, second))
     assert [targets.name(each, both) for each in both.variants] == ["convnext_tiny_1k_224-1", "convnext_tiny_1k_224-2"]
-    elsewhere = dataclasses.replace(second, checkpoint="https://example.org/" + targets.file_name(first))
-    with pytest.raises(targets.TargetError, match=r"convnext_tiny_1k_224: .* have one file name"):
-        targets.texts(dataclasses.replace(rows, variants=(first, elsewhere)))
+    elsewhere = dataclasses.replace(second, checkpoint="https://example.org/" + first.file_name)
+    texts = targets.texts(dataclasses.replace(rows, variants=(first, elsewhere)))  # named by their whole paths
+    for path in ("example.org", "dl.fbaipublicfiles.com/convnext"):
+        assert f'checkpoint = "@checkpoints//:{path}/{first.file_name}"' in texts[targets.BUILD_FILE]
+        assert f'"{path}/{first.file_name}": ["https://{path}/' in texts[targets.CHECKPOINTS_FILE]
+    pinned = dataclasses.replace(second, sha256="0" * 64)
+    with pytest.raises(
+        targets.TargetError, match=r"convnext_tiny_1k_224: two rows have the file https:.* different digests"
+    ):
+        targets.texts(dataclasses.replace(rows, variants=(first, pinned)))
     with pytest.raises(targets.TargetError, match="are called convnext_tiny_1k_224-1"):
         targets.texts(dataclasses.replace(rows, variants=(first, first)))
 
@@ -442,8 +449,38 @@ def test_checkpoints_are_taken_from_a_folder_and_checked(bazel, tmp_path):
         return done.stderr
 
     assert "relative is no absolute path" in said("relative")
-    assert f"{folder}/{name} is not there; put the file of https://download.pytorch.org/" in said(folder)
-    folder.mkdir()
-    for content in (b"not a checkpoint", b"not a checkpoint either"):
-        (folder / name).write_bytes(content)
-        assert f"has the SHA-256 {hashlib.sha256(content).hexdigest()} instead of c65dace8" in said(folder)
+    whole = f"download.pytorch.org/models/{name}"
+    assert f"{folder}/{whole} nor {folder}/{name} is not there; put the file of https://{whole} there" in said(folder)
+    for number, places in enumerate([[name], [whole], [whole, name]]):  # by its whole path first
+        for content in (b"not a checkpoint", b"not a checkpoint either"):
+            for path in (tmp_path / str(number) / place for place in places):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content if path.match(f"*/{places[0]}") else b"another")
+            assert f"has the SHA-256 {hashlib.sha256(content).hexdigest()} instead of" in said(tmp_path / str(number))
+
+
+def test_files_of_one_name_are_told_apart_by_their_whole_paths(bazel, tmp_path):
+    """A row whose upstream file is called like another's: Bazel takes neither by its name."""
+    first, folder = bazel[0], tmp_path / "checkpoints"
+    file = first.checkout / "modules/regnety.toml"
+    text = file.read_text()
+    name = "regnet_y_400mf-c65dace8.pth"
+    line = next(line for line in text.splitlines() if name in line)
+    again = line.replace('"regnety400mf_tv1"', '"regnety_again"').replace(f'"{name}"', f'"more/{name}"')
+    file.write_text(text.replace(line, f"{line}\n{again}"))
+    try:
+        run_script("bazel", root=first.checkout)
+        (folder / "download.pytorch.org/models").mkdir(parents=True)
+        (folder / name).write_bytes(b"whose?")
+        content = b"of the first"
+        digest = hashlib.sha256(content).hexdigest()
+        (folder / "download.pytorch.org/models" / name).write_bytes(content)
+        for target, said in (
+            ("regnety400mf_tv1", f"has the SHA-256 {digest} instead of c65dace8"),
+            ("regnety_again", f"{folder}/download.pytorch.org/models/more/{name} is not there"),
+        ):
+            done = first("build", f"--repo_env=HUBPRESS_CHECKPOINTS={folder}", f"//modules:{target}")
+            assert done.returncode and said in done.stderr, done.stderr
+    finally:
+        file.write_text(text)
+        run_script("bazel", root=first.checkout)

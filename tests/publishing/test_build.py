@@ -6,6 +6,8 @@ The processes are real ones, of a repository whose programs write and look at sm
 import errno
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from tests.support.commands import ROOT
 from tools.archive import reading
 from tools.archive.members import ArchiveError
-from tools.common import locks
+from tools.common import files, locks
 from tools.common.files import sha256_of_file
 from tools.publishing import build
 
@@ -28,6 +30,7 @@ import json, os, pathlib, sys, time
 spec, out = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2])
 (out.parent / "build.pid").write_text(str(os.getpid()))
 def say(**message): print(json.dumps(message), flush=True)
+exec(spec.get("before_build", ""))
 for head in spec["heads"]:
     say(event="stage", name=f"save {head}")
     (out / head / "variables").mkdir(parents=True)
@@ -70,7 +73,8 @@ def specification(**more):
         "heads": HEADS,
         "build": {"key": "k"},
         "check": {"key": "c"},
-        "module": {"checkpoint": {"bytes": 1 << 20}},
+        "module": {"checkpoint": {"bytes": 1 << 20}, "row": {"stem": "x", "version": 1}},
+        "file": "modules/x.toml",
         **more,
     }
 
@@ -83,9 +87,8 @@ def make(root, tmp_path):
     stages = []
 
     def run(**more):
-        manifest = build.make(
-            specification(**more), folder, root=root, report=lambda stage, *_bytes: stages.append(stage)
-        )
+        report = lambda stage, *_bytes: stages.append(stage)  # noqa: E731
+        manifest = build.make(specification(**more), folder, root=root, report=report, logs=tmp_path / "logs")
         return manifest, folder, stages
 
     run.folder = folder
@@ -183,13 +186,71 @@ while head == "feature_extractor":
     assert not (make.folder / "finished/made.json").exists()
 
 
-@pytest.mark.parametrize("who", ["after_build", "in_check"])
+PROGRAMS = {"after_build": "builders.build", "in_check": "tools.publishing.check"}
+
+
+@pytest.mark.parametrize("who", PROGRAMS)
 def test_a_killed_process_is_reported_as_such(make, who):
-    module = {"after_build": "builders.build", "in_check": "tools.publishing.check"}[who]
     with pytest.raises(
-        build.BuildError, match=rf"^{module} was killed by signal 9 \(out of memory\?\)\. Fix: run the same"
+        build.BuildError, match=rf"^{PROGRAMS[who]} was killed by signal 9 \(out of memory\?\)\. Fix: run the same"
     ):
         make(**{who: "import signal; os.kill(os.getpid(), signal.SIGKILL)"})
+
+
+# TensorFlow's graph optimiser aborts on explicit padding of a depthwise convolution.
+ABORTS = """
+import tensorflow as tf
+@tf.function
+def convolution(images):
+    maps = tf.nn.depthwise_conv2d(images, tf.ones([3, 3, 3, 1]), [1] * 4, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    return tf.nn.bias_add(maps, tf.ones([3]))
+convolution(tf.ones([1, 8, 8, 3]))
+"""
+
+
+def test_a_check_that_tensorflow_aborts_names_the_fatal_line_and_keeps_its_log(make, tmp_path):
+    with pytest.raises(build.BuildError) as caught:
+        make(in_check=ABORTS)
+    log = tmp_path / "logs/x-1.tools.publishing.check.log"
+    first, *words = str(caught.value).splitlines()
+    assert first == (
+        f"tools.publishing.check crashed with signal 6 (Aborted); its log is {log}. "
+        "Fix: correct what the lines below name; the same command would end in the same way."
+    )
+    assert "Check failed: index >= 0" in words[0] and "tensor_format.h" in words[0]
+    assert not any("@  " in word for word in words)  # no frames of the stack
+    assert words[0] in log.read_text() and "GetTensorDimIndex" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("who", "program"),
+    [
+        ("in_check", "import faulthandler; faulthandler.enable(); import ctypes; ctypes.string_at(0)"),
+        ("after_build", "import faulthandler; faulthandler.enable(); os.abort()"),
+        ("after_build", "raise KeyError('depths')"),
+    ],
+)
+def test_the_log_of_a_crash_is_kept_and_that_of_a_refusal_is_not(make, tmp_path, who, program):
+    with pytest.raises(build.BuildError) as caught:
+        make(**{who: program})
+    log = tmp_path / f"logs/x-1.{PROGRAMS[who]}.log"
+    assert f"its log is {log}" in str(caught.value).splitlines()[0]
+    assert re.search("Fatal Python error: (Segmentation fault|Aborted)|KeyError: 'depths'", str(caught.value))
+    assert [each.name for each in log.parent.iterdir()] == [log.name]  # not of the process that was ended because of it
+
+
+@pytest.mark.parametrize("who", ["before_build", "in_check"])
+def test_a_program_that_ends_without_a_result_is_named(make, who):
+    with pytest.raises(build.BuildError) as caught:
+        make(**{who: "sys.exit()"})
+    module, file = {
+        "before_build": ("builders.build", "builders/build.py"),
+        "in_check": ("tools.publishing.check", "tools/publishing/check.py"),
+    }[who]
+    assert str(caught.value) == (
+        f"modules/x.toml: x: {module} ended without an error and without a result for the classifier. "
+        f"Fix: correct {file}, which must end with an error if it does not finish."
+    )
 
 
 def test_what_cannot_be_packed_ends_both(make):
@@ -314,6 +375,25 @@ def change_manifest(folder, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def become_a_folder(file):
+    file.unlink()
+    (file / "within").mkdir(parents=True)
+
+
+def become_a_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
+def become_a_dead_link(path):
+    files.discard(path)
+    path.symlink_to("nowhere")
+
+
 def digest(folder, head):
     """The SHA-256 of a build's archive."""
     return sha256_of_file(folder / f"{head}.tar.gz")
@@ -334,6 +414,18 @@ def digest(folder, head):
         lambda folder: change_manifest(folder, built=None),
         lambda folder: change_manifest(folder, checked={head: [] for head in HEADS}),
         lambda folder: change_manifest(folder, packed={head: {"sha256": digest(folder, head)} for head in HEADS}),
+        lambda folder: (folder / "made.json").write_bytes(b""),
+        lambda folder: cut(folder / "made.json"),
+        lambda folder: (folder / "made.json").write_bytes(b"\xff\xfe"),
+        lambda folder: (folder / "made.json").write_text("[" * 200_000),
+        lambda folder: become_a_folder(folder / "made.json"),
+        lambda folder: become_a_folder(folder / "classifier.tar.gz"),
+        lambda folder: cut(folder / "classifier.tar.gz"),
+        lambda folder: change_manifest(folder, checked={head: {"golden_tolerance": "x"} for head in HEADS}),
+        lambda folder: become_a_file(folder),
+        lambda folder: become_a_file(folder.parent),
+        lambda folder: become_a_dead_link(folder),
+        lambda folder: become_a_dead_link(folder / "made.json"),
     ],
     ids=[
         "other_bytes",
@@ -348,6 +440,18 @@ def digest(folder, head):
         "no_table",
         "heads_of_another_type",
         "heads_without_sizes",
+        "an_empty_manifest",
+        "a_cut_manifest",
+        "no_text",
+        "nested_too_deeply",
+        "a_folder_for_the_manifest",
+        "a_folder_for_an_archive",
+        "a_cut_archive",
+        "other_findings",
+        "a_file_for_the_build",
+        "a_file_for_all_builds",
+        "a_dead_link_for_the_build",
+        "a_dead_link_for_the_manifest",
     ],
 )
 def test_a_damaged_build_is_made_again(get, harm):

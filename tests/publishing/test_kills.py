@@ -190,7 +190,7 @@ def test_killed_at_every_operation_on_a_folder(publisher, folders, consumer):
 
 
 def test_killed_at_every_request_to_a_bucket(publisher, buckets, consumer):
-    kills, moments = kill_at_every_operation(publisher, buckets, consumer, 28, (3, 36))
+    kills, moments = kill_at_every_operation(publisher, buckets, consumer, 40, (3, 36))
     assert kills >= 25
     assert {"POST", "GET"} <= {moment.split()[-1] for moment in moments}
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import hashlib
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 
 from builders import checkpoints
+from tests.builders.torch_files import torch_file
 from tests.support.builds import other_build, other_sources, specification_of
 from tests.support.commands import ROOT, run_script
 from tests.support.hubs import NAME
 from tools import catalog
 from tools.hub import records
 from tools.hub.storage import Storage
-from tools.publishing import reporting, specification
+from tools.publishing import reporting, specification, targets
 from tools.publishing.specification import LARGEST_BYTES, ROOM_BYTES, fetch_checkpoint, specify
 from tools.publishing.transaction import Publishing, PublishResult
 from tools.verification.verify import Verification
@@ -143,9 +145,91 @@ def test_other_bytes_under_a_published_version_are_refused(hub_copy, shared, tmp
         results = run.run(rows.expand([NAME]))
     assert len(results) == 2
     for result in results:
-        assert result.state == "failed" and f"{result.module.handle} is published with other bytes" in result.reason
-        assert "Fix: publish version 2: set `version = 2` in its row of modules/convnext.toml" in result.reason
+        assert result.state == "failed" and f"hubpress/{NAME}/1 is published with other bytes" in result.reason
+        assert 'Fix: publish version 2: set `version = 2, changes = "..."` in its row of modules/conv' in result.reason
     assert tree(hub_copy) == before
+
+
+def test_other_weights_under_a_published_version_are_refused_before_they_are_built(
+    repository, weights, hub_copy, tmp_path
+):
+    """The record has the checkpoint's digest, and an archive states it: nothing need be built to know that the bytes differ."""
+    before = tree(hub_copy)
+    spoil(weights, lambda tensors: tensors["head.fc.bias"].__iadd__(1))
+    options = ("--hub", hub_copy, "--cache", tmp_path / "cache")
+    done = run_script("publish", NAME, *options, root=repository, check=False)
+    assert done.returncode == 1 and done.stdout.count(" failed ") == 2 and done.stdout.count(" hubpress/") == 2
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    recorded = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    assert f"`checkpoint.sha256` was '{recorded}', and is '{found}'" in done.stderr
+    assert 'Fix: publish version 2: set `version = 2, changes = "..."`' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list((tmp_path / "cache/builds").glob("*")) and tree(hub_copy) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new", "said"),
+    [
+        ("row", "fine_tunable", False, "`row.fine_tunable` was True, and is False"),
+        ("row", "resolution", 64, "`row.resolution` was 32, and is 64"),
+        ("versions", "tensorflow", "9.9", "`versions.tensorflow` was "),
+        ("preprocessing", "transform", {"text": "x"}, "`preprocessing.transform.text` was "),
+    ],
+)
+def test_another_definition_is_refused_before_it_is_built(hub_copy, tmp_path, monkeypatch, key, old, new, said):
+    """Of one head of a row as of both: they are of one version."""
+    rows = catalog.load()
+    original = specification._definition
+
+    def definition(*arguments):
+        found = original(*arguments)
+        return found | {key: found[key] | {old: new}}
+
+    monkeypatch.setattr(specification, "_definition", definition)
+    run = Publishing(rows, Storage(hub_copy), base_url="http://x", cache=tmp_path / "cache")
+    for name in ([NAME], [f"hubpress/{NAME}_fe/1"]):
+        for result in run.run(rows.expand(name)):
+            assert result.state == "failed" and said in result.reason
+    assert not list((tmp_path / "cache/builds").glob("*"))
+
+
+# What is published is there
+
+
+def test_an_archive_that_has_gone_is_put_back(hub_copy, shared):
+    """`unchanged` is said of archives that are there."""
+    before, rows = tree(hub_copy), catalog.load()
+    (hub_copy / f"hubpress/{NAME}/1.tar.gz").unlink()
+    run = Publishing(rows, Storage(hub_copy), base_url="http://x", cache=shared / "cache/hubpress")
+    assert [result.state for result in run.run(rows.expand([NAME]))] == ["restored", "unchanged"]
+    assert tree(hub_copy) == before
+    assert [result.state for result in run.run(rows.expand([NAME]))] == ["unchanged"] * 2
+
+
+@pytest.mark.parametrize("data", [b"", b"half"], ids=["empty", "cut"])
+def test_an_archive_of_another_size_is_not_unchanged(publisher, hub_copy, data):
+    file = hub_copy / f"hubpress/{NAME}_fe/1.tar.gz"
+    size = file.stat().st_size
+    file.write_bytes(data)
+    done = publisher(NAME, "--hub", hub_copy)
+    assert done.returncode == 1 and "unchanged" not in done.stdout
+    message = f"hubpress/{NAME}_fe/1: {file} has {len(data)} bytes, its record says {size:,}. Fix: move it away, and run the same"
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+    file.unlink()
+    done = publisher(NAME, "--hub", hub_copy)
+    assert done.returncode == 0 and " restored " in done.stdout and file.stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"a": 1}', "[]", "[" * 200_000, "{", '{"build": null}', '{"build": {"key": [1]}}']
+)
+def test_a_record_that_is_none_is_named(publisher, hub_copy, content):
+    file = hub_copy / f"hubpress/{NAME}/1.json"
+    file.write_text(content)
+    done = publisher(NAME, "--hub", hub_copy)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"{file} is no " in done.stderr and "Fix: restore it from a copy" in done.stderr
+    assert file.read_text() == content
 
 
 def test_other_checks_change_nothing_that_is_published(hub_copy, shared, tmp_path, monkeypatch):
@@ -170,7 +254,9 @@ def test_other_checks_change_nothing_that_is_published(hub_copy, shared, tmp_pat
     assert [result.state for result in again.run(rows.expand([NAME]))] == ["published"] * 2
     assert any("check classifier" in stage for stage in stages) and not any("save" in stage for stage in stages)
     checked_again = json.loads(manifest.read_text())
-    assert checked_again.pop("check_key") != checked.pop("check_key") and checked_again == checked
+    for key in ("check_key", "digest"):
+        assert checked_again.pop(key) != checked.pop(key)
+    assert checked_again == checked
     for name in (NAME, f"{NAME}_fe"):
         archive = f"hubpress/{name}/1.tar.gz"
         assert (tmp_path / "other" / archive).read_bytes() == (hub_copy / archive).read_bytes()
@@ -191,17 +277,76 @@ def test_cut_off_between_archive_and_record_is_finished(publisher, hub_copy):
 
 
 def test_foreign_archive_without_record_is_not_adopted(publisher, tmp_path):
-    """Its handle is refused, and its sibling published: one module's trouble is not the other's."""
+    """Nor is its sibling published beside it: who stored that archive may still publish both, from another build."""
     path = tmp_path / f"hub/hubpress/{NAME}/1.tar.gz"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"half of somebody's upload")
-    done = publisher(NAME, "--hub", tmp_path / "hub")
-    assert done.returncode == 1 and "without a record" in done.stderr and "publish version 2" in done.stderr
-    assert done.stdout.count(" failed ") == 1 and done.stdout.count(" published ") == 1
-    assert [record["name"] for record in records.snapshot(Storage(tmp_path / "hub")).records] == [f"{NAME}_fe"]
-    assert (tmp_path / f"hub/hubpress/{NAME}_fe/1/index.html").exists()
+    for name in (NAME, f"hubpress/{NAME}/1", f"hubpress/{NAME}_fe/1"):
+        done = publisher(name, "--hub", tmp_path / "hub")
+        assert done.returncode == 1 and "without a record" in done.stderr and "publish version 2" in done.stderr
+        assert done.stdout.count(" failed ") == (2 if name == NAME else 1) and " published " not in done.stdout
+        assert list(tree(tmp_path / "hub")) == [f"hubpress/{NAME}/1.tar.gz"]
     assert path.read_bytes() == b"half of somebody's upload"
-    assert not (tmp_path / f"hub/hubpress/{NAME}/1.json").exists()
+
+
+class Meeting(Storage):
+    """A folder in which a rival comes by before the write with the number `at`."""
+
+    def __init__(self, folder, rival, at):
+        super().__init__(folder)
+        self.rival, self.at = rival, at
+
+    def create(self, path, source, **options):
+        self.at -= 1
+        if self.at == 0:
+            self.rival()
+        return super().create(path, source, **options)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "at"),
+    [
+        (mine, theirs, at)
+        for mine, theirs in (("cf", "cf"), ("cf", "f"), ("c", "f"), ("f", "c"), ("f", "cf"))
+        for at in range(1, 2 * len(mine) + 1)  # each archive and each record
+    ],
+)
+def test_siblings_come_from_one_build_wherever_publishers_meet(shared, tmp_path, mine, theirs, at):
+    """A publisher of another build does all it can between two writes of this one: one of them gives up."""
+    rows = catalog.load()
+    handles = {"c": f"hubpress/{NAME}/1", "f": f"hubpress/{NAME}_fe/1"}
+    sources = other_build(NAME, shared / "cache/hubpress", tmp_path / "cache", 3)
+    states = []
+
+    def rival():
+        run = Publishing(rows, Storage(tmp_path / "hub"), base_url="http://x", cache=tmp_path / "cache")
+        with other_sources(sources):
+            states.extend(result.state for result in run.run(rows.expand([handles[each] for each in theirs])))
+
+    storage = Meeting(tmp_path / "hub", rival, at)
+    run = Publishing(rows, storage, base_url="http://x", cache=shared / "cache/hubpress")
+    results = run.run(rows.expand([handles[each] for each in mine]))
+    found = records.snapshot(Storage(tmp_path / "hub")).records
+    assert len({record["build"]["key"] for record in found}) <= 1
+    assert mine != theirs or len(found) == 2  # who wants the same heads does not hinder the first
+    published = [result.state for result in results].count("published") + states.count("published")
+    assert published == len(found)
+    for record in found:
+        archive = (tmp_path / "hub" / record["archive"]["path"]).read_bytes()
+        assert hashlib.sha256(archive).hexdigest() == record["archive"]["sha256"]
+
+
+def test_a_sibling_of_another_build_is_refused(hub_copy, shared, tmp_path):
+    """One head is published; the other is not added to it from another build."""
+    for end in (".tar.gz", ".json"):
+        (hub_copy / f"hubpress/{NAME}_fe/1{end}").unlink()
+    before, rows = tree(hub_copy), catalog.load()
+    sources = other_build(NAME, shared / "cache/hubpress", tmp_path / "cache", 3)
+    run = Publishing(rows, Storage(hub_copy), base_url="http://x", cache=tmp_path / "cache")
+    with other_sources(sources):
+        (result,) = run.run(rows.expand([f"hubpress/{NAME}_fe/1"]))
+    assert result.state == "failed" and "the modules of a row come from one build" in result.reason
+    assert f"hubpress/{NAME}/1 is published with other bytes" in result.reason and tree(hub_copy) == before
 
 
 def tensors_of(path):
@@ -234,11 +379,47 @@ REFUSED = {
     ),
     "pickle": (lambda p: p.write_bytes(PICKLE), "convnext_digits.safetensors"),
     "web page": (lambda p: p.write_text("<!doctype html><title>404</title>"), "convnext_digits.safetensors"),
+    "an average that no upstream has a rule for": (
+        lambda p: training_file(p, ema=lambda tensors: {"module": tensors}),
+        "more than one network ('state_dict', 'ema/module')",
+        "key='ema/module' (a row of the catalogue says it as checkpoint_key)",
+    ),
     "other format": (
         lambda p: p.write_bytes((ROOT / "tests/golden/convnext_fb/checkpoint.pth").read_bytes()),
         "does not fit",
     ),
 }
+
+
+def training_file(path, **averages):
+    """Write a training file: random weights, and beside them the trained ones under other entries."""
+    good = tensors_of(path)
+    random = np.random.default_rng(0)
+    raw = {key: random.normal(size=value.shape).astype(np.float32) for key, value in good.items()}
+    torch_file(path, {"state_dict": raw, "epoch": 7} | {entry: wrap(good) for entry, wrap in averages.items()})
+
+
+def test_the_average_of_a_training_file_is_published(repository, weights, tmp_path):
+    """The trained weights are an average, as timm saves it of a model in data parallelism; the record, module and page say so."""
+    rows = repository / "modules/convnext.toml"
+    text = rows.read_text()
+    digits = 'evaluation = "quickstart/digits_test.npz" }'
+    rows.write_text(text.replace(digits, digits.replace(" }", ', heads = ["classifier"] }')))
+
+    def wrapped(tensors):
+        return {f"module.{key}": value for key, value in tensors.items()} | {"n_averaged": np.array(9)}
+
+    training_file(weights, state_dict_ema=wrapped)
+    done = run_script("publish", NAME, "--hub", tmp_path / "hub", root=repository, check=False)
+    rows.write_text(text)
+    assert done.returncode == 0, done.stderr
+    record = records.snapshot(Storage(tmp_path / "hub")).records[0]
+    taken = {"entry": "state_dict_ema", "prefix": "module.", "left_aside": ["n_averaged"]}
+    assert record["checkpoint"].items() >= taken.items() and record["measured"]["top1"]["value"] >= 98
+    with tarfile.open(tmp_path / "hub" / record["archive"]["path"]) as tar:
+        described = json.load(tar.extractfile("assets.extra/module.json"))
+    assert described["checkpoint"] == record["checkpoint"]
+    assert "| entry | `state_dict_ema` |" in (tmp_path / f"hub/{record['handle']}.md").read_text()
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -248,6 +429,7 @@ def test_bad_checkpoint_is_refused_before_anything_is_written(repository, weight
     done = run_script("publish", NAME, "--hub", tmp_path / "hub", root=repository, check=False)
     assert done.returncode == 1
     assert all(each in done.stderr for each in said) and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.startswith(f"error: modules/convnext.toml: {NAME}: ")  # the row that names the file
     assert not (tmp_path / "hub").exists() or not tree(tmp_path / "hub")
     assert not list(repository.rglob(CANARY[:10]))
 
@@ -268,6 +450,67 @@ def test_missing_file_in_the_mirror_is_named(publisher, tmp_path):
     done = publisher("convnext_tiny_1k_224", "--hub", tmp_path / "hub", "--checkpoints", tmp_path / "mirror")
     assert done.returncode == 1
     assert "convnext_tiny_1k_224_ema.pth" in done.stderr and "mirror" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: modules/convnext.toml: convnext_tiny_1k_224: ")
+
+
+def test_files_of_one_name_are_told_apart(upstream, shared, hub, tmp_path):
+    """Two rows whose files are called alike: each is taken from its own path, and neither by the name alone."""
+    rows, module, mirror = upstream
+    other = rows.find("vit_digits_fe").variant
+    object.__setattr__(other, "checkpoint", f"https://elsewhere.example.org/b/{WEIGHTS.name}")
+    run = Publishing(rows, Storage(tmp_path / "hub"), base_url="http://x", cache=tmp_path, mirrors=str(mirror))
+    (result,) = run.run([module])
+    assert result.state == "failed" and f"(other files are called {WEIGHTS.name}, too)" in result.reason
+    assert reporting.show_plan(rows, [module], None, str(mirror))
+    (mirror / "upstream.example.org").mkdir()
+    (mirror / WEIGHTS.name).rename(mirror / "upstream.example.org" / WEIGHTS.name)
+    assert not reporting.show_plan(rows, [module], None, str(mirror))
+    path = fetch_checkpoint(module.variant, root=rows.root, cache=tmp_path, mirrors=str(mirror), is_named_alone=False)
+    assert path == mirror / "upstream.example.org" / WEIGHTS.name
+    text = targets.texts(rows)[targets.CHECKPOINTS_FILE]
+    for host in ("upstream.example.org", "elsewhere.example.org/b"):
+        assert f'"{host}/{WEIGHTS.name}": ["https://{host}/{WEIGHTS.name}", "{host}/{WEIGHTS.name}", ""]' in text
+
+
+def test_a_half_written_family_leaves_others_alone(repository, hub_copy, published):
+    """The rows of others are published, with a word about it; those of the family are not, with all that is wrong."""
+    run_script("new", "family", "stubnet", root=repository)
+    try:
+        options = ("--hub", hub_copy, "--url", published[1])
+        done = run_script("publish", NAME, *options, root=repository)
+        assert done.stdout.count(" unchanged ") == 2
+        assert re.fullmatch(
+            r"warning: modules/stubnet\.toml: it has \d+ problems, and what depends on it is left out\. Fix: run "
+            r"`python tools/publish\.py --dry-run`, which lists them\.\n",
+            done.stderr,
+        )
+        for name, status in (("stubnet", 1), ("stubnet_small_1k_224", 1)):
+            done = run_script("publish", name, *options, root=repository, check=False)
+            assert done.returncode == status and "`licence` is still to be written" in done.stderr
+            assert f"no module, family or collection is called '{name}'" in done.stderr
+        done = run_script("publish", "--dry-run", root=repository, check=False)
+        assert done.returncode == 1 and f" hubpress/{NAME}/1 " in done.stdout
+        assert done.stderr.count("error: modules/stubnet.toml: ") > 10
+        assert run_script("render", "--hub", hub_copy, root=repository).stderr.startswith(
+            "warning: modules/stubnet.toml"
+        )
+        done = run_script("bazel", root=repository, check=False)
+        assert done.returncode == 1 and "error: modules/stubnet.toml: " in done.stderr
+    finally:
+        (repository / "modules/stubnet.toml").unlink()
+
+
+def test_a_second_version_says_what_it_corrects(repository, tmp_path):
+    file = repository / "modules/vit.toml"
+    text = file.read_text()
+    line = next(line for line in text.splitlines() if "vit_digits" in line)
+    try:
+        for more, warned in ((", version = 2", True), (', version = 2, changes = "better"', False)):
+            file.write_text(text.replace(line, line.replace(" }", f"{more} }}")))
+            done = run_script("publish", "vit_digits", "--dry-run", root=repository)
+            assert ("warning: modules/vit.toml: vit_digits: version 2 has no `changes`" in done.stderr) == warned
+    finally:
+        file.write_text(text)
 
 
 def test_one_bad_row_leaves_the_others_alone(publisher, tmp_path):

@@ -32,11 +32,16 @@ http {{
 
 @pytest.fixture(scope="module")
 def folder(published, tmp_path_factory):
-    """A copy of the published hub, with an archive that has no record and a file that is being written."""
+    """A copy of the published hub, with an archive that has no record, a file that is being written, and links that lead out."""
     hub = tmp_path_factory.mktemp("nginx") / "hub"
+    outside = hub.parent / "outside"
+    outside.mkdir()
+    (outside / "index.html").write_text("SECRET")
     shutil.copytree(published[0], hub)
     shutil.copy(hub / f"{HANDLE}.tar.gz", hub / f"{HANDLE[:-1]}2.tar.gz")
     (hub / ".hubpress-writing-1").write_text("SECRET")
+    (hub / "folder").symlink_to(outside)
+    (hub / "file.html").symlink_to(outside / "index.html")
     return hub
 
 
@@ -98,6 +103,13 @@ def test_archives(url, folder, ending):
         f"{HANDLE[:-1]}3{COMPRESSED}",
         f"{HANDLE}?tf-hub-format=uncompressed",
         f"hubpress/collections/quickstart/1{COMPRESSED}",
+        f"{HANDLE.rpartition('/')[0]}{COMPRESSED}",  # no version
+        f"{HANDLE.rpartition('/')[0]}/{COMPRESSED}",
+        f"hubpress{COMPRESSED}",
+        COMPRESSED,
+        "folder/",
+        "folder/index.html",
+        "file.html",
         "nothing",
         HANDLE.rpartition("/")[0] + "/",  # a folder without a page
         ".hubpress-writing-1",

@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from tools import catalog
-from tools.publishing import specification
+from tools.publishing import build, specification
 from tools.publishing.specification import Specification, fetch_checkpoint, specify
 
 
@@ -46,5 +46,5 @@ def other_build(name: str, cache: Path, target: Path, number: int) -> str:
             "sha256": hashlib.sha256(data).hexdigest(),
             "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
         }
-    (made / "made.json").write_text(json.dumps(manifest | {"build_key": other}))
+    (made / "made.json").write_text(json.dumps(build.sealed(manifest | {"build_key": other})))
     return sources

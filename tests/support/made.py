@@ -88,8 +88,11 @@ def signature(module):
     }
 
 
-def record(module, packed=None):
-    """A module's record; without `packed` (what packing found out), sizes and digests are made up, too."""
+def record(module, packed=None, taken=None):
+    """A module's record; without `packed` (what packing found out), sizes and digests are made up, too.
+
+    `taken` is what the build says that it took of the checkpoint's file, where that is not a flat one.
+    """
     spec = {"module": described(module), "build": {"sources": digest("sources"), "key": digest(module.handle)}}
     measured = module.head == "classifier" and bool(module.variant.evaluation)
     built = {
@@ -97,6 +100,7 @@ def record(module, packed=None):
         "parameters": 186_554,
         "trainable_parameters": 186_554,
         "multiply_adds": 2_123_456,
+        "taken": taken or {},
     }
     checked = {
         "golden_tolerance": 1e-4,

@@ -6,7 +6,9 @@ for module in catalog.modules: print(module.handle)
 `tools.catalog.reading` makes them from `modules/*.toml` and `collections/*.toml`.
 """
 
+import collections
 import difflib
+import urllib.parse
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 from tools.catalog import vocabularies
 from tools.catalog.layout import module_handle
 from tools.catalog.preprocessing import PreprocessingRows
-from tools.common.problems import with_fix
+from tools.common.problems import Problem, UsageError, with_fix
 
 HEADS = ("classifier", "feature_extractor")
 # The types that a network may compute in, and how its name ends then; the first is the default.
@@ -57,7 +59,8 @@ class Variant:
     has no figure. `pixel_range` is the least and the largest float32 pixel; mean and standard deviation apply to [0, 1].
     `checkpoint` is a URL, or a path inside the repository. `evaluation` is an `.npz` of labelled images, or None; `changes`
     says what a later version corrects. `classes` is None for a checkpoint without a head. `precision` is the type that the network
-    computes in (a key of `PRECISIONS`); its variables, inputs and outputs are float32 all the same.
+    computes in (a key of `PRECISIONS`); its variables, inputs and outputs are float32 all the same. `checkpoint_key` names the
+    network of a file with several, as `builders.restore(key=...)` takes it; None for the one that upstream's own loader takes.
     """
 
     file: str
@@ -79,6 +82,7 @@ class Variant:
     pixel_range: tuple[float, float]
     precision: str
     checkpoint: str
+    checkpoint_key: str | None
     format: str
     sha256: str | None
     licence: str
@@ -94,9 +98,14 @@ class Variant:
     changes: str | None
     names: dict[str, str]
 
+    @property
+    def file_name(self) -> str:
+        """The name of the checkpoint's file, as it lies in a folder of checkpoints."""
+        return urllib.parse.unquote(urllib.parse.urlsplit(self.checkpoint).path).rpartition("/")[2]
+
     def facts(self) -> dict[str, Any]:
-        """Return the row as plain data, for the process that builds it and for the record."""
-        return asdict(self)
+        """Return the row as plain data, for the process that builds it and for the record; without a key that it does not have."""
+        return {key: value for key, value in asdict(self).items() if key != "checkpoint_key" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -135,19 +144,35 @@ class Collection:
         return all(facts.get(key) in values for key, values in self.select.items())
 
 
-class UnknownNameError(LookupError):
+class UnknownNameError(UsageError, LookupError):
     """A name that is no module, family or collection. The message suggests the nearest ones."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything that can be published, in the order of the files."""
+    """Everything that can be published, in the order of the files.
+
+    `problems` are those of files whose rows or collections are left out (see `reading.load_usable`).
+    """
 
     publisher: Publisher
     variants: tuple[Variant, ...]
     collections: tuple[Collection, ...]
     preprocessing: PreprocessingRows
     root: Path
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each file with problems."""
+        counts = collections.Counter(problem.file for problem in self.problems)
+        return [
+            with_fix(
+                f"{file}: it has {count} problem{'' if count == 1 else 's'}, and what depends on it is left out",
+                "run `python tools/publish.py --dry-run`, which lists them",
+            )
+            for file, count in counts.items()
+        ]
 
     @property
     def tags(self) -> vocabularies.Vocabularies:
@@ -158,6 +183,11 @@ class Catalog:
     def modules(self) -> list[Module]:
         """Every head of every row, in the order of the files."""
         return [Module(self.publisher.name, v, head) for v in self.variants for head in HEADS if head in v.names]
+
+    def is_named_alone(self, variant: Variant) -> bool:
+        """Return whether no other upstream file has the name of a row's checkpoint, so that the name says which file it is."""
+        others = [each for each in self.variants if "://" in each.checkpoint and each.checkpoint != variant.checkpoint]
+        return all(each.file_name != variant.file_name for each in others)
 
     def find(self, name: str) -> Module:
         """Return the module of a name or handle; raises `UnknownNameError`."""
@@ -174,7 +204,7 @@ class Catalog:
         by_row: dict[str, list[Module]] = {}
         for module in modules:
             by_row.setdefault(module.variant.stem, []).append(module)
-        collections = {c.name: c for c in self.collections}
+        selections = {c.name: c for c in self.collections}
         families = {v.family for v in self.variants}
         found: dict[str, Module] = {}
         unknown = []
@@ -185,8 +215,8 @@ class Catalog:
                 hits = by_row[name]
             elif name in by_name:
                 hits = [by_name[name]]
-            elif "collection" in kinds and name in collections:
-                hits = [m for m in modules if collections[name].selects(m.variant.facts())]
+            elif "collection" in kinds and name in selections:
+                hits = [m for m in modules if selections[name].selects(m.variant.facts())]
             elif "family" in kinds and name in families:
                 hits = [m for m in modules if m.variant.family == name]
             else:
@@ -195,7 +225,7 @@ class Catalog:
                 ]
                 hits = by_row[begun[0]] if len(begun) == 1 else []
             if not hits:
-                known = dict.fromkeys([*by_name, *by_row, *collections, *families])
+                known = dict.fromkeys([*by_name, *by_row, *selections, *families])
                 close = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or [k for k in known if name in k][:4]
                 hint = (
                     f"did you mean {', '.join(close)}?" if close else "see `tools/publish.py --dry-run` for all names"

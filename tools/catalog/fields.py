@@ -10,6 +10,7 @@ Home-made: pydantic and JSON Schema check one document at a time, know nothing o
 """
 
 import difflib
+import math
 import tomllib
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -27,6 +28,8 @@ _TYPE_NAMES = {
     dict: "a table",
 }
 _LISTED = 24  # words that a fix lists
+_LARGEST = 1 << 63  # what TOML asks its readers to hold
+_LONGEST = 120  # characters of a value that a message shows
 
 
 class CatalogError(ValueError):
@@ -67,12 +70,13 @@ class Table:
         default: Any = REQUIRED,
         *,
         choices: Collection[str] | None = None,
+        listed_in: str = "",
         of: type | None = None,
     ) -> Any:
         """Return the value of `key`, or `default`; a missing, misshaped or unlisted value is a problem and gives None.
 
         `kind` is str, int, float (takes whole numbers too), bool, list or dict; `of` is the kind of a list's items;
-        `choices` is what the value, or each item, must be one of.
+        `choices` is what the value, or each item, must be one of; `listed_in` is where they are written, if others may be added.
         """
         self._taken.add(key)
         if key not in self.values:
@@ -83,19 +87,32 @@ class Table:
         value = self.values[key]
         todo = _todo(value)
         if todo is not None:
-            known = f" ({one_of(choices)})" if choices else ""
+            known = f" ({one_of(choices)}{f', of {listed_in}' if listed_in else ''})" if choices else ""
             self.complain(f"`{key}` is still to be written", f"write {todo or _TYPE_NAMES[kind]}{known}")
             return None
         if not _is(value, kind) or (of and not all(_is(item, of) for item in value)):
             expected = _TYPE_NAMES[kind] + (f" of {_TYPE_NAMES[of].split()[-1]}s" if of else "")
-            self.complain(f"`{key} = {value!r}` is not {expected}", f"write {expected}")
+            self.complain(f"`{key} = {shown(value)}` is not {expected}", f"write {expected}")
+            return None
+        if kind in (int, float) and not _is_usable(value):
+            self.complain(f"`{key} = {shown(value)}` is out of range", "write a finite number that fits into 64 bits")
             return None
         if choices is not None:
             for item in value if isinstance(value, list) else [value]:
                 if item not in choices:
-                    self.complain(f"`{key}` has the unknown value {item!r}", suggest(item, choices))
+                    self.complain(f"`{key}` has the unknown value {shown(item)}", suggest(item, choices, listed_in))
                     return None
         return value
+
+    def tables(self, key: str, *, default: Any = REQUIRED) -> "dict[str, Table]":
+        """Return the tables of a table, `key`, by name; a value that is none is a problem and left out."""
+        found = {}
+        for name, value in (self.take(key, dict, default) or {}).items():
+            if isinstance(value, dict):
+                found[name] = Table(value, self.file, f"{key}.{name}", self.problems)
+            else:
+                self.complain(f"`{key}.{name} = {shown(value)}` is not a table", f"write a table [{key}.{name}]")
+        return found
 
     def finish(self) -> None:
         """Complain about every key that was not taken."""
@@ -106,6 +123,19 @@ class Table:
     def complain(self, message: str, fix: str) -> None:
         """Note what is wrong with this row."""
         self.problems.add(self.file, self.row, message, fix)
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists
+        return f"a {type(value).__name__} that nobody can read"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _is_usable(value: float) -> bool:
+    return math.isfinite(value) if isinstance(value, float) else -_LARGEST <= value < _LARGEST
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -122,11 +152,12 @@ def _todo(value: Any) -> str | None:
     return None
 
 
-def suggest(word: Any, known: Iterable[Any]) -> str:
-    """Return a fix for a mistyped word: the nearest known one, or the list of them."""
+def suggest(word: Any, known: Iterable[Any], listed_in: str = "") -> str:
+    """Return a fix for a mistyped word: the nearest known one, or the list of them, or to add it where they are listed."""
     words = sorted(map(str, known))
     close = difflib.get_close_matches(str(word), words, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"write {one_of(words)}"
+    found = f"did you mean `{close[0]}`" if close else f"write {one_of(words)}"
+    return f"{found}, or add it to {listed_in}" if listed_in else f"{found}?" if close else found
 
 
 def one_of(known: Iterable[Any]) -> str:
@@ -141,6 +172,6 @@ def read_toml(path: Path, name: str, problems: Problems) -> dict[str, Any]:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         problems.add(name, "", f"cannot be read ({error.strerror})", "restore the file")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number's digits, of lists in lists
         problems.add(name, "", f"is not valid TOML: {error}", "correct the file at that place")
     return {}

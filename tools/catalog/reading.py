@@ -1,14 +1,18 @@
 """From `modules/*.toml` and `collections/*.toml` to a `Catalog`, with every problem of every file in one go."""
 
+import math
+import os
 import re
+import urllib.parse
+from collections.abc import Collection as Names
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.catalog import preprocessing, vocabularies
+from tools.catalog import labels, preprocessing, vocabularies
 from tools.catalog.catalog import COLAB, COLUMNS, HEADS, PRECISIONS, Catalog, Collection, Publisher, Variant, compose
-from tools.catalog.fields import Problems, Table, one_of, read_toml, suggest
+from tools.catalog.fields import REQUIRED, CatalogError, Problems, Table, one_of, read_toml, shown, suggest
 from tools.catalog.layout import is_name, is_publisher_name
 from tools.catalog.preprocessing import PreprocessingRows
 from tools.catalog.vocabularies import Vocabularies
@@ -16,26 +20,55 @@ from tools.common.files import ROOT
 
 NO_FAMILIES = {"publisher.toml", "preprocessing.toml"}  # the files of modules/ that hold no rows
 SELECTABLE = ("family", "size", "data", "resolution", "licence", "stem", "precision")
+# Keys of a row that are fields of its `Variant` as they are: type, and default.
+_OWN: dict[str, tuple[type, Any]] = {
+    "resolution": (int, REQUIRED),
+    "version": (int, 1),
+    "changes": (str, None),
+    "sha256": (str, None),
+    "parameters": (int, None),
+    "gflops": (float, None),
+    "top1": (float, None),
+    "top5": (float, None),
+    "fine_tunable": (bool, True),
+    "evaluation": (str, None),
+    "checkpoint_key": (str, None),
+}
+ROW_KEYS = ("size", "data", "precision", "source", "stem", "heads", "transform", "checkpoint", *_OWN)
 NAME_FIX = "use lower-case letters, digits, `_`, `.`, `-`"
 
 
 def load(root: Path = ROOT) -> Catalog:
     """Read `modules/` and `collections/` below `root`; raises `CatalogError` with every problem of every file."""
+    catalog = load_usable(root)
+    if catalog.problems:
+        raise CatalogError(list(catalog.problems))
+    return catalog
+
+
+def load_usable(root: Path = ROOT) -> Catalog:
+    """Read as `load` does, without the families and collections whose files have problems: these are in `Catalog.problems`.
+
+    Raises:
+      CatalogError: `modules/publisher.toml` or `modules/preprocessing.toml`, which all need, has one.
+    """
     problems = Problems()
     tags = vocabularies.load(root / vocabularies.FOLDER)
     shared = preprocessing.read(root / preprocessing.FILE, preprocessing.FILE, problems)
     publisher = _publisher(root, problems)
-    variants: list[Variant] = []
-    for path in sorted((root / "modules").glob("*.toml")):
-        if path.name not in NO_FAMILIES:
-            variants += _family(path, root, tags, shared, problems)
-    _refuse_duplicates(variants, problems)
-    collections = [
-        _collection(path, root, variants, problems) for path in sorted((root / "collections").glob("*.toml"))
+    families = _Families(root, tags, shared, problems)
+    variants = [
+        variant
+        for path in sorted((root / "modules").glob("*.toml"))
+        if path.name not in NO_FAMILIES
+        for variant in families.read(path)
     ]
-    problems.raise_if_any()
-    assert publisher is not None and shared is not None
-    return Catalog(publisher, tuple(variants), tuple(filter(None, collections)), shared, root)
+    known = None if problems.found else variants  # what rows of a file with problems would hold, nobody knows
+    collections = [_collection(path, root, known, problems) for path in sorted((root / "collections").glob("*.toml"))]
+    if publisher is None or shared is None:
+        raise CatalogError(problems.found)
+    found = tuple(filter(None, collections))
+    return Catalog(publisher, tuple(variants), found, shared, root, tuple(problems.found))
 
 
 def _publisher(root: Path, problems: Problems) -> Publisher | None:
@@ -67,212 +100,268 @@ def _publisher(root: Path, problems: Problems) -> Publisher | None:
 
 @dataclass(frozen=True)
 class _Family:
-    """The tables of a family's file that its rows refer to; None for a table that has a problem."""
+    """The tables of a family's file that its rows refer to; a value that has a problem is None."""
 
     facts: dict[str, Any]
     patterns: dict[str, str | None]
-    architectures: dict[str, Any]
-    data: dict[str, dict[str, Any] | None]
-    sources: dict[str, dict[str, Any] | None]
+    architectures: dict[str, dict[str, Any]]
+    data: dict[str, dict[str, Any]]
+    sources: dict[str, dict[str, Any]]
     default_source: str | None
     paper: dict[str, Any]
 
 
-def _family(
-    path: Path, root: Path, tags: Vocabularies, shared: PreprocessingRows | None, problems: Problems
-) -> list[Variant]:
-    file = str(path.relative_to(root))
-    top = Table(read_toml(path, file, problems), file, "", problems)
-    if not top.values:
-        return []
-    facts = {
-        "family": top.take("family", str),
-        "title": top.take("title", str),
-        "network_architecture": top.take("network_architecture", str, choices=tags["network_architecture"]),
-    }
-    patterns = {"stem": top.take("stem", str), **{head: top.take(head, str, None) for head in HEADS}}
-    architectures = top.take("architectures", dict) or {}
-    for size, values in architectures.items():
-        if not isinstance(values, dict):
-            problems.add(
-                file, "architectures", f"`{size} = {values!r}` is not a table", "write its arguments as { ... }"
-            )
-            continue
-        table = Table(values, file, f"architectures.{size}", problems)
-        for key, value in values.items():
-            table.take(key, type(value))
-    data = {
-        key: _data(Table(value, file, f"data.{key}", problems), tags, root)
-        for key, value in (top.take("data", dict) or {}).items()
-    }
-    sources, default_source = {}, None
-    for key, value in (top.take("sources", dict) or {}).items():
-        sources[key], is_default = _source(Table(value, file, f"sources.{key}", problems), tags, shared)
-        default_source = key if is_default else default_source
-    paper = _paper(Table(top.take("paper", dict) or {}, file, "paper", problems))
-    rows = top.take("variants", list, of=dict) or []
-    top.finish()
-    family = _Family(facts, patterns, architectures, data, sources, default_source, paper)
-    variants = []
-    for number, values in enumerate(rows, 1):
-        row = " ".join(str(values.get(k, "?")).partition(":")[0] for k in ("size", "data", "resolution"))
-        count = len(problems.found)
-        variant = _variant(Table(values, file, f"variant {number} ({row})", problems), family, shared, root)
-        if variant and len(problems.found) == count:
-            variants.append(variant)
-    return variants
+@dataclass
+class _Families:
+    """Reads one family's file after the other; `_claimed` has file and row by the names and versions that they publish."""
 
+    root: Path
+    tags: Vocabularies
+    shared: PreprocessingRows | None
+    problems: Problems
+    _claimed: dict[str, str] = field(default_factory=dict)
 
-def _variant(table: Table, family: _Family, shared: PreprocessingRows | None, root: Path) -> Variant | None:
-    size = table.take("size", str, choices=family.architectures)
-    data_key = table.take("data", str, choices=family.data)
-    resolution = table.take("resolution", int)
-    source_key = table.take("source", str, family.default_source, choices=family.sources)
-    stem = table.take("stem", str, family.patterns["stem"])
-    transform = table.take("transform", str, None, choices=shared["transforms"] if shared else None)
-    checkpoint = table.take("checkpoint", str)
-    evaluation = table.take("evaluation", str, None)
-    own = {
-        "version": table.take("version", int, 1),
-        "changes": table.take("changes", str, None),
-        "sha256": table.take("sha256", str, None),
-        "parameters": table.take("parameters", int, None),
-        "gflops": table.take("gflops", float, None),
-        "top1": table.take("top1", float, None),
-        "top5": table.take("top5", float, None),
-        "fine_tunable": table.take("fine_tunable", bool, True),
-        "precision": table.take("precision", str, "float32", choices=PRECISIONS),
-    }
-    heads = table.take("heads", list, list(HEADS), of=str, choices=HEADS)
-    table.finish()
-    if source_key is None:
-        table.complain(
-            "names no `source`, and no source of this file has `default = true`",
-            f"add `source = ...` ({one_of(family.sources)})",
-        )
-    if None in (size, data_key, resolution, source_key, stem, checkpoint, heads, own["precision"]):
-        return None
-    data, source = family.data[data_key], family.sources[source_key]
-    if data is None or source is None or shared is None:
-        return None
-    _check_figures(table, own, source, source_key)
-    transform = transform or source["transforms"].get(str(resolution))
-    if not transform:
-        table.complain(
-            f"no transform for resolution {resolution}",
-            f"add `transform = ...`, or {resolution} to sources.{source_key}.transforms",
-        )
-    elif transform in shared["transforms"]:
-        made = preprocessing.resolution(shared["transforms"][transform])
-        if made != resolution:
+    def read(self, path: Path) -> list[Variant]:
+        """Return the rows of a file; none if anything in it has a problem."""
+        file, before = str(path.relative_to(self.root)), len(self.problems.found)
+        top = Table(read_toml(path, file, self.problems), file, "", self.problems)
+        if len(self.problems.found) > before:
+            return []
+        family = self._family(top)
+        rows = top.take("variants", list, of=dict) or []
+        top.finish()
+        variants = []
+        for number, values in enumerate(rows, 1):
+            facts = (values.get(key, "?") for key in ("size", "data", "resolution"))
+            row = " ".join((each if isinstance(each, str) else shown(each)).partition(":")[0] for each in facts)
+            table = Table(values, file, f"variant {number} ({row})", self.problems)
+            fields = self._fields(table, family)
+            if len(self.problems.found) == before:
+                variants.append(Variant(**fields))
+        return variants if len(self.problems.found) == before else []
+
+    def _family(self, top: Table) -> _Family:
+        facts = {
+            "family": top.take("family", str),
+            "title": top.take("title", str),
+            "network_architecture": top.take("network_architecture", str, choices=self.tags["network_architecture"]),
+        }
+        patterns = {"stem": top.take("stem", str), **{head: top.take(head, str, None) for head in HEADS}}
+        architectures = {}
+        for size, table in top.tables("architectures").items():
+            architectures[size] = {key: table.take(key, type(value)) for key, value in table.values.items()}
+        data = {key: self._data(table) for key, table in top.tables("data").items()}
+        sources, default_source = {}, None
+        for key, table in top.tables("sources").items():
+            default_source = key if table.take("default", bool, False) else default_source
+            sources[key] = self._source(table)
+        paper = _paper(Table(top.take("paper", dict) or {}, top.file, "paper", self.problems))
+        return _Family(facts, patterns, architectures, data, sources, default_source, paper)
+
+    def _data(self, table: Table) -> dict[str, Any]:
+        found = {
+            "data_text": table.take("text", str),
+            "datasets": tuple(table.take("datasets", list, of=str, choices=self.tags["dataset"]) or ()),
+            "classes": table.take("classes", int, None),
+            "labels": table.take("labels", str, None),
+        }
+        table.finish()
+        _check_positive(table, found, ("classes",))
+        if found["labels"] is not None and not re.fullmatch(r"\w[\w.-]*", found["labels"]):
             table.complain(
-                f"transform `{transform}` makes {made}x{made} images, not {resolution}x{resolution}",
-                "name another transform",
+                f"`labels = {shown(found['labels'])}` is no name", "name a file of modules/labels, without .tsv"
             )
-    if evaluation and not (root / "modules" / evaluation).is_file():
-        table.complain(
-            f"evaluation data modules/{evaluation} does not exist",
-            "put the labelled images there, or drop `evaluation`",
+        elif found["labels"]:
+            self._check_labels(table, found)
+        return found
+
+    def _check_labels(self, table: Table, data: dict[str, Any]) -> None:
+        file = self.root / labels.FOLDER / f"{data['labels']}.tsv"
+        for problem in labels.problems(file, data["classes"]):
+            if problem.line is None:  # the file may be right and the row wrong
+                table.complain(f"{problem.file} {problem.message}", problem.fix)
+            elif problem not in self.problems.found:  # other data has the same labels
+                self.problems.found.append(problem)
+
+    def _source(self, table: Table) -> dict[str, Any]:
+        transforms = Table(
+            table.take("transforms", dict, {}) or {}, table.file, f"{table.row}.transforms", self.problems
         )
-    if data["classes"] is None and "classifier" in heads:
-        table.complain(
-            f"has a classifier, but data.{data_key} has no `classes`",
-            f'add `classes = ...` to data.{data_key}, or `heads = ["feature_extractor"]` to the row of a checkpoint without a head',
-        )
-    parts = {"size": size, "data": data_key, "resolution": resolution, "precision": own["precision"]}
-    url = source["url"] + checkpoint
-    if not re.match(r"[a-z0-9+]+://", url):
+        found = {
+            "url": table.take("url", str),
+            "format": table.take("format", str),
+            "licence": table.take("licence", str, choices=self.tags["license"]),
+            "normalization": self._shared(table, "normalization", REQUIRED),
+            "transforms": {key: self._shared(transforms, key) for key in transforms.values},
+            "pixel_range": tuple(table.take("pixel_range", list, [0.0, 1.0], of=float) or ()),
+            "numbers": table.take("numbers", str, None),
+            "source_text": table.take("text", str),
+        }
+        table.finish()
+        for key in transforms.values:
+            if not key.isdecimal():
+                transforms.complain(
+                    f"`{key}` is no resolution", "write the side of the images in pixels, as in `224 = ...`"
+                )
+        low_high = found["pixel_range"]
+        if len(low_high) != 2 or not -math.inf < low_high[0] < low_high[1] < math.inf:
+            table.complain("`pixel_range` is not a pair", "write `pixel_range = [0, 1]` or `[0, 255]`")
+        return found
+
+    def _shared(self, table: Table, key: str, default: Any = None) -> Any:
+        """Take the name of a normalisation, or of a transform."""
+        kind = "normalizations" if key == "normalization" else "transforms"
+        known: Names[str] | None = self.shared[kind] if self.shared else None  # type: ignore[literal-required]
+        return table.take(key, str, default, choices=known, listed_in=f"[{kind}] of {preprocessing.FILE}")
+
+    def _fields(self, table: Table, family: _Family) -> dict[str, Any]:
+        """Return the fields of a row's `Variant`; those that have a problem are None, and all others are checked all the same."""
+        own = {
+            "size": table.take("size", str, choices=family.architectures),
+            "data": table.take("data", str, choices=family.data),
+            "precision": table.take("precision", str, "float32", choices=PRECISIONS),
+            **{key: table.take(key, kind, default) for key, (kind, default) in _OWN.items()},
+        }
+        source_key = table.take("source", str, family.default_source, choices=family.sources)
+        stem = table.take("stem", str, family.patterns["stem"])
+        heads = table.take("heads", list, list(HEADS), of=str, choices=HEADS)
+        transform, checkpoint = self._shared(table, "transform"), table.take("checkpoint", str)
+        table.finish()
+        if source_key is None and "source" not in table.values:
+            fix = f"add `source = ...` ({one_of(family.sources)})"
+            table.complain("names no `source`, and no source of this file has `default = true`", fix)
+        data, source = family.data.get(own["data"], {}), family.sources.get(source_key, {})
+        _check_positive(table, own, ("resolution", "version", "parameters", "gflops"))
+        _check_figures(table, own, source, source_key)
+        by_resolution = source.get("transforms", {})
+        if "transform" not in table.values:
+            transform = by_resolution.get(str(own["resolution"]))
+        if own["resolution"] and source and (transform or str(own["resolution"]) not in by_resolution):
+            self._check_transform(table, own["resolution"], transform, source_key)
+        if own["evaluation"] and not os.path.isfile(self.root / "modules" / own["evaluation"]):
+            table.complain(
+                f"evaluation data modules/{own['evaluation']} does not exist",
+                "put the labelled images there, or drop `evaluation`",
+            )
+        key = own["checkpoint_key"]
+        if key is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", key, re.ASCII):
+            table.complain(f"`checkpoint_key = {shown(key)}` is no key", "write names of entries with `/` between them")
+        if heads == []:
+            table.complain("`heads` is empty", f"write {one_of(HEADS)}, or delete it")
+        if data and data["classes"] is None and heads and "classifier" in heads:
+            table.complain(
+                f"has a classifier, but data.{own['data']} has no `classes`",
+                f'add `classes = ...` to data.{own["data"]}, or `heads = ["feature_extractor"]` to the row of a checkpoint without '
+                "a head",
+            )
+        return {
+            "file": table.file,
+            "transform": transform,
+            "checkpoint": self._checkpoint(table, source.get("url"), checkpoint),
+            "architecture": dict(family.architectures.get(own["size"], {})),
+            "paper": family.paper,
+            **family.facts,
+            **data,
+            **{key: value for key, value in source.items() if key not in ("url", "transforms")},
+            **self._names(table, stem, family.patterns, heads or [], own),
+            **own,
+        }
+
+    def _check_transform(self, table: Table, resolution: int, transform: str | None, source_key: str) -> None:
+        """Complain about a row whose images are not made in its size."""
+        if not self.shared:
+            return
+        rows = self.shared["transforms"]
+        if transform:
+            made = preprocessing.resolution(rows[transform])
+            if made != resolution:
+                message = f"transform `{transform}` makes {made}x{made} images, not {resolution}x{resolution}"
+                table.complain(message, "name another transform")
+        elif "transform" not in table.values:
+            fitting = [name for name, row in rows.items() if preprocessing.resolution(row) == resolution]
+            there = f"there: {', '.join(fitting)}" if fitting else "there is none yet, so write one there"
+            table.complain(
+                f"no transform for resolution {resolution}",
+                f"add `transform = NAME` to the row, or `{resolution} = NAME` to sources.{source_key}.transforms, where "
+                f"[transforms.NAME] is a table of {preprocessing.FILE} that makes {resolution}x{resolution} images ({there})",
+            )
+
+    def _checkpoint(self, table: Table, base: str | None, name: str | None) -> str | None:
+        """Return the URL of a row's checkpoint, or its path in the repository."""
+        if base is None or name is None:
+            return None
+        url = base + name
+        if name.endswith(".index.json"):
+            table.complain(
+                f"checkpoint {name} is an index of shards, whose digest does not cover them",
+                "write them into one file with builders.checkpoints, and name that",
+            )
+        if re.match(r"[a-z0-9+]+://", url):
+            if not _names_a_file(url):
+                table.complain(f"checkpoint {url} names no file", "correct `checkpoint`, or the `url` of its source")
+            return url
         url = f"modules/{url}"
-        if not (root / url).is_file():
+        if not os.path.isfile(self.root / url):
             table.complain(f"checkpoint {url} does not exist", "put the file there, or correct `checkpoint`")
-    fields = {k: v for k, v in source.items() if k not in ("url", "transforms", "text")}
-    return Variant(
-        file=table.file,
-        stem=compose(stem, "{stem}", **parts),
-        size=size,
-        data=data_key,
-        resolution=resolution,
-        architecture=dict(family.architectures[size]),
-        transform=transform,
-        checkpoint=url,
-        source_text=source["text"],
-        paper=family.paper,
-        evaluation=evaluation,
-        names=_names(table, stem, family.patterns, heads, parts),
-        **family.facts,
-        **data,
-        **fields,
-        **own,
-    )
+        return url
+
+    def _names(
+        self, table: Table, stem: str | None, patterns: Mapping[str, str | None], heads: list[str], own: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the row's stem and the names of its heads."""
+        parts = {key: own[key] for key in ("size", "data", "resolution", "precision")}
+        names: dict[str, str] = {}
+        if stem is None or None in parts.values():
+            return {"stem": None, "names": names}
+        for head in ("stem", *heads):
+            pattern = "{stem}" if head == "stem" else patterns[head]
+            if not pattern:
+                table.complain(f"the file has no pattern for a {head}", f'add `{head} = "{{stem}}..."` at the top')
+                continue
+            try:
+                names[head] = compose(stem, pattern, **parts)
+            except (LookupError, ValueError, AttributeError, TypeError):
+                wrong = stem if head == "stem" else pattern
+                fix = "use {size}, {data} and {resolution}, and in the patterns of heads {stem}"
+                table.complain(f"{shown(wrong)} is no pattern of a name", fix)
+                break
+            if not is_name(names[head]):
+                table.complain(f"{shown(names[head])} is no module name", NAME_FIX)
+            elif head != "stem":
+                self._claim(table, f"{names[head]}/{own['version']}")
+        return {"stem": names.pop("stem", None), "names": names}
+
+    def _claim(self, table: Table, name: str) -> None:
+        """Complain about a row whose module another one publishes."""
+        if first := self._claimed.get(name):
+            table.complain(f"{name} is published by {first}, too", "give one of them another `stem` or `version`")
+        else:
+            self._claimed[name] = f"{table.file}, {table.row.partition('(')[2].removesuffix(')')}"
 
 
-def _check_figures(table: Table, own: Mapping[str, Any], source: Mapping[str, Any], source_key: str) -> None:
+def _names_a_file(url: str) -> bool:
+    """Return whether an address has a place and the name of a file."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    return bool((parts.netloc or parts.scheme == "file") and parts.path.rpartition("/")[2])
+
+
+def _check_positive(table: Table, own: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    for key in keys:
+        if own[key] is not None and own[key] <= 0:
+            table.complain(f"`{key} = {own[key]}` is not above 0", "write a positive number")
+
+
+def _check_figures(table: Table, own: Mapping[str, Any], source: Mapping[str, Any], source_key: str | None) -> None:
     if own["sha256"] and not re.fullmatch(r"[0-9a-f]{64}", own["sha256"]):
-        table.complain(f"`sha256 = {own['sha256']!r}` is no SHA-256", "write 64 lower-case hexadecimal digits")
+        table.complain(f"`sha256 = {shown(own['sha256'])}` is no SHA-256", "write 64 lower-case hexadecimal digits")
     for key in ("top1", "top5"):
         if own[key] is not None and not 0 < own[key] <= 100:
             table.complain(f"`{key} = {own[key]}` is no percentage", "write per cent, above 0 and up to 100")
-    if (own["top1"] is not None or own["gflops"] is not None) and not source["numbers"]:
+    if (own["top1"] is not None or own["gflops"] is not None) and source and not source["numbers"]:
         table.complain("has reported figures without a source for them", f"add `numbers = URL` to sources.{source_key}")
-
-
-def _names(
-    table: Table, stem: str, patterns: Mapping[str, str | None], heads: list[str], parts: dict[str, Any]
-) -> dict[str, str]:
-    names = {}
-    for head in heads:
-        pattern = patterns[head]
-        if not pattern:
-            table.complain(f"the file has no pattern for a {head}", f'add `{head} = "{{stem}}..."` at the top')
-            continue
-        names[head] = compose(stem, pattern, **parts)
-        if not is_name(names[head]):
-            table.complain(f"{names[head]!r} is no module name", NAME_FIX)
-    return names
-
-
-def _data(table: Table, tags: Vocabularies, root: Path) -> dict[str, Any] | None:
-    found = {
-        "data_text": table.take("text", str),
-        "datasets": table.take("datasets", list, of=str, choices=tags["dataset"]),
-        "classes": table.take("classes", int, None),
-        "labels": table.take("labels", str, None),
-    }
-    table.finish()
-    if None in (found["data_text"], found["datasets"]):
-        return None
-    found["datasets"] = tuple(found["datasets"])
-    if found["labels"]:
-        path = root / "modules/labels" / f"{found['labels']}.tsv"
-        count = len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
-        if count != found["classes"]:
-            table.complain(
-                f"modules/labels/{path.name} has {count} labels, not {found['classes']}",
-                "correct `labels`, `classes` or the file",
-            )
-    return found
-
-
-def _source(table: Table, tags: Vocabularies, shared: PreprocessingRows | None) -> tuple[dict[str, Any] | None, bool]:
-    is_default = table.take("default", bool, False)
-    found = {
-        "url": table.take("url", str),
-        "format": table.take("format", str),
-        "licence": table.take("licence", str, choices=tags["license"]),
-        "normalization": table.take("normalization", str, choices=shared["normalizations"] if shared else None),
-        "transforms": table.take("transforms", dict, {}),
-        "pixel_range": tuple(table.take("pixel_range", list, [0.0, 1.0], of=float) or ()),
-        "numbers": table.take("numbers", str, None),
-        "text": table.take("text", str),
-    }
-    table.finish()
-    for name in (found["transforms"] or {}).values():
-        if shared and name not in shared["transforms"]:
-            table.complain(f"unknown transform `{name}`", suggest(name, shared["transforms"]))
-    if len(found["pixel_range"]) != 2:
-        table.complain("`pixel_range` is not a pair", "write `pixel_range = [0, 1]` or `[0, 255]`")
-    missing = any(found[key] is None for key in ("url", "format", "licence", "normalization", "transforms", "text"))
-    return (None if missing else found), bool(is_default)
 
 
 def _paper(table: Table) -> dict[str, Any]:
@@ -282,47 +371,32 @@ def _paper(table: Table) -> dict[str, Any]:
     return paper
 
 
-def _refuse_duplicates(variants: list[Variant], problems: Problems) -> None:
-    seen: dict[str, Variant] = {}
-    for variant in variants:
-        for name in variant.names.values():
-            key = f"{name}/{variant.version}"
-            if key in seen:
-                first = seen[key]
-                problems.add(
-                    variant.file,
-                    f"{variant.size} {variant.data} {variant.resolution}",
-                    f"{key} is published by {first.file}, {first.size} {first.data} {first.resolution}, too",
-                    "give one of them another `stem` or `version`",
-                )
-            seen[key] = variant
-
-
 # Collections
 
 
-def _collection(path: Path, root: Path, variants: list[Variant], problems: Problems) -> Collection | None:
+def _collection(path: Path, root: Path, variants: list[Variant] | None, problems: Problems) -> Collection | None:
+    """Read a collection that selects among `variants`, or None if these are not all known."""
     file = str(path.relative_to(root))
     count = len(problems.found)
     table = Table(read_toml(path, file, problems), file, "", problems)
-    if not table.values:
+    if len(problems.found) > count:
         return None
     texts = {key: table.take(key, str) for key in ("name", "title", "description", "about")}
     columns = table.take("columns", list, of=str, choices=COLUMNS)
     select = table.take("select", dict) or {}
     table.finish()
     if texts["name"] and not is_name(texts["name"]):
-        table.complain(f"{texts['name']!r} is no collection name", NAME_FIX)
+        table.complain(f"{shown(texts['name'])} is no collection name", NAME_FIX)
     for key, values in select.items():
         if key not in SELECTABLE:
-            table.complain(f"select has the unknown key `{key}`", suggest(key, SELECTABLE))
+            table.complain(f"select has the unknown key {shown(key)}", suggest(key, SELECTABLE))
         elif not isinstance(values, list):
-            table.complain(f"`select.{key}` is not a list", f"write `{key} = [{values!r}]`")
+            table.complain(f"`select.{key}` is not a list", f"write `{key} = [{shown(values)}]`")
         else:
-            known = {getattr(v, key) for v in variants}
+            known = [getattr(variant, key) for variant in variants or ()]
             for value in values:
                 if known and value not in known:
-                    table.complain(f"`select.{key}` has {value!r}, which no row has", suggest(value, known))
+                    table.complain(f"`select.{key}` has {shown(value)}, which no row has", suggest(value, {*known}))
     if len(problems.found) > count:
         return None
     return Collection(**texts, columns=tuple(columns), select={key: tuple(values) for key, values in select.items()})

@@ -1,16 +1,26 @@
-"""Terminal output: messages, tables and progress; plain text where the output is no terminal."""
+"""Terminal output: messages, tables and progress; plain text where the output is no terminal.
 
+Everything that a script shows goes through these functions, which escape what a terminal would obey
+(`tools.common.printable`): text of rows, records, labels and file names is shown and does nothing.
+"""
+
+import contextlib
 import sys
 import threading
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
 import rich.box
 import rich.console
-import rich.markup
+import rich.measure
 import rich.progress
 import rich.table
 import rich.text
+
+from tools.common.printable import json_text, printable, printable_lines
+
+PATIENCE_SECONDS = 3.0  # before it is said what is waited for
+_WIDEST = 10_000  # columns of a table
 
 OUT = rich.console.Console(highlight=False)
 ERR = rich.console.Console(stderr=True, highlight=False)
@@ -18,40 +28,68 @@ ERR = rich.console.Console(stderr=True, highlight=False)
 
 def problems(error: object) -> None:
     """Print errors to standard error, one a line."""
-    for line in str(error).splitlines():
-        _labelled("[bold red]error[/]", line)
+    for line in str(error).rstrip("\n").split("\n"):
+        _labelled("error", "bold red", line)
 
 
 def warning(message: str) -> None:
     """Print a warning to standard error."""
-    _labelled("[bold yellow]warning[/]", message)
+    _labelled("warning", "bold yellow", message)
+
+
+def warnings(messages: Iterable[object]) -> None:
+    """Print warnings to standard error, one a line."""
+    for message in messages:
+        warning(str(message))
 
 
 def note(sentence: str) -> None:
     """Print to standard error what is neither a result nor a problem."""
-    ERR.print(sentence, markup=False, soft_wrap=True)
+    ERR.print(rich.text.Text(printable_lines(sentence)), soft_wrap=True)
 
 
-def _labelled(label: str, message: str) -> None:
-    ERR.print(f"{label}: {rich.markup.escape(message)}", soft_wrap=True)
+def _labelled(label: str, style: str, message: str) -> None:
+    ERR.print(rich.text.Text.assemble((label, style), ": ", printable(message)), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Note that this process is waiting for `what`, if the block takes more than a few seconds."""
+    timer = threading.Timer(PATIENCE_SECONDS, note, [f"waiting for {what} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def table(*columns: str, rows: Iterable[Sequence[object]]) -> rich.table.Table:
-    """Return a plain table; a column whose name ends with `>` is aligned to the right."""
+    """Return a plain table; a column whose name ends with `>` is aligned to the right, and a line of it is never cut."""
     made = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", no_wrap=True)
     for row in rows:
-        made.add_row(*(rich.markup.escape(str(cell)) for cell in row))
+        made.add_row(*(rich.text.Text(printable(str(cell))) for cell in row))
     return made
 
 
-def show(content: rich.console.RenderableType) -> None:
-    """Print to standard output; where that is no terminal, as wide as the content needs."""
-    if OUT.is_terminal:
-        OUT.print(content)
-    else:
-        rich.console.Console(file=sys.stdout, width=1000, highlight=False).print(content)
+def show(content: str | rich.table.Table) -> None:
+    """Print lines of text or a table to standard output.
+
+    A table is as wide as its cells: a terminal that is narrower breaks its lines, and a name can be copied from it.
+    """
+    if isinstance(content, str):
+        OUT.print(rich.text.Text(printable_lines(content)), soft_wrap=True)
+        return
+    needed = rich.measure.Measurement.get(OUT, OUT.options.update(max_width=_WIDEST), content).maximum
+    width = max(needed, OUT.width)
+    rich.console.Console(file=sys.stdout, width=width, height=OUT.height, highlight=False).print(content)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON to standard output."""
+    print(json_text(value))
 
 
 def size(count: float) -> str:
@@ -104,9 +142,13 @@ class Progress:
             return
         with self._lock:
             if name not in self._tasks:
-                self._tasks[name] = self._lines.add_task(text, name=name, amount="", total=None)
+                self._tasks[name] = self._lines.add_task("", name=printable(name), amount="", total=None)
             self._lines.update(
-                self._tasks[name], description=text, completed=done or 0, total=total, amount=self._amount(done, total)
+                self._tasks[name],
+                description=printable(text),
+                completed=done or 0,
+                total=total,
+                amount=self._amount(done, total),
             )
 
     def finish(self, name: str) -> None:

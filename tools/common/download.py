@@ -28,7 +28,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.common import locks
-from tools.common.files import Progress, sha256_of_file, write_atomically
+from tools.common.console import note, waiting
+from tools.common.files import (
+    Progress,
+    discard_unless_file,
+    make_cache_folder,
+    sha256_of_file,
+    write_atomically,
+)
 from tools.common.problems import with_fix
 
 CHUNK_BYTES = 1 << 20
@@ -58,6 +65,48 @@ class NotFound(DownloadError):
     """There is no such file: the server, the storage or the folder says so, and asking again would not help."""
 
 
+class BudgetError(DownloadError):
+    """A source takes more time, requests or bytes than it may. The message says which, and ends with the fix."""
+
+
+class Budget:
+    """What several downloads from one source may take together; safe to share between threads.
+
+    `seconds` count from now on, and end a connection that sends slowly; `bytes` are those that arrive. None is no limit. `fix` ends
+    the messages.
+    """
+
+    def __init__(
+        self,
+        *,
+        seconds: float | None = None,
+        requests: int | None = None,
+        bytes: int | None = None,
+        fix: str = "raise the limit if you trust the source",
+    ):
+        self._seconds, self._requests, self._bytes, self._fix = seconds, requests, bytes, fix
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._requested = self._received = 0
+
+    def remaining_seconds(self) -> float | None:
+        """Return the seconds that are left, at least 0; None where there is no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def count(self, source: str, *, requests: int = 0, bytes: int = 0) -> None:
+        """Count what was asked for or has arrived. Raises BudgetError, naming `source`, if it is too much."""
+        self._requested += requests
+        self._received += bytes
+        for used, limit, unit in (
+            (self._requested, self._requests, "requests"),
+            (self._received, self._bytes, "bytes"),
+        ):
+            if limit is not None and used > limit:
+                raise BudgetError(with_fix(f"{_redacted(source)}: it takes more than {limit:,} {unit}", self._fix))
+        if self.remaining_seconds() == 0:
+            message = f"{_redacted(source)}: it takes longer than {self._seconds:g} seconds"
+            raise BudgetError(with_fix(message, self._fix))
+
+
 class _RetryableError(Exception):
     """A failure that another attempt may overcome; `seconds` is how long the server asks to wait."""
 
@@ -77,27 +126,36 @@ class _Stream:
     close: Callable[[], None]
 
 
+_Opener = Callable[[str, int, str | None, str, Budget], _Stream]
+
+
 def fetch(
     url: str,
     *,
     cache: pathlib.Path,
     mirrors: str | None = None,
+    is_named_alone: bool = True,
     sha256: str | None = None,
     progress: Progress | None = None,
     limit_bytes: int | None = None,
+    budget: Budget | None = None,
 ) -> pathlib.Path:
     """Return a local file with the content of `url`: a path or `file://` (used in place), `http(s)://`, any URL of fsspec.
 
     cache: the folder that keeps downloads; made when missing. Not used for local files.
-    mirrors: a folder or base URL that is asked for the file's name *instead of* upstream.
+    mirrors: a folder or base URL that is asked *instead of* upstream: for the file's whole path, as in
+        `dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth`, and then for its name.
+    is_named_alone: false if files of other addresses have the same name, so that a mirror is asked for the whole path only.
     sha256: what the content must have (64 hexadecimal digits); a file with another digest is refused and not cached.
         Without it, a name such as `regnet_y_400mf-c65dace8.pth` vouches for the content, as torch.hub has it.
     progress: called with the bytes present and the bytes in all (None when unknown).
     limit_bytes: refuse anything larger.
+    budget: what this and other downloads may take together.
 
     Raises DownloadError.
     """
     name = _file_name(url)
+    budget = budget or Budget()
     if sha256 is not None:
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -107,13 +165,52 @@ def fetch(
     expected = sha256
     if expected is None and (found := _DIGEST_IN_NAME.search(name)):
         expected = found[1]
-    source = url if mirrors is None else _in_mirror(mirrors, name)
-    missing_fix = "check the URL; if upstream moved the file, " + _BY_OTHER_MEANS
-    if mirrors is not None:
-        missing_fix = f"put the file of {_redacted(url)} there, under the name {name}"
+    cache = pathlib.Path(cache).expanduser()
+    if mirrors is None:
+        missing_fix = "check the URL; if upstream moved the file, " + _BY_OTHER_MEANS
+        return _fetch(url, name, cache, sha256, expected, missing_fix, progress, limit_bytes, budget)
+    places = mirror_paths(url, is_named_alone=is_named_alone)
+    reason = "" if is_named_alone else f" (other files are called {name}, too)"
+    missing_fix = f"put the file of {_redacted(url)} there, as {' or as '.join(places)}{reason}"
+    sources = [_in_mirror(mirrors, place) for place in places]
+    sources.sort(
+        key=lambda source: not _checksum_file(_target(source, name, cache)).is_file()
+    )  # what is there needs no network
+    for source in sources[:-1]:
+        with contextlib.suppress(NotFound):
+            return _fetch(source, name, cache, sha256, expected, missing_fix, progress, limit_bytes, budget)
+    return _fetch(sources[-1], name, cache, sha256, expected, missing_fix, progress, limit_bytes, budget)
 
+
+def mirror_paths(url: str, *, is_named_alone: bool = True) -> list[str]:
+    """Return where a mirror may have the file of `url`, in the order in which they are looked at: its whole path, and its name."""
+    parts = urllib.parse.urlsplit(url)
+    segments = [parts.netloc.rpartition("@")[2], *urllib.parse.unquote(parts.path).strip("/").split("/")]
+    if any(each in ("", ".", "..") or "\\" in each or "\0" in each for each in segments):
+        return segments[-1:]
+    return ["/".join(segments), segments[-1]] if is_named_alone else ["/".join(segments)]
+
+
+def _target(source: str, name: str, cache: pathlib.Path) -> pathlib.Path:
+    """Return where the cache keeps a source."""
+    return cache / hashlib.sha256(source.encode()).hexdigest()[:16] / name
+
+
+def _fetch(
+    source: str,
+    name: str,
+    cache: pathlib.Path,
+    sha256: str | None,
+    expected: str | None,
+    missing_fix: str,
+    progress: Progress | None,
+    limit_bytes: int | None,
+    budget: Budget,
+) -> pathlib.Path:
+    """Return the local file of one source; arguments are those of `fetch`, `expected` is how its digest begins."""
     local = _local_path(source)
     if local is not None:
+        budget.count(source, requests=1)
         if not local.is_file():
             raise NotFound(with_fix(f"{local}: no such file", missing_fix))
         size = local.stat().st_size
@@ -124,13 +221,14 @@ def fetch(
             progress(size, size)
         return local
 
-    target = pathlib.Path(cache).expanduser() / hashlib.sha256(source.encode()).hexdigest()[:16] / name
+    target = _target(source, name, cache)
     opener = _open_http if re.match("https?://", source, re.IGNORECASE) else _open_fsspec
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_cache_folder(target.parent)
         with _locked_part(target) as part:
+            discard_unless_file(target, _checksum_file(target), part, _version_file(part))
             if not _is_cached(target, sha256):
-                _download(source, part, opener, expected, missing_fix, progress, limit_bytes)
+                _download(source, part, opener, expected, missing_fix, progress, limit_bytes, budget)
                 _move_into_place(part, target)
             size = target.stat().st_size
             _check_size(source, size, limit_bytes)
@@ -168,6 +266,7 @@ def _locked_part(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
     Where there are no locks (Windows, some network file systems) the name is unique: nothing is resumed.
     """
+    discard_unless_file(target.with_name(".lock"))
     with open(target.with_name(".lock"), "ab") as lock:
         try:
             locks.acquire(lock.fileno(), wait=True)
@@ -196,19 +295,20 @@ def _version_file(part: pathlib.Path) -> pathlib.Path:
 def _download(
     source: str,
     part: pathlib.Path,
-    opener: Callable[[str, int, str | None, str], _Stream],
+    opener: _Opener,
     expected: str | None,
     missing_fix: str,
     progress: Progress | None,
     limit_bytes: int | None,
+    budget: Budget,
 ) -> None:
     """Fill `part` with the verified content of `source`, going on from what is there."""
-    resumed = _complete(source, part, opener, missing_fix, progress, limit_bytes)
+    resumed = _complete(source, part, opener, missing_fix, progress, limit_bytes, budget)
     digest = sha256_of_file(part)
     if resumed and expected is not None and not digest.startswith(expected):
         # The older half may be at fault: a fresh download decides.
         _discard(part)
-        _complete(source, part, opener, missing_fix, progress, limit_bytes)
+        _complete(source, part, opener, missing_fix, progress, limit_bytes, budget)
         digest = sha256_of_file(part)
     try:
         if expected is not None:
@@ -224,10 +324,11 @@ def _download(
 def _complete(
     source: str,
     part: pathlib.Path,
-    opener: Callable[[str, int, str | None, str], _Stream],
+    opener: _Opener,
     missing_fix: str,
     progress: Progress | None,
     limit_bytes: int | None,
+    budget: Budget,
 ) -> bool:
     """Append to `part` until it is complete, over as many attempts as it takes; return whether it began with an older part."""
     failures, started_with = 0, None
@@ -241,30 +342,37 @@ def _complete(
             started_with = have
         if have and have == total:
             return started_with > 0
+        budget.count(source, requests=1)
         try:
-            stream = opener(source, have, validator, missing_fix)
+            stream = opener(source, have, validator, missing_fix, budget)
             try:
                 _check_size(source, stream.total, limit_bytes)
-                done = _append(source, part, stream, progress, limit_bytes)
+                done = _append(source, part, stream, progress, limit_bytes, budget)
             finally:
                 stream.close()
+            budget.count(source)  # a connection that was shut down because its time was up ends like any other
             if stream.total is None or done == stream.total:
                 return started_with > 0
             raise _RetryableError(f"the connection ended after {done} of {stream.total} bytes")
         except _RetryableError as failure:
+            budget.count(source)
             grown = (part.stat().st_size if part.exists() else 0) > have
             failures = 1 if grown else failures + 1
             if failures >= MAXIMUM_FAILURES:
                 fix = f"check the network and run it again (it goes on where it stopped), or {_BY_OTHER_MEANS}"
                 message = f"{_redacted(source)}: {failure}, {failures} times in a row"
                 raise DownloadError(with_fix(message, fix)) from failure
-            _pause(max(failure.seconds, random.uniform(0.5, 1.0) * 2 ** (failures - 1)))
+            seconds = min(max(failure.seconds, random.uniform(0.5, 1.0) * 2 ** (failures - 1)), LONGEST_PAUSE_SECONDS)
+            left = budget.remaining_seconds()
+            seconds = seconds if left is None else min(seconds, left)
+            note(f"{_redacted(source)}: {failure}; the next attempt is in {seconds:.0f} s")
+            time.sleep(seconds)
     fix = f"run it again (it goes on where it stopped), or {_BY_OTHER_MEANS}"
     raise DownloadError(with_fix(f"{_redacted(source)}: cut {MAXIMUM_ATTEMPTS} times", fix))
 
 
 def _append(
-    source: str, part: pathlib.Path, stream: _Stream, progress: Progress | None, limit_bytes: int | None
+    source: str, part: pathlib.Path, stream: _Stream, progress: Progress | None, limit_bytes: int | None, budget: Budget
 ) -> int:
     """Write the stream behind what `part` has (over it, when the stream begins at 0); return the bytes present afterwards."""
     done = stream.offset
@@ -278,6 +386,7 @@ def _append(
         for chunk in stream.chunks:
             file.write(chunk)
             done += len(chunk)
+            budget.count(source, bytes=len(chunk))
             if limit_bytes is not None and done > limit_bytes:
                 file.close()
                 _discard(part)
@@ -292,9 +401,12 @@ def _append(
 def _read_version(part: pathlib.Path) -> tuple[str | None, int | None]:
     try:
         notes = json.loads(_version_file(part).read_text())
-        return notes["validator"], notes["total"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None, None
+        validator, total = notes["validator"], notes["total"]
+        if isinstance(validator, str) and isinstance(total, int | None):
+            return validator, total
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return None, None
 
 
 def _discard(part: pathlib.Path) -> None:
@@ -302,26 +414,26 @@ def _discard(part: pathlib.Path) -> None:
     part.unlink(missing_ok=True)
 
 
-def _pause(seconds: float) -> None:
-    time.sleep(min(seconds, LONGEST_PAUSE_SECONDS))
-
-
 # ---------------------------------------------------------------------------------------------------------- the sources
 
 
-def _open_http(source: str, offset: int, validator: str | None, missing_fix: str) -> _Stream:
+def _open_http(source: str, offset: int, validator: str | None, missing_fix: str, budget: Budget) -> _Stream:
     """Open an HTTP source, from `offset` on if the server still has the version that `validator` (ETag or Last-Modified) names.
 
     RFC 9110, sections 13.1.5 (If-Range) and 14 (ranges). Proxies come from the environment.
     """
     import requests
 
+    from tools.common import deadlines
+
     # A compressed response would have neither the length nor the ranges of the file.
     headers = {"Accept-Encoding": "identity", "User-Agent": "hubpress"}
     if offset and validator is not None:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     try:
-        response = requests.get(source, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
+        with waiting(f"an answer from {_redacted(source)}"):
+            response = deadlines.get(source, budget.remaining_seconds(), headers=headers, stream=True, timeout=timeout)
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
         raise DownloadError(with_fix(f"{_redacted(source)}: {_innermost_cause(error)}", "check the URL")) from error
     except requests.RequestException as error:
@@ -335,7 +447,7 @@ def _open_http(source: str, offset: int, validator: str | None, missing_fix: str
             )
         if status == 416 and offset:  # the file became shorter than what we have of it
             response.close()
-            return _open_http(source, 0, None, missing_fix)
+            return _open_http(source, 0, None, missing_fix, budget)
         if status in (404, 410):
             raise NotFound(with_fix(f"{_redacted(source)}: no such file on the server ({status})", missing_fix))
         if status in (401, 403, 407):
@@ -356,7 +468,7 @@ def _open_http(source: str, offset: int, validator: str | None, missing_fix: str
                 if not offset:
                     raise _RetryableError("the server sends a part of the file although nobody asked for one")
                 response.close()
-                return _open_http(source, 0, None, missing_fix)
+                return _open_http(source, 0, None, missing_fix, budget)
             return _Stream(offset, int(span[2]), validator, _chunks(response), response.close)
         length = response.headers.get("Content-Length", "")
         return _Stream(0, int(length) if length.isdigit() else None, found, _chunks(response), response.close)
@@ -376,19 +488,22 @@ def _chunks(response: Any) -> Iterator[bytes]:
         raise _RetryableError(f"the connection was cut ({_innermost_cause(error)})") from error
 
 
-def _open_fsspec(source: str, offset: int, validator: str | None, missing_fix: str) -> _Stream:
+def _open_fsspec(source: str, offset: int, validator: str | None, missing_fix: str, _budget: Budget) -> _Stream:
     """Open any other source (gs://, s3://, hf://, ...), from `offset` on if it is still the same version."""
-    import fsspec
+    from tools.common import remote
 
     try:
-        files, path = fsspec.core.url_to_fs(source)
+        files, path = remote.open_filesystem(source)
     except ImportError as error:
         package = _PACKAGES.get(source.partition(":")[0], "what it needs")
         fix = f"install {package}, or {_BY_OTHER_MEANS}"
         raise DownloadError(with_fix(f"{_redacted(source)}: {_innermost_cause(error)}", fix)) from error
     except ValueError as error:
         raise DownloadError(with_fix(f"{_redacted(source)}: {error}", "check the URL")) from error
-    with _fsspec_failures(source, missing_fix):
+    except Exception as error:  # before anything was reached
+        reason, fix = remote.explain(error)
+        raise DownloadError(with_fix(f"{_redacted(source)}: {reason}", f"{fix}, or {_BY_OTHER_MEANS}")) from error
+    with _fsspec_failures(source, missing_fix), waiting(f"an answer from {_redacted(source)}"):
         files.invalidate_cache()  # the file may be another one since the last attempt
         info = files.info(path)
         if info.get("type") == "directory":
@@ -418,11 +533,13 @@ def _fsspec_failures(source: str, missing_fix: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise NotFound(with_fix(f"{_redacted(source)}: no such file there", missing_fix)) from error
-    except PermissionError as error:
-        fix = "log in (for gs://: `gcloud auth application-default login`)"
-        raise DownloadError(with_fix(f"{_redacted(source)}: access is refused", fix)) from error
     except Exception as error:
-        raise _RetryableError(f"it could not be read ({_innermost_cause(error)})") from error
+        from tools.common import remote
+
+        reason, fix = remote.explain(error)
+        if remote.is_refusal(error):
+            raise DownloadError(with_fix(f"{_redacted(source)}: {reason}", fix)) from error
+        raise _RetryableError(reason) from error
 
 
 # --------------------------------------------------------------------------------------------------------------- checks
@@ -447,10 +564,19 @@ def _is_web_page(path: pathlib.Path) -> bool:
         return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGES)
 
 
-def fetch_text(url: str) -> str:
-    """Return the text of a small file, which is not kept: a record, a document, an index. Raises as `fetch` does."""
+def fetch_text(url: str, *, limit_bytes: int = SMALL_BYTES, budget: Budget | None = None) -> str:
+    """Return the text of a small file, which is not kept: a record, a document, an index.
+
+    Raises:
+      DownloadError: as `fetch` does, or the file is no UTF-8.
+    """
     with tempfile.TemporaryDirectory(prefix="hubpress-fetch-") as folder:
-        return fetch(url, cache=pathlib.Path(folder), limit_bytes=SMALL_BYTES).read_text(encoding="utf-8")
+        file = fetch(url, cache=pathlib.Path(folder), limit_bytes=limit_bytes, budget=budget)
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            message = f"{_redacted(url)}: it is no text in UTF-8, at byte {error.start}"
+            raise DownloadError(with_fix(message, "check the URL")) from error
 
 
 def plain_address(address: str) -> str:
@@ -479,14 +605,14 @@ def _file_name(url: str) -> str:
     return name
 
 
-def _in_mirror(mirrors: str, name: str) -> str:
+def _in_mirror(mirrors: str, path: str) -> str:
     mirrors = str(mirrors)
     if "://" in mirrors:
-        return f"{mirrors.rstrip('/')}/{urllib.parse.quote(name)}"
+        return f"{mirrors.rstrip('/')}/{urllib.parse.quote(path)}"
     folder = pathlib.Path(mirrors).expanduser()
     if not folder.is_dir():
-        raise DownloadError(with_fix(f"{mirrors}: no such folder", f"name a folder or base URL that has {name}"))
-    return str(folder / name)
+        raise DownloadError(with_fix(f"{mirrors}: no such folder", f"name a folder or base URL that has {path}"))
+    return str(folder / path)
 
 
 def _local_path(source: str) -> pathlib.Path | None:

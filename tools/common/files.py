@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,35 @@ def sha256_of_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with open(path, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def discard(path: Path) -> None:
+    """Delete a file or a whole folder, if there is one; a link is deleted, not what it leads to."""
+    with contextlib.suppress(FileNotFoundError):  # also of another process that does the same
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def discard_unless_folder(path: Path) -> None:
+    """Delete what lies at a path of a cache where a folder belongs, and is none; never one that another process made just now."""
+    with contextlib.suppress(OSError):
+        if not path.is_dir():
+            path.unlink()
+
+
+def discard_unless_file(*paths: Path) -> None:
+    """Delete what lies at paths of a cache where files belong, and is a folder or a link to nothing."""
+    for path in paths:
+        if path.is_dir() or (path.is_symlink() and not path.exists()):
+            discard(path)
+
+
+def make_cache_folder(path: Path) -> None:
+    """Make a folder of a cache and those above it; whatever else lies at `path` is damage, and deleted."""
+    discard_unless_folder(path)
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:

@@ -3,9 +3,12 @@
     Problem("modules/convnext.toml", "`size` is missing", "add `size = ...` (a string)", row="variant 3")
 
 Every room reports with this type, and every message has one form: `file: row: what is wrong. Fix: what to do.`
+What a message quotes is shown as `tools.common.printable` has it.
 """
 
 from typing import NamedTuple
+
+from tools.common.printable import printable
 
 ERROR, WARNING = "error", "warning"
 
@@ -28,7 +31,7 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
         where = f"{where}: {self.row}" if self.row else where
-        return f"{where}: {with_fix(self.message, self.fix)}"
+        return f"{printable(where)}: {with_fix(self.message, self.fix)}"
 
     @property
     def is_error(self) -> bool:
@@ -39,4 +42,14 @@ class Problem(NamedTuple):
 def with_fix(message: str, fix: str) -> str:
     """Return `message` and what to do about it in the one form that all messages have."""
     end = "" if fix.endswith("?") else "."
-    return f"{message.rstrip('.')}. Fix: {fix.rstrip('.')}{end}"
+    return printable(f"{message.rstrip('.')}. Fix: {fix.rstrip('.')}{end}")
+
+
+def about(where: str, error: object) -> str:
+    """Return the message of an error, which begins with `where` if it does not name that already."""
+    message = str(error) or type(error).__name__
+    return message if where in message.split("\n", 1)[0] else f"{where}: {message}"
+
+
+class UsageError(Exception):
+    """What was typed does not fit, or names what is not there: a mix-in of errors that give the exit status 2."""

@@ -3,8 +3,8 @@
     if __name__ == "__main__":
         run(main, __file__)
 
-Exit statuses: 0 done; 1 something failed or is not in order; 2 the command line or its input does not fit; 130 interrupted.
-Nothing heavy is imported here, so that `--help` answers at once.
+`STATUSES` says what the exit statuses of every script mean; `status` chooses between 1 and 2 for an error. Nothing heavy is
+imported here, so that `--help` answers at once.
 """
 
 import argparse
@@ -14,26 +14,42 @@ import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from tools.common.files import ROOT, default_cache
-from tools.common.problems import with_fix
+from tools.common.printable import printable_lines
+from tools.common.problems import UsageError, with_fix
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+STATUSES = (
+    "Exit status: 0 if all is well; 1 if something is wrong or failed; 2 if the command line does not fit, or names what is not\n"
+    "there; 130 if interrupted."
+)
 
 
 def run(main: Callable[[], int], script: str, *, interrupted: str = "run the same command again") -> NoReturn:
     """Run `main` and exit with the status that it returns.
 
-    A reader that closes the pipe (`... | head`) ends the script without a word. `interrupted` says what to do after Ctrl-C.
+    A reader that closes the pipe (`... | head`) ends the script without a word; standard output that cannot be written otherwise
+    (a full disk) ends it with an error. `interrupted` says what to do after Ctrl-C.
     """
     refuse_another_checkout(Path(script))
+    status: Any
     try:
-        status = main()
+        try:
+            status = main()
+        except SystemExit as done:  # of argparse, which may have shown its help
+            status = done.code
         if sys.stdout:  # None if the caller closed it
             sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         if not any(_reader_is_gone(stream) for stream in (sys.stdout, sys.stderr)):
+            if (reason := _refusal(sys.stdout)) is None:
+                raise
+            message = f"standard output cannot be written ({reason})"
+            fix = "free some space, or send it elsewhere, and run the same command again"
+            print(f"error: {with_fix(message, fix)}", file=sys.stderr)
+        elif not isinstance(error, BrokenPipeError):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         status = FAILED
@@ -60,11 +76,26 @@ def refuse_another_checkout(script: Path) -> None:
         sys.exit(USAGE)
 
 
+def status(error: Exception) -> int:
+    """Return the exit status for an error that a script has shown."""
+    return USAGE if isinstance(error, UsageError) else FAILED
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose messages quote what was typed without doing what a terminal would do with it."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        file = file or sys.stderr
+        if message and file:
+            file.write(printable_lines(message))  # argparse's own would pass over what cannot be written
+
+
 def parser(script: str, description: str | None) -> argparse.ArgumentParser:
-    """Return a parser for `tools/SCRIPT.py`, whose help is the script's docstring as it stands."""
-    return argparse.ArgumentParser(
+    """Return a parser for `tools/SCRIPT.py`, whose help is the script's docstring as it stands, and the exit statuses."""
+    return Parser(
         prog=f"tools/{script}.py",
         description=description,
+        epilog=STATUSES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -105,6 +136,16 @@ def positive(text: str) -> int:
         if (number := int(text)) >= 1:
             return number
     raise argparse.ArgumentTypeError(with_fix(f"{text!r} is no whole number of at least 1", "give 1 or more"))
+
+
+def _refusal(stream: IO[str]) -> str | None:
+    """Return why nothing can be written to `stream`, or None if a line end was."""
+    try:
+        stream.write("\n")
+        stream.flush()
+    except (OSError, ValueError, AttributeError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None
 
 
 def _reader_is_gone(stream: IO[str]) -> bool:

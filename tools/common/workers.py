@@ -7,8 +7,8 @@
     for message in worker.messages(): ...            # {"event": "stage", "name": "restore"}, ... until it ends
 
 TensorFlow lives in such processes only. A message is an object; one that says `{"error": TEXT}` is a refusal, after which the
-worker goes on. Standard error goes to a log, whose end explains a worker that ended. `serve` and `messages_only` are the child's
-side.
+worker goes on. Standard error goes to a log, whose last words explain a worker that ended; where they may not be all (a crash, a
+traceback, no word at all) the log is kept in a file, which the message names. `serve` and `messages_only` are the child's side.
 
 `concurrent.futures` and `multiprocessing` exchange pickles between processes that import the same code; these workers may run
 another interpreter, or code that imports nothing of `tools`, and their logs are read when they end.
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tools.common.files import ROOT
+from tools.common.files import ROOT, default_cache, write_atomically
 from tools.common.problems import with_fix
 
 Message = dict[str, Any]
@@ -38,12 +38,27 @@ LINES_SHOWN = 6  # of a log, in the message about a worker that ended
 # Lines that TensorFlow and its friends write when nothing is wrong.
 _CHATTER = re.compile(
     r"\s*$|WARNING: All log|[IWE]\d{4} \d\d:|.*Warning: |  from pkg_resources|To enable the following|  import pkg_resources"
+    r"|\*\*\* Check failure stack trace|    @ +0x"
+)
+# The line in which a crashing program says why: absl and TensorFlow, Python's faulthandler, glibc and C++, XLA.
+_FATAL = re.compile(
+    r"F\d{4} \d\d:|F external/|.*(Fatal Python error|Check failed:|terminate called|Assertion .* failed)"
 )
 _AGAIN = "run the same command again"
+# Signals that come from outside; by any other one a program ends by its own fault, and would end so again.
+_ENDED_FROM_OUTSIDE = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
+# Variables of Python that a worker gets from this process: where packages and compiled files lie, and the stack of a crash.
+_INHERITED = {
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONFAULTHANDLER",
+    "PYTHONNOUSERSITE",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONUSERBASE",
+}
 
 
 class WorkerError(RuntimeError):
-    """A worker ended before it answered, or was ended; the message holds its last words.
+    """A worker ended before it answered, or was ended; the message holds its last words, and where its log was kept.
 
     `status` is its exit status, negative for a signal; `log` is all that it wrote to standard error.
     """
@@ -65,8 +80,9 @@ class Worker:
       *arguments: its arguments.
       python: the interpreter.
       root: the repository: working folder, and what modules are imported from.
-      environment: further variables.
+      environment: further variables, beside this process's own; of Python's it gets only where packages and compiled files lie.
       log: where standard error goes; a temporary file by default.
+      kept: where the log is kept after a crash; in the cache, under the module's name, by default.
 
     Raises:
       OSError: the interpreter cannot be started.
@@ -80,8 +96,11 @@ class Worker:
         root: Path = ROOT,
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
+        kept: Path | None = None,
     ):
         self.name = os.fspath(module)
+        self._kept = kept or default_cache() / "logs" / f"{Path(self.name).name}.log"
+        self._is_killed = False  # by this process
         program = [self.name] if self.name.endswith(".py") else ["-m", self.name]
         self._log: IO[bytes] = log.open("w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
         self._writing = threading.Lock()
@@ -89,7 +108,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [os.fspath(python), *program, *(os.fspath(argument) for argument in arguments)],
                 cwd=root,
-                env=os.environ | {"PYTHONPATH": str(root)} | dict(environment or {}),
+                env=_inherited() | {"PYTHONPATH": str(root)} | dict(environment or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -228,6 +247,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process now."""
+        self._is_killed = True
         self._process.kill()
         self._process.wait()
 
@@ -262,19 +282,45 @@ class Worker:
         return WorkerError(message, status=self._process.wait(), log=self.log_text())
 
     def _why(self, status: int) -> str:
-        """Explain an exit status: the worker's own message, or the end of a traceback."""
-        if status < 0:
-            memory = " (out of memory?)" if -status == signal.SIGKILL else ""
-            killed = with_fix(f"{self.name} was killed by signal {-status}{memory}", _AGAIN)
-            return "\n".join([killed, *self._last_lines()])
+        """Explain an exit status: the worker's own message, the line in which it crashed, or the end of a traceback."""
         log = self.log_text()
+        if status < 0:
+            return "\n".join([self._killed(-status), *_crash(log)])
         if any(line.startswith("Traceback") for line in log.splitlines()):
-            return "\n".join([f"{self.name} failed:", *last_words(log)])
-        return "\n".join(last_words(log)) or with_fix(f"{self.name} failed with exit status {status}", _AGAIN)
+            return "\n".join([f"{self.name} failed{self._keep_log()}:", *last_words(log)])
+        if words := last_words(log):
+            return "\n".join(words)
+        return with_fix(f"{self.name} failed with exit status {status}{self._keep_log()}", _AGAIN)
+
+    def _killed(self, number: int) -> str:
+        """Explain the end by a signal."""
+        name = signal.strsignal(number) or "unknown"
+        if number == signal.SIGKILL:
+            log = "" if self._is_killed else self._keep_log()
+            message, fix = f"was killed by signal {number} (out of memory?){log}", f"{_AGAIN}, with more memory free"
+        elif number in _ENDED_FROM_OUTSIDE:
+            message, fix = f"was ended by signal {number} ({name})", _AGAIN
+        else:
+            message = f"crashed with signal {number} ({name}){self._keep_log()}"
+            fix = "correct what the lines below name; the same command would end in the same way"
+        return with_fix(f"{self.name} {message}", fix)
+
+    def _keep_log(self) -> str:
+        """Keep the log, and return the words that say where; nothing if it is empty or cannot be kept."""
+        with contextlib.suppress(OSError):
+            if log := self.log_text():
+                write_atomically(self._kept, log)
+                return f"; its log is {self._kept}"
+        return ""
 
     def _last_lines(self) -> list[str]:
         """Return a few lines from the end of the log."""
         return last_words(self.log_text())[-LINES_SHOWN:]
+
+
+def _inherited() -> dict[str, str]:
+    """Return this process's variables without those of Python: its user's warnings, checks and encodings are for other programs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") or name in _INHERITED}
 
 
 def last_words(log: str) -> list[str]:
@@ -282,6 +328,13 @@ def last_words(log: str) -> list[str]:
     lines = [line for line in log.splitlines() if not _CHATTER.match(line)]
     start = max((index for index, line in enumerate(lines) if line.startswith("Traceback")), default=None)
     return lines[start:][-LINES_SHOWN:] if start is not None else lines
+
+
+def _crash(log: str) -> list[str]:
+    """Return what a program wrote when it crashed: the last fatal line and what follows, else its last lines."""
+    lines = [line for line in log.splitlines() if not _CHATTER.match(line)]
+    start = max((index for index, line in enumerate(lines) if _FATAL.match(line)), default=None)
+    return lines[-LINES_SHOWN:] if start is None else lines[start:][:LINES_SHOWN]
 
 
 def serve(answer: Callable[[Message], Message], *, refusals: tuple[type[Exception], ...] = (Exception,)) -> int:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from typing import Any
 
+from tools.common.printable import json_text, printable_lines
 from tools.common.problems import WARNING, Problem, with_fix
 from tools.documents import document as grammar
 from tools.documents.rule import Rule
@@ -16,11 +17,11 @@ PROBLEM_KEYS = ("file", "line", "rule", "severity", "message", "fix")
 def write(report: ValidationReport, form: str) -> str:
     """Return the report as text ("file:line: ..."), "json", or "github" workflow commands."""
     if form == "json":
-        return json.dumps(_plain(report), indent=1, ensure_ascii=False) + "\n"
+        return json_text(_plain(report)) + "\n"
     if form == "github":
-        return "".join(f"{_annotation(each)}\n" for each in report.problems) + _summary(report)
+        return printable_lines("".join(f"{_annotation(each)}\n" for each in report.problems) + _summary(report))
     lines = [f"{p.file}:{p.line}: {p.severity}: {with_fix(p.message, p.fix)} [{p.rule}]\n" for p in report.problems]
-    return "".join(lines) + _summary(report)
+    return printable_lines("".join(lines) + _summary(report))
 
 
 def _plain(report: ValidationReport) -> dict[str, Any]:

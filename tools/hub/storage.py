@@ -24,9 +24,9 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-from tools.common import locks
+from tools.common import console, locks, remote
 from tools.common.files import Progress
-from tools.common.problems import with_fix
+from tools.common.problems import UsageError, with_fix
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"  # may be kept, but is asked for again each time: pages are derived and may change
@@ -37,8 +37,6 @@ LOCK_NAME = ".hubpress-lock"
 CHUNK_BYTES = 4 << 20
 # Of an upload to a bucket: what is sent again when the connection breaks. Buckets want a multiple of 256 KiB.
 UPLOAD_BYTES = 16 << 20
-# A peer that fell silent is given up, and asked again, after this.
-CONNECT_SECONDS, SILENCE_SECONDS = 30, 300
 
 CONTENT_TYPES = {
     ".tar.gz": "application/gzip",
@@ -63,8 +61,16 @@ class StorageError(RuntimeError):
     """Reading or writing a hub failed; the message says what failed, why, and what to do."""
 
 
+class PathError(StorageError):
+    """A path can lie in no hub."""
+
+
 class NotThere(StorageError):
     """The object does not exist."""
+
+
+class NoHub(UsageError, NotThere):
+    """An address is no hub's."""
 
 
 class AlreadyThere(StorageError):
@@ -93,7 +99,7 @@ def content_type(path: str) -> str:
 
 @functools.lru_cache(maxsize=4096)  # a server and a listing ask of the same paths again and again
 def checked(path: str) -> str:
-    """Return `path` if it is a plain path below a hub, and raise StorageError otherwise.
+    """Return `path` if it is a plain path below a hub, and raise PathError otherwise.
 
     Plain means: segments joined by single slashes, none empty, none beginning with a dot (so no `.`, `..`, temporary or
     hidden file), no backslash and no control character, at most 255 bytes each (what file systems take), and at most
@@ -115,7 +121,7 @@ def checked(path: str) -> str:
             elif len(segment.encode("utf-8", "surrogateescape")) > 255:
                 reason = "has a segment of more than 255 bytes"
     if reason:
-        raise StorageError(
+        raise PathError(
             with_fix(f"{path!r} is no path of a hub: it {reason}", "give a path relative to the hub, like 'a/b/1.json'")
         )
     return path
@@ -172,11 +178,20 @@ class Storage:
             raise NotThere(with_fix(message, "put the file itself there instead of a link"))
         return file
 
+    @contextlib.contextmanager
+    def _explained(self, action: str, already: str = "it exists already") -> Iterator[None]:
+        """Explain errors as `_explained` does, and note what is waited for where a network is between."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_explained(action, already))
+            if self._root is None:
+                stack.enter_context(console.waiting(f"the storage, to {action}"))
+            yield
+
     def is_there(self) -> bool:
         """Return whether the hub itself exists: its folder, or for a bucket at least one object."""
         if self._root is not None:
             return self._root.is_dir()
-        with _explained(f"look into the hub {self.url}"):
+        with self._explained(f"look into the hub {self.url}"):
             self._filesystem.invalidate_cache()
             try:
                 return bool(self._filesystem.ls(self._base, detail=False))
@@ -313,7 +328,8 @@ class Storage:
             }
         mode = "create" if create_only else "overwrite"
         where = self.url_for(path)
-        with _explained(f"write {where}", already=f"{where} {_NEVER_CHANGES}"):
+        explained = _explained if progress else self._explained  # who sees progress need not be told
+        with explained(f"write {where}", already=f"{where} {_NEVER_CHANGES}"):
             self._filesystem.invalidate_cache()
             # Asked first because not every file system refuses by itself, and because no byte need travel then.
             if create_only and self._information(path) is not None:
@@ -344,15 +360,15 @@ class Storage:
         """Return the whole object, in one request to the storage; raises NotThere if it does not exist."""
         if self._root is None:
             checked(path)
-            with _explained(f"read {self.url_for(path)}"):
+            with self._explained(f"read {self.url_for(path)}"):
                 return cast(bytes, self._filesystem.cat_file(f"{self._base}/{path}"))
-        with self.open(path) as file, _explained(f"read {self.url_for(path)}"):
+        with self.open(path) as file, self._explained(f"read {self.url_for(path)}"):
             return file.read()
 
     def open(self, path: str) -> BinaryIO:
         """Open the object as a seekable binary file; raises NotThere if it does not exist."""
         checked(path)
-        with _explained(f"read {self.url_for(path)}"):
+        with self._explained(f"read {self.url_for(path)}"):
             if self._root is None:
                 if self._protocol == "memory":  # whose files are one object, with one position, for all readers
                     return io.BytesIO(self._filesystem.cat_file(f"{self._base}/{path}"))
@@ -369,12 +385,12 @@ class Storage:
 
     def exists(self, path: str) -> bool:
         """Return whether the object exists; an unreachable storage is an error, never a no."""
-        with _explained(f"look for {self.url_for(path)}"):
+        with self._explained(f"look for {self.url_for(path)}"):
             return self._information(path) is not None
 
     def stat(self, path: str) -> ObjectInfo:
         """Return size, MD5 where known, and a tag, in one request to the storage; raises NotThere if it does not exist."""
-        with _explained(f"look for {self.url_for(path)}"):
+        with self._explained(f"look for {self.url_for(path)}"):
             information = self._information(path)
             if information is None:
                 raise FileNotFoundError(path)
@@ -399,7 +415,7 @@ class Storage:
                 raise StorageError(with_fix(f"{where} has the MD5 {info.md5}, not the expected {md5}", fix))
             return
         digest = hashlib.sha256()
-        with self.open(path) as file, _explained(f"read {where}"):
+        with self.open(path) as file, self._explained(f"read {where}"):
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
         if digest.hexdigest() != sha256:
@@ -438,7 +454,7 @@ class Storage:
         """
         if self._root is not None:
             return dict.fromkeys(self.list())
-        with _explained(f"list {self.url}"):
+        with self._explained(f"list {self.url}"):
             self._filesystem.invalidate_cache()
             found = self._filesystem.find(self._base, detail=True)
             paths = ((name[len(self._base) :].lstrip("/"), each) for name, each in found.items())
@@ -453,7 +469,7 @@ class Storage:
         folder = prefix.rpartition("/")[0]
         if folder:
             checked(folder)
-        with _explained(f"list {self.url}"):
+        with self._explained(f"list {self.url}"):
             if self._root is not None:
                 found = _walk(self._root / folder, f"{folder}/" if folder else "", recursive)
             else:
@@ -491,7 +507,7 @@ class Storage:
             return None
 
     def _holds(self, path: str, data: bytes) -> bool:
-        with _explained(f"look for {self.url_for(path)}"):
+        with self._explained(f"look for {self.url_for(path)}"):
             information = self._information(path)
         if information is None or information["size"] != len(data):
             return False
@@ -508,37 +524,21 @@ def open_hub(url: str) -> Storage:
     """Return the storage of the hub at `url`.
 
     Raises:
-      StorageError: there is none, or it cannot be reached.
+      NoHub: there is none.
+      StorageError: it cannot be reached.
     """
     storage = Storage(url)
     if not storage.is_there():
         fix = f"check the address, or publish into it: python tools/publish.py NAME --hub {url}"
-        raise StorageError(f"{storage.url}: {with_fix('there is no hub here', fix)}")
+        raise NoHub(f"{storage.url}: {with_fix('there is no hub here', fix)}")
     return storage
 
 
 def _open_filesystem(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     """Return the fsspec file system of a URL and the path of the hub in it."""
-    if url.startswith(("gs://", "gcs://")):
-        # Read when gcsfs is imported: without it each bucket is first asked for its type over gRPC, which an emulator
-        # never answers and which plain buckets do not need.
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        import logging
-
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs tracebacks of what is raised, and said, anyway
-        import aiohttp
-
-        # Without the first, a bucket behind a dead connection would hold the publisher for ever.
-        silence = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
-        options = {"requests_timeout": silence, "use_listings_cache": False, **options}
-        if os.environ.get("STORAGE_EMULATOR_HOST"):
-            # An emulator knows nobody, and asking the cloud for who we are takes long.
-            options.setdefault("token", "anon")
-    from fsspec.core import url_to_fs
-
     scheme = url.partition(":")[0]
     try:
-        filesystem, base = url_to_fs(url, **options)
+        return remote.open_filesystem(url, **options)
     except ImportError as error:
         message = f"The hub {url} needs a package that is not installed: {error}"
         raise StorageError(with_fix(message, f"install the fsspec package for {scheme}://")) from error
@@ -547,7 +547,6 @@ def _open_filesystem(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         raise StorageError(with_fix(f"The hub's address {url} cannot be used: {error}", fix)) from error
     except Exception as error:
         raise StorageError(_reason(f"open the hub {url}", error)) from error
-    return filesystem, base.rstrip("/")
 
 
 @contextlib.contextmanager
@@ -569,54 +568,16 @@ def _explained(action: str, already: str = "it exists already") -> Iterator[None
 
 
 _NEVER_CHANGES = "exists already, and what is published never changes"
-_FIXES = {
-    errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
-    errno.EROFS: ("the file system is read-only", "choose a hub that can be written, or remount it"),
-    errno.EACCES: ("permission is denied", "give this user the right to it, or choose another hub"),
-    errno.EPERM: ("the operation is not permitted", "give this user the right to it, or choose another hub"),
-    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter name or a hub closer to the root"),
-    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n) and run the same command again"),
-}
 
 
 def _reason(action: str, error: Exception) -> str:
     """Return the message of a failure: what failed and why, and the fix."""
-    reason, fix = _explain(error)
-    return with_fix(f"Cannot {action}: {reason}", fix)
-
-
-def _explain(error: Exception) -> tuple[str, str]:
-    """Return why something failed, and the fix."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    kind = f"{type(error).__module__}.{type(error).__name__}"
-    lowered = text.lower()
-    code = str(getattr(error, "code", "") or getattr(error, "status", "") or "")
     if isinstance(error, locks.LocksUnsupported):
-        return (
-            "the file system has neither hard links nor locks, so two publishers could overwrite each other",
-            "choose a hub on another file system",
-        )
-    if isinstance(error, OSError) and error.errno in _FIXES:
-        return _FIXES[error.errno]
-    if "auth" in kind.lower() or code == "401" or "credentials" in lowered or "anonymous caller" in lowered:
-        return (
-            f"credentials are missing or not accepted ({text})",
-            "for gs:// run `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS, then run the same "
-            "command again",
-        )
-    if code == "403" or "forbidden" in lowered or "permission" in lowered:
-        return f"permission is denied ({text})", "give this account the right to it, or choose another hub"
-    if "checksum" in kind.lower():
-        return f"the bytes were damaged on the way ({text})", "run the same command again"
-    if (
-        isinstance(error, (ConnectionError, TimeoutError))
-        or kind.startswith(("aiohttp.", "requests.", "urllib3.", "socket."))
-        or code.startswith("5")
-        or code == "429"
-    ):
-        return f"the storage cannot be reached ({text})", "check the network, then run it again"
-    return f"{text} ({type(error).__name__})", "put that right and run the same command again"
+        reason = "the file system has neither hard links nor locks, so two publishers could overwrite each other"
+        fix = "choose a hub on another file system"
+    else:
+        reason, fix = remote.explain(error)
+    return with_fix(f"Cannot {action}: {reason}", fix)
 
 
 def _callback(progress: Progress | None) -> Any:

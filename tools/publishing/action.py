@@ -21,9 +21,11 @@ import tempfile
 from pathlib import Path
 
 from tools import catalog
-from tools.common.problems import with_fix
-from tools.publishing.build import PREFIX, make
-from tools.publishing.specification import CheckpointFacts, Specification, fetch_checkpoint, specify, versions
+from tools.common.download import fetch
+from tools.common.printable import printable_lines
+from tools.common.problems import about, with_fix
+from tools.publishing.build import PREFIX, BuildError, make
+from tools.publishing.specification import CheckpointFacts, Specification, specify, versions
 
 _LOCKED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;]+)")
 
@@ -38,12 +40,13 @@ def plan(*, root: Path, row: str, checkpoint: Path, origin: Path | None, spec: P
     `checkpoint` is the file that is used; `origin` says where it came from, if it is not in the repository. `facts` gets what
     `tools/publish.py --prebuilt` must know of a checkpoint that it does not have.
     """
-    rows = catalog.load(root)
+    rows = catalog.load_usable(root)
     variant = next((each for each in rows.variants if f"{each.stem}/{each.version}" == row), None)
+    if variant is None and rows.problems:
+        raise catalog.CatalogError(list(rows.problems))
     if variant is None:
         raise ActionError(with_fix(f"no row is called {row} any more", "run `python tools/bazel.py`"))
-    # The folder of the file serves as a mirror that has just this one: the checks of a download are done as ever.
-    path = fetch_checkpoint(variant, root=root, cache=root, mirrors=str(checkpoint.parent))
+    path = fetch(str(checkpoint), cache=root, sha256=variant.sha256)  # with the checks of a download
     planned = specify(variant, rows, path)
     noted: CheckpointFacts = {
         "bytes": planned["module"]["checkpoint"]["bytes"],
@@ -66,7 +69,12 @@ def build(*, root: Path, spec: Specification, made: Path, archives: list[Path]) 
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=made.parent) as name:
         os.environ["HOME"] = name  # Keras and others write there
         folder = Path(name).resolve()
-        make(spec, folder, root=root, report=lambda _stage, _done, _total: None)
+        try:
+            make(spec, folder, root=root, report=lambda _stage, _done, _total: None, logs=folder / "logs")
+        except BuildError as error:
+            for log in (folder / "logs").glob("*"):  # a sandbox keeps nothing
+                print(printable_lines(log.read_text(encoding="utf-8")), file=sys.stderr)
+            raise ActionError(about(f"{spec['file']}: {spec['module']['row']['stem']}", error)) from None
         for file in [made, *archives]:
             shutil.move(folder / "finished" / file.name, file)
 
@@ -128,7 +136,7 @@ def main(arguments: list[str]) -> int:
             spec = json.loads(options.spec.read_text())
             build(root=root, spec=spec, made=options.made, archives=options.archives)
     except (RuntimeError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return 1
     return 0
 

@@ -11,7 +11,9 @@ before.
 
 import collections
 import contextlib
+import hashlib
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -19,12 +21,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from tools.archive import packing, reading
 from tools.catalog import layout
-from tools.common.files import sha256_of_file, write_atomically
+from tools.common.files import discard, make_cache_folder, sha256_of_file, write_atomically
 from tools.common.locks import LocksUnsupported, lock
+from tools.common.problems import with_fix
 from tools.common.workers import Worker, WorkerError
 from tools.publishing.specification import ENVIRONMENT, Specification
 
@@ -54,7 +57,8 @@ class ArchiveFacts(TypedDict):
 class Manifest(TypedDict):
     """Manifest of a build, `made.json`: its keys, and by head the results of building, checking and packing.
 
-    `built` and `checked` hold what `builders.build` and `tools.publishing.check` write as HEAD.json and HEAD.check.json.
+    `built` and `checked` hold what `builders.build` and `tools.publishing.check` write as HEAD.json and HEAD.check.json; `digest`
+    is that of all the rest.
     """
 
     build_key: str
@@ -62,6 +66,7 @@ class Manifest(TypedDict):
     built: dict[str, dict[str, Any]]
     checked: dict[str, dict[str, Any]]
     packed: dict[str, ArchiveFacts]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -79,16 +84,17 @@ class Build:
 def get_or_make(spec: Specification, builds: Path, *, root: Path, report: Report) -> Build:
     """Return the build of a specification from the cache `builds`, or make it there.
 
-    An archive whose digest is not the noted one is made again. A build that was checked with other code or on other images is
-    unpacked and checked again; its archives stay as they are.
+    A build that is not as it was made, in whatever way, is made again. A build that was checked with other code or on other images
+    is unpacked and checked again; its archives stay as they are.
 
     Raises:
       BuildError: see `make`. Where a check fails, the cached build stays, and is checked again by the next run.
     """
+    make_cache_folder(builds)
     build = _cached(spec, builds, report)
     if build is None:
         with build_directory(builds) as folder:
-            manifest = make(spec, folder, root=root, report=report)
+            manifest = make(spec, folder, root=root, report=report, logs=builds.parent / "logs")
             build = Build(builds / spec["build"]["key"], manifest)
             try:
                 (folder / "finished").rename(build.folder)
@@ -97,40 +103,41 @@ def get_or_make(spec: Specification, builds: Path, *, root: Path, report: Report
                     raise
     elif build.manifest["check_key"] != spec["check"]["key"]:
         with build_directory(builds) as folder:
-            build = check_again(spec, build, folder, root=root, report=report)
+            build = check_again(spec, build, folder, root=root, report=report, logs=builds.parent / "logs")
     return build
 
 
 def _cached(spec: Specification, builds: Path, report: Report) -> Build | None:
     """Return the build that the cache holds, or None if there is none; a damaged one is deleted."""
     folder = builds / spec["build"]["key"]
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return None
     report("reuse the build", None, None)
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        build = Build(folder, json.loads((folder / MANIFEST).read_text()))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        build = Build(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
         if is_complete(build.manifest, spec) and all(
             sha256_of_file(build.archive(head)) == build.manifest["packed"][head]["sha256"] for head in spec["heads"]
         ):
             return build
-    with contextlib.suppress(FileNotFoundError):  # another process does the same
-        shutil.rmtree(folder)
+    discard(folder)
     return None
 
 
+def sealed(manifest: Mapping[str, Any]) -> Manifest:
+    """Return a manifest with the digest of all that it says."""
+    return cast(Manifest, {**manifest, "digest": _digest(manifest)})
+
+
 def is_complete(manifest: Any, spec: Specification) -> bool:
-    """Return whether a manifest that was read is of this build, and says of each head all that its record needs."""
-    with contextlib.suppress(LookupError, TypeError, AttributeError):
-        made = [
-            (manifest["built"][head], manifest["checked"][head], manifest["packed"][head]) for head in spec["heads"]
-        ]
-        return (
-            manifest["build_key"] == spec["build"]["key"]
-            and isinstance(manifest["check_key"], str)
-            and all(isinstance(found, dict) for each in made for found in each)
-            and all(packed.keys() >= ArchiveFacts.__required_keys__ for *_, packed in made)
-        )
-    return False
+    """Return whether a manifest that was read is whole, and that of this build."""
+    if not isinstance(manifest, dict) or manifest.get("digest") != _digest(manifest):
+        return False
+    return bool(manifest["build_key"] == spec["build"]["key"] and manifest["packed"].keys() >= {*spec["heads"]})
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -152,7 +159,7 @@ def build_directory(builds: Path) -> Iterator[Path]:
         yield folder
 
 
-def make(spec: Specification, folder: Path, *, root: Path, report: Report) -> Manifest:
+def make(spec: Specification, folder: Path, *, root: Path, report: Report, logs: Path) -> Manifest:
     """Build, check and pack all heads of a specification in an empty `folder`.
 
     Args:
@@ -160,23 +167,26 @@ def make(spec: Specification, folder: Path, *, root: Path, report: Report) -> Ma
       folder: archives and manifest end up in its folder `finished`.
       root: the repository.
       report: called from several threads, with bytes while a head is packed.
+      logs: the folder where the log of a process that crashed is kept.
 
     Raises:
-      BuildError: the build or the check failed; the message is what it said.
+      BuildError: the build or the check failed; the message is what it said, or where its log is.
       ArchiveError: a SavedModel cannot be packed.
     """
-    manifest = _Assembly(spec, folder, root, report).run()
+    manifest = _Assembly(spec, folder, root, report, logs).run()
     (folder / "finished" / MANIFEST).write_text(json.dumps(manifest))
     return manifest
 
 
-def check_again(spec: Specification, build: Build, folder: Path, *, root: Path, report: Report) -> Build:
+def check_again(spec: Specification, build: Build, folder: Path, *, root: Path, report: Report, logs: Path) -> Build:
     """Check the archives of a finished build, unpacked below an empty `folder`, and write what was found into its manifest.
+
+    Arguments are those of `make`.
 
     Raises:
       BuildError: a check failed; the manifest is as it was.
     """
-    processes = _Processes(spec, folder, root, StatusLine(report))
+    processes = _Processes(spec, folder, root, StatusLine(report), logs)
     with processes, ThreadPoolExecutor(1) as pool:
         check = processes.start("tools.publishing.check")
         deleted = {"checked": lambda head: shutil.rmtree(processes.out / head)}
@@ -190,11 +200,8 @@ def check_again(spec: Specification, build: Build, folder: Path, *, root: Path, 
             checking.result()
         finally:
             check.kill()
-    manifest: Manifest = {
-        **build.manifest,
-        "check_key": spec["check"]["key"],
-        "checked": processes.findings(".check.json"),
-    }
+    checked = processes.findings("tools.publishing.check", ".check.json")
+    manifest = sealed({**build.manifest, "check_key": spec["check"]["key"], "checked": checked})
     write_atomically(build.folder / MANIFEST, json.dumps(manifest))
     return Build(build.folder, manifest)
 
@@ -235,8 +242,10 @@ class _Processes:
     SPEC.json and the logs lie in `folder`, which is to be empty; the SavedModels in its folder `out`.
     """
 
-    def __init__(self, spec: Specification, folder: Path, root: Path, status: StatusLine):
+    def __init__(self, spec: Specification, folder: Path, root: Path, status: StatusLine, logs: Path):
         self.out, self.status = folder / "out", status
+        row = spec["module"]["row"]
+        self._kept, self._row = logs / f"{row['stem']}-{row['version']}", f"{spec['file']}: {row['stem']}"
         self._heads, self._folder, self._root = spec["heads"], folder, root
         self._file = folder / "spec.json"
         self._file.write_text(json.dumps(spec))
@@ -253,7 +262,8 @@ class _Processes:
     def start(self, module: str) -> Worker:
         """Start a process, `python -m MODULE SPEC.json OUT`."""
         log = self._folder / f"{module}.{len(self._started)}.log"
-        worker = Worker(module, self._file, self.out, root=self._root, environment=ENVIRONMENT, log=log)
+        kept = self._kept.with_name(f"{self._kept.name}.{module}.log")
+        worker = Worker(module, self._file, self.out, root=self._root, environment=ENVIRONMENT, log=log, kept=kept)
         self._started.append(worker)
         return worker
 
@@ -276,19 +286,31 @@ class _Processes:
         for worker in self._started:
             worker.kill()
 
-    def findings(self, ending: str) -> dict[str, dict[str, Any]]:
-        """Return what processes wrote about each head, `HEAD` and `ending`."""
-        return {head: json.loads((self.out / f"{head}{ending}").read_text()) for head in self._heads}
+    def findings(self, module: str, ending: str) -> dict[str, dict[str, Any]]:
+        """Return what the processes of `module` wrote about each head, `HEAD` and `ending`.
+
+        Raises:
+          BuildError: there is nothing about a head, although they ended without an error.
+        """
+        found = {}
+        for head in self._heads:
+            try:
+                found[head] = json.loads((self.out / f"{head}{ending}").read_text())
+            except (OSError, ValueError):
+                message = f"{module} ended without an error and without a result for the {head.replace('_', ' ')}"
+                fix = f"correct {module.replace('.', '/')}.py, which must end with an error if it does not finish"
+                raise BuildError(f"{self._row}: {with_fix(message, fix)}") from None
+        return found
 
 
 class _Assembly:
     """One run of `make`: the building process in this thread, checks and packing in threads of a pool."""
 
-    def __init__(self, spec: Specification, folder: Path, root: Path, report: Report):
+    def __init__(self, spec: Specification, folder: Path, root: Path, report: Report, logs: Path):
         self._spec, self._finished = spec, folder / "finished"
         self._finished.mkdir()
         self._status = StatusLine(report)
-        self._processes = _Processes(spec, folder, root, self._status)
+        self._processes = _Processes(spec, folder, root, self._status, logs)
         self._checks: list[Worker] = []
         self._checking: list[Future[None]] = []
         self._packing: dict[str, Future[packing.PackedArchive]] = {}
@@ -302,23 +324,27 @@ class _Assembly:
             try:
                 build = self._processes.start("builders.build")
                 self._processes.follow(build, {"built": lambda head: self._built(head, pool)})
+                built = self._processes.findings("builders.build", ".json")
                 for check in self._checks:
                     check.finish()
                 for checking in self._checking:
                     checking.result()
+                checked = self._processes.findings("tools.publishing.check", ".check.json")
                 packed = {head: archive_facts(self._packing[head].result()) for head in self._spec["heads"]}
             except BuildError as error:
                 raise (self._failures[0] if self._failures else error) from None
             finally:
                 self._stopped.set()
                 self._processes.kill()
-        return {
-            "build_key": self._spec["build"]["key"],
-            "check_key": self._spec["check"]["key"],
-            "built": self._processes.findings(".json"),
-            "checked": self._processes.findings(".check.json"),
-            "packed": packed,
-        }
+        return sealed(
+            {
+                "build_key": self._spec["build"]["key"],
+                "check_key": self._spec["check"]["key"],
+                "built": built,
+                "checked": checked,
+                "packed": packed,
+            }
+        )
 
     def _built(self, head: str, pool: ThreadPoolExecutor) -> None:
         """Begin to check and to pack a head."""

@@ -27,7 +27,7 @@ def require_recordable(plan: Plan, hub: str | None, dataset: str | None, url: st
         raise EvaluationError(
             "the data set of the images is not known", "name it with --dataset TAG (an id of modules/tags/dataset.yaml)"
         )
-    if dataset not in catalog.load().tags["dataset"]:
+    if dataset not in catalog.load_usable().tags["dataset"]:
         raise EvaluationError(f"{dataset!r} is no id of modules/tags/dataset.yaml", "choose one with --dataset")
     if plan.skip_broken:
         raise EvaluationError("a record needs every image", "leave out --skip-broken or --record")
@@ -91,7 +91,7 @@ def record(
         }
         note = notes.add_measurement(storage, handle, notes.EVALUATION, measurement, date=date)
         done.append(f"{handle}: recorded" if note else f"{handle}: the same is recorded already")
-    rows = catalog.load()
+    rows = catalog.load_usable()
     for storage, base_url in addresses:
         pages = write_pages(rows, storage, base_url)
         done.append(f"{pages} pages written to {storage.url}")
@@ -101,7 +101,7 @@ def record(
 def _addresses(plan: Plan, hub: str | None, url: str | None) -> list[tuple[Storage, str]]:
     """Return each hub of the modules with the address to make its pages for."""
     storages = {storage.url: storage for storage, _ in (_published_at(module, hub) for module in plan.modules)}
-    configured = catalog.load().publisher.url
+    configured = catalog.load_usable().publisher.url
     return [(storage, address.for_writing(storage, url, configured)) for storage in storages.values()]
 
 

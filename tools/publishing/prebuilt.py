@@ -64,7 +64,7 @@ def load(folder: Path, spec: Specification) -> Build:
     build = Build(folder, manifest)
     for head in spec["heads"]:
         file = build.archive(head)
-        if not file.exists() or sha256_of_file(file) != manifest["packed"][head]["sha256"]:
+        if not file.is_file() or sha256_of_file(file) != manifest["packed"][head]["sha256"]:
             raise PrebuiltError(with_fix(f"{file} is not the archive that made.json beside it describes", again))
     return build
 
@@ -76,7 +76,7 @@ def _read(file: Path) -> Any:
         if not isinstance(content, dict):
             raise ValueError("it is no object")
         return content
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise _damaged(file) from None
 
 

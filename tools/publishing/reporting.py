@@ -1,18 +1,24 @@
 """Show what publishing would do and what it did."""
 
+import os
 from typing import TYPE_CHECKING
 
-from tools.catalog.catalog import Module, Variant
+from tools.catalog.catalog import Catalog, Module, Variant
 from tools.common import console
 from tools.common.console import size, table
+from tools.common.download import mirror_paths
+from tools.common.problems import WARNING, Problem
 
 if TYPE_CHECKING:  # a plan is shown without what publishes
     from tools.hub.records import Record
     from tools.publishing.transaction import PublishResult
 
 
-def show_plan(modules: list[Module], hub: str | None) -> None:
-    """Show what publishing `modules` would do: handle, head, parameters, resolution, licence, checkpoint."""
+def show_plan(catalog: Catalog, modules: list[Module], hub: str | None, mirror: str | None) -> bool:
+    """Show what publishing `modules` would do, and then what is wrong with the catalogue, or missing in a folder of checkpoints.
+
+    Returns whether anything is.
+    """
     rows = [
         (
             module.handle,
@@ -21,7 +27,7 @@ def show_plan(modules: list[Module], hub: str | None) -> None:
             module.variant.resolution,
             module.variant.transform,
             module.variant.licence,
-            module.variant.checkpoint.rsplit("/", 1)[1],
+            module.variant.file_name,
         )
         for module in modules
     ]
@@ -29,6 +35,42 @@ def show_plan(modules: list[Module], hub: str | None) -> None:
     console.show(table(*columns, rows=rows))
     checkpoints = len({module.variant.checkpoint for module in modules})
     console.show(f"{len(modules)} modules from {checkpoints} checkpoints" + (f" would go to {hub}" if hub else ""))
+    found = [*catalog.problems, *_missing(catalog, modules, mirror)]
+    for problem in found:
+        console.problems(problem)
+    console.warnings(row_warnings(modules))
+    return bool(found)
+
+
+def row_warnings(modules: list[Module]) -> list[Problem]:
+    """Return what is odd about the rows of `modules`, and hinders nobody from publishing them."""
+    rows = {f"{each.variant.stem}/{each.variant.version}": each.variant for each in modules}
+    return [
+        Problem(
+            row.file,
+            f"version {row.version} has no `changes`, so its page does not say what it corrects",
+            'add `changes = "..."`',
+            row=row.stem,
+            severity=WARNING,
+        )
+        for row in rows.values()
+        if row.version > 1 and not row.changes
+    ]
+
+
+def _missing(catalog: Catalog, modules: list[Module], mirror: str | None) -> list[Problem]:
+    """Return the checkpoints of `modules` that a folder of checkpoints lacks."""
+    if not mirror or "://" in mirror:
+        return []
+    problems = {}
+    for row in (module.variant for module in modules):
+        places = mirror_paths(row.checkpoint, is_named_alone=catalog.is_named_alone(row))
+        if "://" in row.checkpoint and not any(os.path.isfile(os.path.join(mirror, place)) for place in places):
+            message = f"the file of {row.checkpoint} is not in {mirror}"
+            problems[row.checkpoint] = Problem(
+                row.file, message, f"put it there, as {' or as '.join(places)}", row=row.stem
+            )
+    return list(problems.values())
 
 
 def show_results(results: "list[PublishResult]", pages: int, hub: str, url: str) -> None:

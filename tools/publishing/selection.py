@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from tools.catalog.catalog import Catalog, UnknownNameError
-from tools.common.problems import with_fix
+from tools.common.problems import UsageError, with_fix
 from tools.hub.records import HubSnapshot, Record
 
 
-class SelectionError(ValueError):
+class SelectionError(UsageError, ValueError):
     """A name selects nothing that is published; the message ends with the fix."""
 
 

@@ -17,6 +17,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from tools.catalog import labels
 from tools.catalog.catalog import HEADS, Catalog, Variant
 from tools.common.download import fetch
 from tools.common.files import Progress, sha256_of_file
@@ -27,7 +28,7 @@ from tools.publishing import closure
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "CUDA_VISIBLE_DEVICES": "-1",  # the golden outputs are a CPU's
+    "CUDA_VISIBLE_DEVICES": "-1",  # what is built and checked is what a CPU computes
 }
 
 BUILD_PROGRAMS = ("builders.build", "tools.archive.packing")
@@ -47,6 +48,7 @@ BUILD_KEY_FIELDS = (
     "pixel_range",
     "precision",
     "format",
+    "checkpoint_key",
     "licence",
     "fine_tunable",
 )
@@ -130,9 +132,12 @@ def fetch_checkpoint(
     root: Path,
     cache: Path,
     mirrors: str | None = None,
+    is_named_alone: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Return the local file of a row's checkpoint: in the repository at `root`, from the mirror, from the cache or from upstream.
+
+    `is_named_alone` is what `Catalog.is_named_alone` says of the row.
 
     Raises:
       DownloadError: it cannot be fetched, is not what the row pins, or is larger than the row's network can be.
@@ -144,6 +149,7 @@ def fetch_checkpoint(
         variant.checkpoint,
         cache=cache / "checkpoints",
         mirrors=mirrors,
+        is_named_alone=is_named_alone,
         sha256=variant.sha256,
         progress=progress,
         limit_bytes=limit,
@@ -178,15 +184,15 @@ def specify(
         message = f"{checkpoint} has sha256 {facts['sha256']}, the row pins {variant.sha256}"
         raise SpecificationError(str(Problem(variant.file, message, "get the right file", row=variant.stem)))
     module = _definition(variant, catalog, facts)
-    labels = _labels(variant, catalog.root)
+    names = _labels(variant, catalog.root)
     evaluation = catalog.root / "modules" / variant.evaluation if variant.evaluation else None
     sources = build_sources(catalog.root, variant.family)
     checks = [check_sources(catalog.root, variant.family), evaluation and sha256_of_file(evaluation)]
     spec: Specification = {
         "module": module,
-        "labels": labels,
+        "labels": names,
         "heads": [head for head in HEADS if head in variant.names],
-        "build": {"sources": sources, "key": _digest_of([module, labels, sources, ENVIRONMENT])},
+        "build": {"sources": sources, "key": _digest_of([module, names, sources, ENVIRONMENT])},
         "check": {"key": _digest_of(checks)},
         "checkpoint_path": str(checkpoint),
         "file": variant.file,
@@ -207,7 +213,9 @@ def versions(root: Path) -> dict[str, str]:
 
 def build_sources(root: Path, family: str) -> str:
     """Return the digest of the code that makes a family's archives: what the building process and packing import."""
-    return _digest(_listed(root, BUILD_PROGRAMS, family) + f"isal {importlib.metadata.version('isal')}")
+    # ISA-L compresses to the same bytes on every x86-64 processor that runs TensorFlow, and to others on ARM.
+    compressor = f"isal {importlib.metadata.version('isal')} {platform.machine()}"
+    return _digest(_listed(root, BUILD_PROGRAMS, family) + compressor)
 
 
 def check_sources(root: Path, family: str) -> str:
@@ -218,7 +226,7 @@ def check_sources(root: Path, family: str) -> str:
 def _definition(variant: Variant, catalog: Catalog, checkpoint: CheckpointFacts) -> Definition:
     facts, shared = variant.facts(), catalog.preprocessing
     return {
-        "row": {key: facts[key] for key in BUILD_KEY_FIELDS} | {"paper": variant.paper["url"]},
+        "row": {key: facts[key] for key in BUILD_KEY_FIELDS if key in facts} | {"paper": variant.paper["url"]},
         "preprocessing": {
             "transform": shared["transforms"][variant.transform],
             "normalization": shared["normalizations"][variant.normalization],
@@ -237,8 +245,7 @@ def _definition(variant: Variant, catalog: Catalog, checkpoint: CheckpointFacts)
 def _labels(variant: Variant, root: Path) -> list[str] | None:
     if not variant.labels:
         return None
-    lines = (root / f"modules/labels/{variant.labels}.tsv").read_text(encoding="utf-8").splitlines()
-    return [line.split("\t")[1] for line in lines]
+    return labels.load(root / labels.FOLDER / f"{variant.labels}.tsv")
 
 
 def _listed(root: Path, programs: tuple[str, ...], family: str) -> str:

@@ -9,6 +9,7 @@ import collections
 import json
 
 from tools.catalog.catalog import HEADS, Catalog, Variant
+from tools.common.download import mirror_paths
 from tools.common.problems import with_fix
 from tools.publishing import closure
 from tools.publishing.specification import BUILD_PROGRAMS, CHECK_PROGRAMS
@@ -20,7 +21,7 @@ _SOURCES_HEADER = "# Made by `python tools/bazel.py` from what the sources impor
 
 
 class TargetError(ValueError):
-    """Two rows would have one target or one checkpoint; the message names the rows and the fix."""
+    """Two rows would have one target, or contradict each other; the message names the rows and the fix."""
 
 
 def name(variant: Variant, catalog: Catalog) -> str:
@@ -44,7 +45,7 @@ def _targets(catalog: Catalog) -> str:
         remote = "://" in variant.checkpoint
         facts = {
             "name": name(variant, catalog),
-            "checkpoint": f"@checkpoints//:{file_name(variant)}" if remote else _in_package(variant.checkpoint),
+            "checkpoint": f"@checkpoints//:{_label(variant, catalog)}" if remote else _in_package(variant.checkpoint),
             "builders": f"//builders:{variant.family}",
             "evaluation": variant.evaluation,
             "heads": [head for head in HEADS if head in variant.names],
@@ -68,16 +69,16 @@ def _checkpoints(catalog: Catalog) -> str:
     for variant in catalog.variants:
         if "://" not in variant.checkpoint:
             continue
-        file, facts = file_name(variant), [variant.checkpoint, variant.sha256 or ""]
-        if upstream.setdefault(file, facts) != facts:
-            message = (
-                f"{variant.file}: {variant.stem}: {upstream[file][0]} and {variant.checkpoint} have one file name, and a folder of "
-                "checkpoints can hold only one of them"
-            )
-            raise TargetError(with_fix(message, "take one of the files from a copy with another name"))
-    lines = [f"    {json.dumps(file)}: {json.dumps(facts)},\n" for file, facts in sorted(upstream.items())]
+        label = _label(variant, catalog)
+        facts = [variant.checkpoint, mirror_paths(variant.checkpoint)[0], variant.sha256 or ""]
+        if upstream.setdefault(label, facts) != facts:
+            message = f"{variant.file}: {variant.stem}: two rows have the file {variant.checkpoint} and pin different digests of it"
+            raise TargetError(with_fix(message, "correct `sha256` of one of them"))
+    lines = [f"    {json.dumps(label)}: {json.dumps(facts)},\n" for label, facts in sorted(upstream.items())]
     return (
-        f'"""The upstream file of each row, by name: its URL, and the SHA-256 that the row pins."""\n\n{_HEADER}'
+        '"""The upstream file of each row, by label: its URL, its path in a mirror, and the SHA-256 that the row pins.\n\n'
+        "The label is the file's name, or the whole path where several files have that name; those are not looked up by name.\n"
+        f'"""\n\n{_HEADER}'
         f"CHECKPOINTS = {{\n{''.join(lines)}}}\n"
     )
 
@@ -106,9 +107,9 @@ def _listed(files: list[str], indent: int = 0) -> str:
     return "[\n" + "".join(f"{margin}    {json.dumps(file)},\n" for file in files) + f"{margin}]"
 
 
-def file_name(variant: Variant) -> str:
-    """Return the name of a row's upstream file in a folder of checkpoints."""
-    return variant.checkpoint.rsplit("/", 1)[1]
+def _label(variant: Variant, catalog: Catalog) -> str:
+    """Return the label, inside `@checkpoints`, of a row's upstream file: the last place where a mirror is asked for it."""
+    return mirror_paths(variant.checkpoint, is_named_alone=catalog.is_named_alone(variant))[-1]
 
 
 def _in_package(checkpoint: str) -> str:

@@ -4,8 +4,12 @@
     results = publisher.run(catalog.expand(["quickstart"]), jobs=1)
     publisher.write_pages()
 
-An archive is created first, checked where it arrived, and only then its record: without a record a module does not exist, so
+Archives are created first, checked where they arrived, and only then their records: without a record a module does not exist, so
 whatever is killed whenever, the hub stays readable, and the same command finishes the job. Nothing published is ever overwritten.
+
+Both modules of a row, its heads, come from one build, also where publishers of different builds meet. Each creates the archives of
+its heads, looks at those of the row's other heads, and only then creates records: of two that create the archives of different
+heads at the same time, at least one sees the other's, and gives up.
 """
 
 from collections.abc import Callable
@@ -18,12 +22,13 @@ from tools.catalog import layout
 from tools.catalog.catalog import Catalog, Module, Variant
 from tools.common.clock import now
 from tools.common.download import has_digest_in_name
-from tools.common.problems import with_fix
+from tools.common.problems import about, with_fix
 from tools.hub import records
+from tools.hub.differences import by_key, plain
 from tools.hub.records import Record
 from tools.hub.storage import AlreadyThere, NotThere, Storage
 from tools.publishing import build, consistency, prebuilt
-from tools.publishing.build import ArchiveFacts
+from tools.publishing.build import ArchiveFacts, Build
 from tools.publishing.specification import Specification, fetch_checkpoint, specify
 from tools.site.writing import write_pages
 
@@ -37,7 +42,10 @@ class PublishError(RuntimeError):
 
 @dataclass
 class PublishResult:
-    """Outcome for one module: `state` is "published", "unchanged" or "failed" (with `reason`)."""
+    """Outcome for one module.
+
+    `state` is "published", "unchanged", "restored" (its archive had gone) or "failed" (with `reason`).
+    """
 
     module: Module
     state: str
@@ -57,15 +65,25 @@ def no_progress(_variant: Variant, _stage: str, _done: int | None, _total: int |
 
 
 def _failed(module: Module, error: Exception) -> PublishResult:
-    return PublishResult(module, "failed", str(error) or type(error).__name__)
+    """Return the outcome of a module that is not published; the reason names its row, or a module of it."""
+    variant, reason = module.variant, str(error)
+    if not any(f"/{name}/{variant.version}" in reason for name in variant.names.values()):
+        reason = about(f"{variant.file}: {variant.stem}", error)
+    return PublishResult(module, "failed", reason)
+
+
+def _row_of(module: Module) -> str:
+    """Return what the modules of one row have in common."""
+    return f"{module.variant.stem}/{module.variant.version}"
 
 
 @dataclass
 class Publishing:
     """One run against one hub.
 
-    `cache` is the folder that keeps downloaded checkpoints and finished builds, `mirrors` a folder or URL with upstream files by
-    name, `base_url` what handles begin with, `prebuilt` a folder of archives that Bazel made: then nothing is built here.
+    `cache` is the folder that keeps downloaded checkpoints and finished builds, `mirrors` a folder or URL with upstream files (see
+    `tools.common.download.fetch`), `base_url` what handles begin with, `prebuilt` a folder of archives that Bazel made: then
+    nothing is built here.
     `report(variant, stage, done, total)` is called from the threads that do the work; bytes are None between transfers.
     """
 
@@ -84,7 +102,7 @@ class Publishing:
         self.storage.delete_leftovers()
         rows: dict[str, list[Module]] = {}
         for module in modules:
-            rows.setdefault(f"{module.variant.stem}/{module.variant.version}", []).append(module)
+            rows.setdefault(_row_of(module), []).append(module)
         with ThreadPoolExecutor(max(1, jobs)) as pool:
             results = pool.map(self._publish_row_safely, rows.values())
             return [result for row in results for result in row]
@@ -103,31 +121,62 @@ class Publishing:
             self.report(variant, "done", None, None)
 
     def _publish_row(self, variant: Variant, modules: list[Module]) -> list[PublishResult]:
+        """Publish `modules`, of one row. Raises what refuses all of them."""
         report = partial(self.report, variant)
         if self.prebuilt:
             spec, folder = prebuilt.find(self.prebuilt, variant, self.catalog)
         else:
             spec = self._specification(variant)
-        published = {module.handle: self._record(module.handle) for module in modules}
-        if all(record and record["build"]["key"] == spec["build"]["key"] for record in published.values()):
+        heads = [each for each in self.catalog.modules if _row_of(each) == _row_of(modules[0])]
+        published = {module.handle: self._record(module.handle) for module in heads}
+        for module in heads:
+            self._refuse_another_definition(module, published[module.handle], spec)
+        if all(self._is_unchanged(module, published[module.handle], spec) for module in modules):
             return [PublishResult(module, "unchanged", record=published[module.handle]) for module in modules]
         if self.prebuilt:
             report("check the prebuilt archives", None, None)
             row = prebuilt.load(folder, spec)
         else:
             row = build.get_or_make(spec, self.cache / "builds", root=self.catalog.root, report=report)
-        results = []
+        for module in heads:
+            self._refuse_other_bytes(module, published[module.handle], row.manifest["packed"][module.head])
+        others = [each for each in heads if each not in modules and published[each.handle] is None]
+        return self._store_row(modules, others, spec, row, published)
+
+    def _store_row(
+        self,
+        modules: list[Module],
+        others: list[Module],
+        spec: Specification,
+        row: Build,
+        published: dict[str, Record | None],
+    ) -> list[PublishResult]:
+        """Create the archives and then the records of `modules`; `others` are those of the row that are not published either."""
+        built, checked, packed = row.manifest["built"], row.manifest["checked"], row.manifest["packed"]
+        made = {}
         for module in modules:
-            head, manifest = module.head, row.manifest
-            packed = manifest["packed"][head]
-            try:
-                record = records.assemble(
-                    module, spec, manifest["built"][head], manifest["checked"][head], packed, now()
-                )
-                results.append(self._commit(module, row.archive(head), packed, record, published[module.handle]))
-            except RECOVERABLE_ERRORS as error:  # the row's other module is none the worse
-                results.append(_failed(module, error))
-        return results
+            head = module.head
+            made[module.handle] = records.assemble(module, spec, built[head], checked[head], packed[head], now())
+            if published[module.handle] is None:
+                self._check(module, made[module.handle], row)
+        for module in others:
+            self._refuse_foreign_archive(module, packed[module.head])
+        states = {}
+        for module in modules:
+            existing = published[module.handle]
+            is_there = existing is not None and self._is_there(module, existing)
+            states[module.handle] = "unchanged" if is_there else self._store_archive(module, row)
+        for module in others:
+            self._refuse_foreign_archive(module, packed[module.head])
+        return [
+            self._commit(each, packed[each.head], made[each.handle], published[each.handle], states[each.handle])
+            for each in modules
+        ]
+
+    def _check(self, module: Module, record: Record, row: Build) -> None:
+        """Compare record, row, archive and document; raises ConsistencyError."""
+        file, packed = row.archive(module.head), row.manifest["packed"][module.head]
+        consistency.check(record, module=module, file=file, packed=packed, catalog=self.catalog, base_url=self.base_url)
 
     def _specification(self, variant: Variant) -> Specification:
         """Fetch the checkpoint of a row, and return the row's specification."""
@@ -138,6 +187,7 @@ class Publishing:
             root=self.catalog.root,
             cache=self.cache,
             mirrors=self.mirrors,
+            is_named_alone=self.catalog.is_named_alone(variant),
             progress=partial(report, "fetch"),
         )
         report("hash", None, None)
@@ -149,66 +199,115 @@ class Publishing:
             self._known[layout.record_path(handle)] = record
         return record
 
-    def _commit(
-        self, module: Module, file: Path, packed: ArchiveFacts, record: Record, existing: Record | None
-    ) -> PublishResult:
-        """Store the archive, check what arrived, and create the record. The record's creation is the publication."""
-        if existing is None:
-            existing = self._store_archive(module, file, packed, record)
-        if existing is None:
-            self.storage.verify(layout.archive_path(module.handle), packed["bytes"], packed["sha256"], packed["md5"])
-            try:
-                data = records.encode(record)
-                self.storage.create(layout.record_path(module.handle), data, content_type="application/json")
-                return PublishResult(module, "published", record=record)
-            except AlreadyThere:
-                existing = records.load(self.storage, module.handle)
-                if existing and records.encode(existing) == records.encode(record):  # ours: the answer was lost
-                    return PublishResult(module, "published", record=record)
-                if existing is None:
-                    raise
-        if existing["archive"]["sha256"] == packed["sha256"]:
-            return PublishResult(module, "unchanged", record=existing)
+    def _is_unchanged(self, module: Module, record: Record | None, spec: Specification) -> bool:
+        """Return whether a module is published as its row has it, and its archive is there."""
+        return record is not None and record["build"]["key"] == spec["build"]["key"] and self._is_there(module, record)
+
+    def _is_there(self, module: Module, record: Record) -> bool:
+        """Return whether the archive of a published module is there.
+
+        Raises:
+          PublishError: what is there has another size.
+        """
+        path, size = layout.archive_path(module.handle), record["archive"]["bytes"]
+        try:
+            found = self.storage.stat(path).size
+        except NotThere:
+            return False
+        if found == size:
+            return True
+        fix = "move it away, and run the same command again, which puts the right one there"
+        where = self.storage.url_for(path)
+        raise PublishError(with_fix(f"{module.handle}: {where} has {found:,} bytes, its record says {size:,}", fix))
+
+    def _refuse_another_definition(self, module: Module, record: Record | None, spec: Specification) -> None:
+        """Refuse before anything is built what would give other bytes than are published: an archive states its definition."""
+        if record is None:
+            return
+        defined = plain(spec["module"])
+        row = {**record["row"], "paper": record["row"]["paper"]["url"]}
+        recorded = {
+            "row": {key: row.get(key, value) for key, value in defined["row"].items()},  # older records lack some keys
+            "preprocessing": record["preprocessing"],
+            # Not what was taken of the file: the build finds that out.
+            "checkpoint": {key: records.checkpoint(record).get(key) for key in defined["checkpoint"]},
+            "versions": record["versions"],
+        }
+        changes = [
+            f"`{key.removeprefix('its ').replace(' ', '.')}` was {was!r}, and is {becomes!r}"
+            for key, was, becomes in by_key("its", plain(recorded), defined)
+        ]
+        if changes:
+            raise self._conflict(module, f"is published with another definition: {'; '.join(changes)}")
+
+    def _refuse_other_bytes(self, module: Module, record: Record | None, packed: ArchiveFacts) -> None:
+        """Refuse a build that is not the one that is published."""
+        if record is not None and record["archive"]["sha256"] != packed["sha256"]:
+            was, made = record["archive"]["sha256"][:12], packed["sha256"][:12]
+            raise self._conflict(module, f"is published with other bytes (sha256 {was}..., these are {made}...)")
+
+    def _refuse_foreign_archive(self, module: Module, packed: ArchiveFacts) -> None:
+        """Refuse to go on beside an archive of another build, published or not."""
+        path = layout.archive_path(module.handle)
+        if not self.storage.exists(path) or self._holds(path, packed):
+            return
+        record = self._record(module.handle)  # there may be one by now
+        self._refuse_other_bytes(module, record, packed)
+        if record is None:
+            message = (
+                f"{module.handle}: an archive with other bytes lies at {self.storage.url_for(path)} without a record: "
+                "another publisher is still at work, or was cut off"
+            )
+            fix = f"let it finish, or publish version {module.variant.version + 1}"
+            raise PublishError(with_fix(message, fix))
+
+    def _conflict(self, module: Module, message: str) -> PublishError:
+        """Return the error for a version that is taken, for the other module of the row, too."""
         version = module.variant.version + 1
-        raise PublishError(
+        return PublishError(
             with_fix(
-                f"{module.handle} is published with other bytes (sha256 {existing['archive']['sha256'][:12]}..., these are "
-                f"{packed['sha256'][:12]}...), and what is published never changes",
-                f"publish version {version}: set `version = {version}` in its row of {module.variant.file}",
+                f"{module.handle} {message}; what is published never changes, and the modules of a row come from one build",
+                f'publish version {version}: set `version = {version}, changes = "..."` in its row of {module.variant.file}',
             )
         )
 
-    def _store_archive(self, module: Module, file: Path, packed: ArchiveFacts, record: Record) -> Record | None:
-        """Create the archive of a module that has no record, or adopt the same that lies there.
-
-        Returns:
-          The record that another publisher created meanwhile, or None if there is none.
+    def _store_archive(self, module: Module, row: Build) -> str:
+        """Create the archive of a module, or adopt the same that lies there; returns the state that a published module is in then.
 
         Raises:
-          ConsistencyError: record, row, archive and document differ.
           PublishError: an archive with other bytes lies there.
         """
-        path = layout.archive_path(module.handle)
-        consistency.check(record, module=module, file=file, packed=packed, catalog=self.catalog, base_url=self.base_url)
+        path, packed = layout.archive_path(module.handle), row.manifest["packed"][module.head]
         try:
-            self.storage.create(
-                path,
-                file,
-                content_type="application/gzip",
-                progress=partial(self.report, module.variant, f"store {module.head}"),
-            )
-            return None
-        except AlreadyThere:
-            # Left by a run that was cut off, or written just now by another publisher: fine if it is the same.
-            existing = records.load(self.storage, module.handle)
-            if existing is None and not self._holds(path, packed):
-                message = (
-                    f"{module.handle}: an archive with other bytes lies at {self.storage.url_for(path)} without a record: "
-                    "another publisher is still at work, or was cut off"
-                )
-                fix = f"let it finish, or publish version {module.variant.version + 1}"
-                raise PublishError(with_fix(message, fix)) from None
-            return existing
+            progress = partial(self.report, module.variant, f"store {module.head}")
+            self.storage.create(path, row.archive(module.head), content_type="application/gzip", progress=progress)
+            state = "restored"
+        except AlreadyThere:  # published, or left by a run that was cut off, or written just now by another publisher
+            self._refuse_foreign_archive(module, packed)
+            state = "unchanged"
+        self.storage.verify(path, packed["bytes"], packed["sha256"], packed["md5"])
+        return state
+
+    def _commit(
+        self, module: Module, packed: ArchiveFacts, record: Record, existing: Record | None, state: str
+    ) -> PublishResult:
+        """Create the record, which is the publication; a module that has one is in `state`."""
+        try:
+            if existing is None:
+                try:
+                    data = records.encode(record)
+                    self.storage.create(layout.record_path(module.handle), data, content_type="application/json")
+                    return PublishResult(module, "published", record=record)
+                except AlreadyThere:
+                    existing, state = self._record(module.handle), "unchanged"
+                    if existing is None:
+                        raise
+                    if records.encode(existing) == data:  # ours: the answer was lost
+                        state = "published"
+            self._refuse_other_bytes(module, existing, packed)
+            return PublishResult(module, state, record=existing)
+        except RECOVERABLE_ERRORS as error:  # the row's other module is none the worse
+            return _failed(module, error)
 
     def _holds(self, path: str, packed: ArchiveFacts) -> bool:
         """Return whether the stored archive is the packed one."""

@@ -17,7 +17,6 @@ behind a proxy and below a prefix.
 import contextlib
 import gzip
 import hashlib
-import json
 import logging
 import os
 import re
@@ -34,10 +33,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tools.catalog import layout
 from tools.common.problems import with_fix
-from tools.hub import notes
-from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, Storage, StorageError, checked, content_type
+from tools.hub import json_objects, notes
+from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, PathError, Storage, StorageError, checked, content_type
 from tools.server import access_log, conditions
 from tools.server.messages import (
+    MAX_HEAD_BYTES,
+    MAX_TARGET_BYTES,
     OTHER_FORMATS,
     PLAIN_TEXT,
     SECURITY_HEADERS,
@@ -72,8 +73,10 @@ def application(storage: Storage, log: access_log.Log | None = None) -> ASGIApp:
             raise RuntimeError(f"a hub speaks HTTP only, not {scope['type']}")
         started = time.monotonic()
         # For an archive of a folder, the status of two files is all that is asked for: handing that to a thread would take longer.
+        path = scope["path"][: MAX_TARGET_BYTES + 1].strip("/")
         quick = storage.is_local and (
-            b"tf-hub-format" in scope["query_string"] or scope["path"].endswith(layout.ARCHIVE_SUFFIX)
+            path.endswith(layout.ARCHIVE_SUFFIX)
+            or (b"tf-hub-format" in scope["query_string"] and layout.is_handle(path))
         )
         response = responder.respond(scope) if quick else await run_in_threadpool(responder.respond, scope)
         try:
@@ -100,7 +103,7 @@ class _Responder:
         """Return the response to a request; runs in a thread, and never raises."""
         try:
             response = self._respond(scope)
-        except NotThere:
+        except (NotThere, PathError):
             response = self._missing("Not found.")
         except StorageError as error:
             logger.error("%s", error)
@@ -131,6 +134,9 @@ class _Responder:
                     "Access-Control-Max-Age": "86400",
                 },
             )
+        too_long = _too_long(scope)
+        if too_long:
+            return too_long
         path = _decoded(scope.get("raw_path") or scope["path"].encode())
         if path is None:
             message = "This address cannot be understood: it holds encoded slashes or broken characters"
@@ -147,9 +153,11 @@ class _Responder:
         if not path:
             return self._file(request, layout.HOME_PAGE) if wanted is None else _no_format("The hub itself", wanted)
         name = path.removesuffix("/")
+        if name.count("/") >= layout.MAX_SEGMENTS:
+            return self._missing("Not found.", request)
         try:
-            checked(name)
-        except StorageError:
+            checked(layout.page_path(name))
+        except PathError:
             return self._missing("Not found.", request)
         if name.endswith(layout.ARCHIVE_SUFFIX):
             return self._archive(request, name.removesuffix(layout.ARCHIVE_SUFFIX))
@@ -234,14 +242,9 @@ class _Responder:
                 self._records.move_to_end(key)
                 return self._records[key]
         try:
-            record = json.loads(self.storage.read(path))
+            record = json_objects.read(self.storage, path)
         except NotThere:
             return None
-        except ValueError as error:
-            message = f"{self.storage.url_for(path)}: is no JSON: {error}"
-            raise StorageError(with_fix(message, "restore it")) from error
-        if not isinstance(record, dict):
-            raise StorageError(with_fix(f"{self.storage.url_for(path)}: is no JSON object", "restore it"))
         if key is not None:
             with self._lock:
                 self._records[key] = record
@@ -357,6 +360,15 @@ class _Responder:
                 headers = {"Content-Type": content_type(layout.NOT_FOUND_PAGE), "Cache-Control": REVALIDATE}
                 return Response(404, headers, body)
         return text(404, message)
+
+
+def _too_long(scope: Scope) -> Response | None:
+    """Return the response to a request whose address or headers are too long, else None."""
+    if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
+        return text(414, with_fix("This address is too long", "shorten it"), {"Connection": "close"})
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+        return text(431, with_fix("The headers of this request are too long", "send fewer"), {"Connection": "close"})
+    return None
 
 
 def _no_format(what: str, wanted: str) -> Response:

@@ -34,6 +34,7 @@ server {
     listen       @LISTEN@;
     root         "@ROOT@";
     index        index.html;
+    disable_symlinks on from=$document_root;  # a link below the hub's folder might lead out of it
     sendfile     on;
     tcp_nopush   on;
     charset      utf-8;
@@ -76,7 +77,8 @@ server {
     location / {
         # hub.load("https://HOST/PUBLISHER/NAME/VERSION") asks for ?tf-hub-format=compressed.
         if ($hub_format = compressed) {
-            rewrite ^(/.+?)/?$ $1.tar.gz last;
+            rewrite ^(/.+/[0-9]+)/?$ $1.tar.gz last;
+            return 404;
         }
         # No other format is here: a client would save the page as a model. A file that it names is sent, as to everybody.
         set $hub_missing $hub_format;

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tools.common.files import discard, make_cache_folder
+
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS pages (path TEXT PRIMARY KEY, key BLOB, stamp TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS records (path TEXT PRIMARY KEY, stamp TEXT, digest BLOB, text TEXT)",
@@ -37,8 +39,11 @@ def _digest(text: str) -> bytes:
 
 
 def file_stamp(status: os.stat_result) -> str:
-    """Return what tells a file from any other that ever lay under its path, without reading it."""
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+    """Return what tells a file from any other that ever lay under its path, without reading it.
+
+    A program can put back the time of a file's content, and not that of its last change of any kind (ctime).
+    """
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
 
 
 def cache_file(folder: Path, name: str) -> Path:
@@ -128,12 +133,12 @@ class PageCache:
             self._save(self._file)
         except (sqlite3.DatabaseError, OSError):
             with contextlib.suppress(sqlite3.Error, OSError):
-                self._file.unlink(missing_ok=True)
+                discard(self._file)
                 self._changed = {"pages": set(self._pages), "records": set(self._records)}
                 self._save(self._file)
 
     def _save(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_cache_folder(file.parent)
         with contextlib.closing(self._open(file)) as database, database:
             for table, rows in (("pages", self._pages), ("records", self._records)):
                 changed = self._changed[table]
