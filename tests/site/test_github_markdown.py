@@ -15,7 +15,12 @@ from tools.documents import rule
 from tools.site import cmark, github_markdown, rendering, sanitizing
 
 SAMPLE = ROOT / "tests/documents/corpus/assets/docs"
-DOCUMENTS = {path.relative_to(SAMPLE).as_posix(): path.read_text(encoding="utf-8") for path in SAMPLE.rglob("*.md")}
+OURS = ROOT / "tests/golden/pages"
+DOCUMENTS = {
+    path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+    for folder in (SAMPLE, OURS)
+    for path in sorted(folder.rglob("*.md"))
+}
 # Another implementation of CommonMark, with GitHub's tables and strikethrough.
 REFERENCE = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
