@@ -256,6 +256,22 @@ def test_large_documents_are_validated_in_bounded_time(docs):
         ("task", "values:\n  - id: image-x\n    display_name: X\n    domains: [smell]\n", 4, "is no domain"),
         ("task", "values:\n  - id: image-x\n    display_name: X\n    domains: image\n", 4, "is not a list"),
         ("colab", "format: uri\n", 1, "only format"),
+        ("task", "[" * 100_000, 1, "nested more deeply"),
+        ("task", "- " * 100_000, 1, "nested more deeply"),
+        (
+            "task",
+            "".join(f"- &a{n + 1} [{', '.join([f'*a{n}'] * 9) if n else 'x'}]\n" for n in range(30)) + "- ? *a30\n",
+            1,
+            "keys and values",
+        ),
+        (
+            "dataset",
+            "a: &a0 [x]\n"
+            + "".join(f"b{n}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
+            + "? *a30\n: x\n? *a30\n: x\n",
+            31,
+            "is there twice",
+        ),
         ("license", None, 1, "does not exist"),
     ],
 )

@@ -114,11 +114,12 @@ def test_only_what_changed_is_made_again(tmp_path):
     root, out = tmp_path / "docs", tmp_path / "out"
     put(root, "a/one/1", body="[two](https://tfhub.dev/a/two)")
     two = put(root, "a/two/1")
-    put(root, "a/three/1")
+    put(root, "a/three/1", body="> " * 200)
     first = document_archive.render(root, out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.html")}
     again = document_archive.render(root, out)
     assert (again.written, again.kept) == (0, first.written)
+    assert again.problems == first.problems and len(first.problems) == 1  # named, though it was not read again
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.html")} == before
     two.write_text(two.read_text().replace("Text.", "Another text."))
     assert document_archive.render(root, out).written == 2 and "Another text." in page(out, "a/two/1")

@@ -1,18 +1,26 @@
 """Markdown is shown as GitHub shows it: in every document of the sample, and in what other parsers read otherwise."""
 
+import random
 import re
+import resource
 
 import markdown_it
+import nh3
 import pytest
 
 from tests.support.blocks import tree
 from tests.support.commands import ROOT
 from tools.documents import document as grammar
 from tools.documents import rule
-from tools.site import rendering, sanitizing
+from tools.site import cmark, github_markdown, rendering, sanitizing
 
 SAMPLE = ROOT / "tests/documents/corpus/assets/docs"
-DOCUMENTS = {path.relative_to(SAMPLE).as_posix(): path.read_text(encoding="utf-8") for path in SAMPLE.rglob("*.md")}
+OURS = ROOT / "tests/golden/pages"
+DOCUMENTS = {
+    path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+    for folder in (SAMPLE, OURS)
+    for path in sorted(folder.rglob("*.md"))
+}
 # Another implementation of CommonMark, with GitHub's tables and strikethrough.
 REFERENCE = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
@@ -161,3 +169,35 @@ def test_anchors_are_those_of_github():
     assert re.findall(r'<a href="#doc-([^"]*)">(\d)', html) == [
         ("use-it", "0"), ("use-it-1", "1"), ("use-it-1-1", "2"), ("größe-x", "3"), ("use-it", "4"),
     ]  # fmt: skip
+
+
+def test_memory_is_given_back():
+    used = []
+    for _ in range(6):
+        used.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        for _ in range(5):
+            cmark.convert("* a\n" * 10_000)  # a tree of five megabytes
+    assert used[-1] - used[1] < 20_000, used  # kB
+
+
+PIECES = [f"<{end}{name}{more}>" for name in ("ul", "li", "p", "b", "i", "table", "tr", "td", "dd", "a") for end in ("", "/") for more in ("", " a='<ul>'", "/")]  # fmt: skip
+PIECES += ["<", ">", "/", '"', "'", "=", " ", "\xa0", "<!--", "-->", "--!>", "<!", "<?", "<ul", "</ul", "<a x='", "<K", "<svg>", "<![CDATA[", "]]>", "<textarea>", "</textarea>", "<script>", "</script/>", "<plaintext>", "<select>", "<template>", "x"]  # fmt: skip
+
+
+def test_no_text_makes_the_sanitiser_go_deeper_than_was_counted(monkeypatch):
+    """What is repeated leaves nothing open that the count does not see, whatever it is made of."""
+    monkeypatch.setattr(github_markdown, "MAXIMUM_DEPTH", 10)
+    chance, accepted = random.Random(0), 0
+    for _ in range(4_000):
+        text = "".join(chance.choices(PIECES, k=chance.randint(2, 10))) * 60
+        try:
+            html = github_markdown.to_html(f"<div>\n{text}", sanitizing._TAGS)
+        except github_markdown.TooComplexError:
+            continue
+        accepted += 1
+        assert depth(tree(nh3.clean(html, tags=sanitizing._TAGS, link_rel=None))) <= 30, text
+    assert accepted > 500
+
+
+def depth(nodes):
+    return max((1 + depth(node[2]) for node in nodes if isinstance(node, tuple)), default=0)

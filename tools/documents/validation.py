@@ -109,7 +109,9 @@ def _files(arguments: Iterable[Path], scans: dict[str, set[str]], problems: list
             linked: list[str] = []
             scans[os.path.abspath(text)] = found_here = scan(Path(text), linked)
             problems += [
-                LINKED_FOLDER.problem(each, 1, "is a link to a folder, which is not followed", f"name {each} as well")
+                LINKED_FOLDER.problem(
+                    each, 1, "is a link to a folder, which is not followed", f"remove it, or name {each} as well"
+                )
                 for each in linked
             ]
             inside = sorted(found_here)

@@ -5,6 +5,8 @@
 The parser is cmark-gfm, GitHub's own, which takes time in proportion to the text. What comes after it does not: browsers' algorithm
 of building a tree, which the sanitiser follows, takes quadratic time for deep or misnested elements. HTML that could make it slow
 is therefore refused here, before it gets there.
+
+What GitHub's pages add to the dialect (callouts, emoji, mentions, mathematics) is left as it is written.
 """
 
 import html

@@ -98,7 +98,7 @@ def _cleaned(source: str) -> str:
     with contextlib.suppress(_TooLongError):
         clean = _limited(functools.partial(_CODE.sub, _coloured, clean))
     # Headings, header cells and links without any word are no help to those who have them read out.
-    return _EMPTY.sub(lambda match: "<td></td>" if match[1] == "th" else "", clean)
+    return _EMPTY.sub(lambda match: "<td></td>" if match[1] == "th" else "", clean).strip()
 
 
 def _limited(work: Callable[[], str]) -> str:
