@@ -1,8 +1,10 @@
 """Row, record, archive and document of a module: whatever differs in one of them keeps it from being published."""
 
 import copy
+import datetime
 import json
 import re
+import shutil
 
 import pytest
 
@@ -10,6 +12,7 @@ from tests.support import made, synthetic
 from tests.support.synthetic import build
 from tools.hub.storage import Storage
 from tools.publishing import consistency
+from tools.publishing.build import Build, sealed
 from tools.publishing.transaction import Publishing
 from tools.site import pages
 from tools.site.jobs import MARKDOWN, Page
@@ -252,13 +255,21 @@ def test_other_words_in_templates_publish(monkeypatch, module, archive):
 # In the transaction
 
 
-def test_nothing_is_stored_of_a_module_that_disagrees(module, archive, tmp_path):
+def test_nothing_is_stored_of_a_module_that_disagrees(module, archive, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(int(datetime.datetime.fromisoformat(made.PUBLISHED).timestamp())))
+    shutil.copy(archive[0], tmp_path / f"{module.head}.tar.gz")
+    spec, built, checked = made.findings(module)
+    manifest = {
+        name: {module.head: each}
+        for name, each in zip(("built", "checked", "packed"), (built, checked, archive[1]), strict=True)
+    }
+    row = Build(tmp_path, sealed({"build_key": "k", "check_key": "c", **manifest}))
     storage = Storage(str(tmp_path / "hub"))
     publishing = Publishing(made.rows(), storage, base_url=made.URL, cache=tmp_path)
-    record = made.record(module, archive[1])
-    wrong = changed(record, "row.licence")
+    wrong = changed(spec, "module.preprocessing.transform.size")
     with pytest.raises(consistency.ConsistencyError):
-        publishing._commit(module, archive[0], archive[1], wrong, None)
+        publishing._store_row([module], [], wrong, row, {module.handle: None})
     assert list(storage.list()) == []
-    assert publishing._commit(module, archive[0], archive[1], record, None).state == "published"
-    assert json.loads(storage.read(f"{module.handle}.json")) == record
+    (result,) = publishing._store_row([module], [], spec, row, {module.handle: None})
+    assert result.state == "published"
+    assert json.loads(storage.read(f"{module.handle}.json")) == made.record(module, archive[1])

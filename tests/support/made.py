@@ -88,8 +88,8 @@ def signature(module):
     }
 
 
-def record(module, packed=None):
-    """A module's record; without `packed` (what packing found out), sizes and digests are made up, too."""
+def findings(module):
+    """What a module's build was asked for, and what building and checking found out about it."""
     spec = {"module": described(module), "build": {"sources": digest("sources"), "key": digest(module.handle)}}
     measured = module.head == "classifier" and bool(module.variant.evaluation)
     built = {
@@ -105,6 +105,11 @@ def record(module, packed=None):
         "fine_tuned": module.variant.fine_tunable,
         "top1": {"value": 98.61, "correct": 355, "images": 360} if measured else None,
     }
+    return spec, built, checked
+
+
+def record(module, packed=None):
+    """A module's record; without `packed` (what packing found out), sizes and digests are made up, too."""
     packed = packed or {
         "bytes": 712_345,
         "unpacked_bytes": 912_345,
@@ -113,7 +118,7 @@ def record(module, packed=None):
         "md5": digest(module.handle)[:32],
         "members": 9,
     }
-    return plain(records.assemble(module, spec, built, checked, packed, PUBLISHED))
+    return plain(records.assemble(module, *findings(module), packed, PUBLISHED))
 
 
 def number(value):
