@@ -11,12 +11,14 @@ be checked and packed while the next one is made.
 Nothing of `tools` is imported: the sources that this program imports decide the bytes of modules.
 """
 
+import collections
 import contextlib
-import gc
 import json
 import os
 import sys
 from pathlib import Path
+
+from builders import environment
 
 
 def build(spec, out, say):
@@ -31,38 +33,40 @@ def build(spec, out, say):
 
     row, out, where = spec["module"]["row"], Path(out), f"{spec['file']}: {spec['module']['row']['stem']}"
     out.mkdir(parents=True, exist_ok=True)
-    images = export.golden_images()
-    normalised = export.normalised_images(images, spec["module"])
-    exact = None
-    if row["precision"] != "float32":
-        say(_stage("compute in float32"))
-        exact = answers_in_float32(row, spec["checkpoint_path"], where, spec["heads"], normalised)
-        gc.collect()  # that model's weights are not to lie in memory beside the next one's
     say(_stage("restore"))
     model = restored(row, spec["checkpoint_path"], where)
+    taken = model.restored.taken()
+    described = spec["module"] | {"checkpoint": spec["module"]["checkpoint"] | taken}
     parts = {head: export.head_model(model, head) for head in spec["heads"]}
-    answers = answer(model, parts, normalised)
+    say(_stage("compute the golden outputs"))
+    images = export.golden_images(spec["module"]["preprocessing"]["transform"])
+    normalised = export.normalised_images(images, spec["module"])
+    with precision.in_float64(model):
+        golden = {name: precision.rounded(values) for name, values in answer(model, parts, normalised).items()}
     for head in parts:
-        if not np.isfinite(answers[export.OUTPUTS[head]]).all():
+        if not np.isfinite(golden[export.OUTPUTS[head]]).all():
             raise ValueError(
                 f"{where}: the {head} answers NaN: its checkpoint leaves weights unset or is damaged. Fix: get another one."
             )
-    changes = {
-        head: precision.difference(answers[export.OUTPUTS[head]], exact[export.OUTPUTS[head]])
-        for head in parts
-        if exact
-    }
+    changes = {}
+    if row["precision"] != "float32":
+        own = answer(model, parts, normalised)
+        changes = {
+            head: precision.difference(own[name], golden[name])
+            for head, name in export.OUTPUTS.items()
+            if head in parts
+        }
     for head, change in changes.items():
         if not change <= precision.LARGEST_CHANGE:
             raise ValueError(
-                f"{where}: in {row['precision']} the {head} differs from itself in float32 by {change:.2g}, more than "
+                f"{where}: in {row['precision']} the {head} differs from itself in float64 by {change:.2g}, more than "
                 f"{precision.LARGEST_CHANGE}. Fix: publish it in float32."
             )
     for head, part in parts.items():
         say(_stage(f"save {head}"))
         labels = spec["labels"] if head == "classifier" else None
-        directory = export.save(part, head, spec["module"], out / head, labels)
-        export.write_golden(directory, images, answers[export.OUTPUTS[head]])
+        directory = export.save(part, head, described, out / head, labels)
+        export.write_golden(directory, images, golden[export.OUTPUTS[head]])
         signature = export.signature(head, row, part)
         found = {
             "parameters": part.count_params(),
@@ -70,40 +74,43 @@ def build(spec, out, say):
             "multiply_adds": counting.multiply_adds(part, row["resolution"]),
             "signature": signature,
             "precision_change": changes.get(head),
+            "taken": taken,
             # Of the first image: enough to tell one map from another, and the check has to compute one image only.
-            "magnitudes": {each["name"]: float(np.abs(answers[each["name"]][0]).mean()) for each in signature["maps"]},
+            "magnitudes": {each["name"]: float(np.abs(golden[each["name"]][0]).mean()) for each in signature["maps"]},
         }
         (out / f"{head}.json").write_text(json.dumps(found))
         say({"event": "built", "head": head})
 
 
 def restored(row, path, where):
-    """Return the Keras model of a row, in its precision, with the weights of the checkpoint at `path`; `where` is for errors."""
+    """Return the Keras model of a row, in its precision, with the weights of the checkpoint at `path`; `where` is for errors.
+
+    Its attribute `restored` is what `builders.restore` returned.
+    """
     import builders
     from builders import layers, precision
 
     with layers.deferred_weights(), precision.using(row["precision"]):
         model = builders.create(row["family"], num_classes=row["classes"], **builders.arguments(row))
-    format = builders.restore(model, path, resize=False)  # the row says the size that its figures are for
+    # Not resized: the row says the size that its figures are for.
+    format = builders.restore(model, path, key=row.get("checkpoint_key"), resize=False)
+    if format.shards:
+        raise ValueError(
+            f"{where}: {Path(path).name} is an index, whose digest does not cover its {format.shards} shards. Fix: write them into "
+            'one file with builders.checkpoints: write("x.safetensors", read(INDEX).tensors).'
+        )
     if format.split("_")[0] != row["format"]:
         raise ValueError(
             f"{where}: {Path(path).name} is in {format} format, the row says {row['format']}. Fix: correct one of them."
         )
+    model.restored = format
     return model
 
 
-def answers_in_float32(row, path, where, heads, images):
-    """Return what `answer` would, were the row in float32."""
-    from builders import export
-
-    model = restored(row | {"precision": "float32"}, path, where)
-    return answer(model, {head: export.head_model(model, head) for head in heads}, images)
-
-
 def answer(model, parts, images):
-    """Return what the heads answer, with the maps of a feature extractor, as `{output: float32 array}`: one pass over the network.
+    """Return what the heads answer, and the maps, as `{output: float64 array}`: one pass over the network.
 
-    `images` are normalised. They go through one by one: a model that is called outside a graph keeps every intermediate result.
+    `images` are normalised. They go through one by one, for the memory.
     """
     import keras
     import numpy as np
@@ -111,15 +118,33 @@ def answer(model, parts, images):
     import builders
     from builders import export
 
-    outputs = {}
-    for head, part in parts.items():
-        outputs |= {export.OUTPUTS[head]: part.output} | (builders.maps(part) if head == "feature_extractor" else {})
-    everything = keras.Model(model.input, outputs)
-    found = {name: [] for name in outputs}
-    for image in images:
-        for name, values in everything(image[None], training=False).items():
-            found[name].append(np.array(values[0], np.float32))
-    return {name: np.stack(values) for name, values in found.items()}
+    outputs = {export.OUTPUTS[head]: part.output for head, part in parts.items()} | builders.maps(model)
+    everything = keras.Model(model.input, list(outputs.values()))
+    found = [_run(everything, image[None]) for image in images]
+    return {name: np.concatenate(values) for name, *values in zip(outputs, *found, strict=True)}
+
+
+def _run(model, images):
+    """Return the outputs of a functional model on a batch as float64 arrays, outside of a graph.
+
+    Keras itself would keep every intermediate result to the end; here each is forgotten after its last use.
+    """
+    import numpy as np
+
+    depths = sorted(model._nodes_by_depth.items(), reverse=True)  # private, and pinned by the lock
+    nodes = [node for _, each in depths for node in each if not node.is_input]
+    uses = collections.Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    uses.update(map(id, model.outputs))
+    values = {id(model.inputs[0]): images}
+    for node in nodes:
+        arguments, keywords = node.arguments.fill_in(values)
+        values[id(node.outputs[0])] = node.operation(*arguments, **keywords)
+        del arguments, keywords
+        for tensor in node.input_tensors:
+            uses[id(tensor)] -= 1
+            if not uses[id(tensor)]:
+                del values[id(tensor)]
+    return [np.array(values[id(tensor)], np.float64) for tensor in model.outputs]
 
 
 def _stage(name):
@@ -146,7 +171,9 @@ def main(arguments):
         raise SystemExit(
             "without PYTHONHASHSEED=0 the same row gives other bytes every time. Fix: set PYTHONHASHSEED=0."
         )
+    environment.isolate()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     specification, out = arguments
     try:
         with _messages_only() as say:

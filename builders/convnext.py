@@ -9,6 +9,7 @@ models/convnext.py; the small variants and the second naming of the weights: tim
 
 import keras
 
+from builders import networks
 from builders.layers import (
     Convolution,
     DepthwiseConvolution,
@@ -24,79 +25,57 @@ from builders.weights import Format, table
 EPSILON = 1e-6  # of every normalisation, the last one included
 
 
-def create(
-    *,
-    depths,
-    dims,
-    num_classes=1000,
-    include_top=True,
-    pooling=None,
-    input_shape=None,
-    input_tensor=None,
-    drop_path_rate=0.0,
-    layer_scale=1e-6,
-    isotropic=False,
-    name="convnext",
-):
-    """Build a ConvNeXt on normalised images.
-
-    Args:
-      depths: blocks of each of the four stages.
-      dims: channels of each stage.
-      num_classes: length of the logits.
-      include_top: with False the output is the last stage's map `[batch, h/32, w/32, dims[-1]]`, for heads of your own.
-      pooling: without the top, "avg" gives the feature vector `[batch, dims[-1]]` that the classifier's last layer is fed.
-      input_shape: `(height, width, 3)`; any size by default. Odd sizes lose their last rows, as upstream.
-      input_tensor: a Keras tensor to build on instead.
-      drop_path_rate: stochastic depth of the last block; earlier ones grow linearly to it. Active in training only.
-      layer_scale: initial value of the layer scale; 0 leaves it out.
-      isotropic: one stage on 16x16 patches, as in a ViT (section 3.3 of the paper; models/convnext_isotropic.py).
-
-    Returns:
-      A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
-    """
-
-    def block(x, width, share, name):
-        return _block(x, width, drop_path_rate, share, layer_scale, name)
-
-    return network(
-        block,
-        depths=depths,
-        dims=dims,
-        num_classes=num_classes,
-        include_top=include_top,
-        pooling=pooling,
-        input_shape=input_shape,
-        input_tensor=input_tensor,
-        isotropic=isotropic,
-        name=name,
-    )
-
-
 def network(
-    block,
+    images,
     *,
     depths,
     dims,
     num_classes,
     include_top,
     pooling,
-    input_shape,
-    input_tensor,
-    name,
+    drop_path_rate,
+    layer_scale=1e-6,
     isotropic=False,
-    final_norm=True,
 ):
-    """Build what all ConvNeXts have around their blocks: stem, downsampling, head (arguments as in `create`).
+    """Build a ConvNeXt on normalised `images`; return its output (see builders/__init__.py:create).
+
+    Without the top, that is the last stage's map `[batch, height/32, width/32, dims[-1]]`; odd sizes lose their last rows, as
+    upstream.
+
+    Args:
+      depths: blocks of each of the four stages.
+      dims: channels of each stage.
+      layer_scale: initial value of the layer scale; 0 leaves it out.
+      isotropic: one stage on 16x16 patches, as in a ViT (section 3.3 of the paper; models/convnext_isotropic.py).
+    """
+
+    def block(x, width, share, name):
+        return _block(x, width, drop_path_rate, share, layer_scale, name)
+
+    return assemble(
+        images,
+        block,
+        depths=depths,
+        dims=dims,
+        num_classes=num_classes,
+        include_top=include_top,
+        pooling=pooling,
+        isotropic=isotropic,
+    )
+
+
+def assemble(images, block, *, depths, dims, num_classes, include_top, pooling, isotropic=False, final_norm=True):
+    """Build what all ConvNeXts have around their blocks: stem, downsampling, head (arguments as in `network`).
 
     `block(x, width, share, name)` makes one block; `share` is its part of the drop path rate, from 0 at the first to 1 at the last.
     `final_norm=False` makes the plain global average the feature vector.
     """
-    if pooling not in (None, "avg"):
-        raise ValueError(f"pooling={pooling!r} is unknown. Fix: use 'avg' for the feature vector or None for the map.")
+    networks.check_whole(depths=depths, dims=dims)
+    if len(depths) != len(dims):
+        raise ValueError(f"depths={depths!r} and dims={dims!r} differ in length. Fix: give both for each stage.")
     if isotropic and len(dims) != 1:
         raise ValueError(f"an isotropic ConvNeXt has one stage, not {len(dims)}. Fix: write depths=(18,), dims=(384,).")
-    images = keras.Input(input_shape or (None, None, 3), name="images") if input_tensor is None else input_tensor
+    networks.check_size(images, 16 if isotropic else 4 * 2 ** (len(dims) - 1))
     if isotropic:
         x = Convolution(dims[0], 16, strides=16, name="stem")(images)
     else:
@@ -112,14 +91,13 @@ def network(
             label = f"blocks.{number}" if isotropic else f"{prefix}.blocks.{number}"
             x = block(x, width, position / max(1, total - 1), label)
             position += 1
-    if include_top or pooling == "avg":
+    if include_top or pooling:
         x = GlobalAverage(name="pool" if final_norm else "features", dtype="float32")(x)
         if final_norm:
             x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
     if include_top:
         x = Linear(num_classes, name="head", dtype="float32")(x)
-    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    return keras.Model(inputs, x, name=name)
+    return x
 
 
 def _block(x, width, rate, share, layer_scale, name):
@@ -168,10 +146,11 @@ WEIGHTS = table(
     blocks.{b}.scale   vector    blocks.{b}.gamma
     """
 )
+_HEADS = (r"head\.pre_logits\..*",)  # of timm's variants with an MLP as their classifier
 FORMATS = {
-    "timm": Format("timm"),
+    "timm": Format("timm", heads=_HEADS),
     # MLPs as 1x1 convolutions (atto to nano)
-    "timm_conv_mlp": Format("timm", kinds={"linear": "pointwise", "head": "linear"}),
+    "timm_conv_mlp": Format("timm", kinds={"linear": "pointwise", "head": "linear"}, heads=_HEADS),
     "facebook": Format("facebook"),
     "torchvision": Format("torchvision", kinds={"vector": "column"}),
 }

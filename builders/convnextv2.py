@@ -11,40 +11,30 @@ import keras
 import tensorflow as tf
 
 from builders import weights
-from builders.convnext import EPSILON, maps, network
-from builders.layers import DepthwiseConvolution, DropPath, LayerNormalization, Linear, initializer, register
+from builders.convnext import EPSILON, assemble, maps
+from builders.layers import (
+    DepthwiseConvolution,
+    DropPath,
+    LayerNormalization,
+    Linear,
+    initializer,
+    register,
+    statistics_dtype,
+)
 from builders.weights import Format, Kind, table
 
 
-def create(
-    *,
-    depths,
-    dims,
-    num_classes=1000,
-    include_top=True,
-    pooling=None,
-    input_shape=None,
-    input_tensor=None,
-    drop_path_rate=0.0,
-    final_norm=True,
-    name="convnextv2",
-):
-    """Build a ConvNeXt V2 on normalised images.
+def network(images, *, depths, dims, num_classes, include_top, pooling, drop_path_rate, final_norm=True):
+    """Build a ConvNeXt V2 on normalised `images`; return its output (see builders/__init__.py:create).
+
+    Without the top, that is the last stage's map `[batch, height/32, width/32, dims[-1]]`; odd sizes lose their last rows, as
+    upstream.
 
     Args:
       depths: blocks of each of the four stages.
       dims: channels of each stage.
-      num_classes: length of the logits.
-      include_top: with False the output is the last stage's map `[batch, h/32, w/32, dims[-1]]`, for heads of your own.
-      pooling: without the top, "avg" gives the feature vector `[batch, dims[-1]]`.
-      input_shape: `(height, width, 3)`; any size by default. Odd sizes lose their last rows, as upstream.
-      input_tensor: a Keras tensor to build on instead.
-      drop_path_rate: stochastic depth of the last block; earlier ones grow linearly to it. Active in training only.
       final_norm: False for the checkpoints of the autoencoder alone, which end with the last stage: the feature vector is the
         plain global average, and there is no top.
-
-    Returns:
-      A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
     """
     if include_top and not final_norm:
         raise ValueError("a ConvNeXt V2 without its last normalisation has no classifier. Fix: add include_top=False.")
@@ -52,22 +42,20 @@ def create(
     def block(x, width, share, name):
         return _block(x, width, drop_path_rate, share, name)
 
-    return network(
+    return assemble(
+        images,
         block,
         depths=depths,
         dims=dims,
         num_classes=num_classes,
         include_top=include_top,
         pooling=pooling,
-        input_shape=input_shape,
-        input_tensor=input_tensor,
         final_norm=final_norm,
-        name=name,
     )
 
 
 def arguments(row):
-    """Return the arguments of `create` for a row: one without classes is a checkpoint of the autoencoder's encoder alone."""
+    """Return the arguments of `builders.create` for a row: one without classes has a checkpoint of the encoder alone."""
     return {**row["architecture"], "final_norm": row["classes"] is not None}
 
 
@@ -88,7 +76,7 @@ class GlobalResponseNormalization(keras.layers.Layer):
     """Scale each channel by how strong it is beside the others: `gamma * (x * n) + beta + x`, `[batch, h, w, channels]`.
 
     `n` is the channel's L2 norm over height and width (not a matrix norm), divided by the mean of all channels' norms plus
-    `epsilon` (section 3.2, algorithm 1; models/utils.py:GRN). In float32 under any policy: the sum of squares over a map
+    `epsilon` (section 3.2, algorithm 1; models/utils.py:GRN). At least float32 under any policy: the sum of squares over a map
     overflows float16. Both weights start at zero, so the layer starts as the identity.
     """
 
@@ -101,13 +89,13 @@ class GlobalResponseNormalization(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer=initializer("zeros"))
 
     def call(self, inputs):
-        x = tf.cast(inputs, tf.float32)
+        x = tf.cast(inputs, statistics_dtype(inputs))
         squares = tf.reduce_sum(tf.square(x), [1, 2], keepdims=True)
         norms = tf.sqrt(tf.maximum(squares, 1e-30))  # a dead channel has gradient 0, as in PyTorch, not NaN
         relative = norms / (tf.reduce_mean(norms, -1, keepdims=True) + self.epsilon)
         # One product and one sum over the map: x * n * gamma + x = x * (1 + n * gamma).
-        scale = 1.0 + relative * tf.cast(self.gamma, tf.float32)
-        return tf.cast(x * scale + tf.cast(self.beta, tf.float32), self.compute_dtype)
+        scale = 1.0 + relative * tf.cast(self.gamma, x.dtype)
+        return tf.cast(x * scale + tf.cast(self.beta, x.dtype), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -116,7 +104,7 @@ class GlobalResponseNormalization(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-__all__ = ["FORMATS", "TOP", "WEIGHTS", "create", "maps"]
+__all__ = ["FORMATS", "TOP", "WEIGHTS", "maps", "network"]
 
 # Our layer, its kind, and the layer's name in each format; {s} and {b} count stages and blocks from 0. "sparse" is what FCMAE
 # training itself writes: convolutions and normalisations of MinkowskiEngine below `encoder.`.
@@ -163,10 +151,11 @@ KINDS = {
     },
     "sparse_depthwise": {"kernel": Kind((".kernel",), *_SPARSE_DEPTHWISE), "bias": Kind((".bias",), *_ROW)},
 }
+_HEADS = (r"head\.pre_logits\..*",)  # of timm's variants with an MLP as their classifier
 FORMATS = {
-    "timm": Format("timm", kinds={"grn": "norm"}),
+    "timm": Format("timm", kinds={"grn": "norm"}, heads=_HEADS),
     # MLPs as 1x1 convolutions (atto to nano)
-    "timm_conv_mlp": Format("timm", kinds={"grn": "norm", "linear": "pointwise", "head": "linear"}),
+    "timm_conv_mlp": Format("timm", kinds={"grn": "norm", "linear": "pointwise", "head": "linear"}, heads=_HEADS),
     "facebook": Format("facebook"),
     # What the encoder was trained with is left aside (main_finetune.py), the rest as utils.py:remap_checkpoint_keys reads it.
     "facebook_sparse": Format(

@@ -1,23 +1,33 @@
 """Layers that two or more families share, written for the kernels that TensorFlow fuses on a CPU.
 
-Each is an ordinary Keras 3 layer: serialisable, mixed-precision aware, float32 variables. Channels are last everywhere.
-`deferred_weights()` builds layers whose variables hold NaN until a checkpoint sets them; `override_drop_path()` replaces the rate
-of stochastic depth while a graph is traced.
+Each is an ordinary Keras 3 layer: serialisable, mixed-precision aware, float32 variables unless Keras is set to another floatx.
+Channels are last everywhere, whatever `keras.config.image_data_format()` says.
+`deferred_weights()` builds layers whose variables hold NaN until a checkpoint sets them; `override_drop_path()` and
+`override_shifts()` give layers further inputs while a graph is traced.
 """
 
 import contextlib
 import contextvars
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from builders.registration import PACKAGE
+
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        f"the layers of builders are made of TensorFlow's operations, and Keras's backend is {keras.config.backend()}. "
+        'Fix: set KERAS_BACKEND=tensorflow, or "backend": "tensorflow" in ~/.keras/keras.json.'
+    )
+
 _DEFERRED: contextvars.ContextVar[Any] = contextvars.ContextVar("deferred_weights", default=None)
-_DROP_PATH_RATE: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path_rate", default=None)
-register = keras.saving.register_keras_serializable("hubpress")
+_DROP_PATH: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path", default=None)
+_SHIFTS: contextvars.ContextVar[Any] = contextvars.ContextVar("shifts", default=None)
+register = keras.saving.register_keras_serializable(PACKAGE)
 
 
 @contextlib.contextmanager
@@ -34,13 +44,23 @@ def deferred_weights(initializer: Any = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def override_drop_path(rate: Any) -> Iterator[None]:
-    """Use `rate` (a scalar float32 tensor) as the stochastic depth rate of every model that is called inside."""
-    token = _DROP_PATH_RATE.set(rate)
+def override_drop_path(factors: Mapping[str, Any]) -> Iterator[None]:
+    """Multiply branches by `factors[name of the DropPath layer]` (float32 `[batch]`) in training, instead of drawing numbers."""
+    token = _DROP_PATH.set(factors)
     try:
         yield
     finally:
-        _DROP_PATH_RATE.reset(token)
+        _DROP_PATH.reset(token)
+
+
+@contextlib.contextmanager
+def override_shifts(shifts: Mapping[str, Any]) -> Iterator[None]:
+    """Let every `Shift` layer add `shifts[its map]` to its input."""
+    token = _SHIFTS.set(shifts)
+    try:
+        yield
+    finally:
+        _SHIFTS.reset(token)
 
 
 def initializer(value: Any) -> Any:
@@ -55,6 +75,27 @@ def initializer(value: Any) -> Any:
     if isinstance(value, float):
         return keras.initializers.TruncatedNormal(stddev=value)
     return keras.initializers.get(value)
+
+
+@register
+class Beginning(keras.layers.Layer):
+    """Mark where the network of a family begins: images pass unchanged.
+
+    It tells the family to `builders.restore`, `write` and `maps`, also of models that were cut, extended, or saved and loaded.
+    """
+
+    def __init__(self, family: str, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.family = family
+
+    def call(self, inputs):
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "family": self.family}
 
 
 @register
@@ -107,6 +148,8 @@ class Convolution(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=initializer("zeros"))
 
     def call(self, inputs):
+        if self.padding == "valid" and any(length is not None and length < self.size for length in inputs.shape[1:3]):
+            raise ValueError(f"{self.name}: its map would be empty, the images are too small. Fix: pass larger images.")
         outputs = tf.nn.conv2d(inputs, tf.convert_to_tensor(self.kernel), self.strides, tf_padding(self.padding))
         return tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias)) if self.use_bias else outputs
 
@@ -145,9 +188,10 @@ class DepthwiseConvolution(keras.layers.Layer):
 
 @register
 class LayerNormalization(keras.layers.Layer):
-    """Normalise the last axis to mean 0 and variance 1 (`epsilon` inside the root), then scale and shift. Statistics in float32.
+    """Normalise the last axis to mean 0 and variance 1 (`epsilon` inside the root), then scale and shift.
 
-    Written as a batch normalisation whose channels are the rows: the one form that has a fused kernel on a CPU.
+    Statistics are float32, or float64 where the layer computes in it. In float32 written as a batch normalisation whose channels
+    are the rows: the one form that has a fused kernel on a CPU. That kernel does not know float64.
     """
 
     def __init__(self, *, epsilon=1e-6, **kwargs):
@@ -159,14 +203,18 @@ class LayerNormalization(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer=initializer("zeros"))
 
     def call(self, inputs):
-        rows = flatten_rows(tf.cast(inputs, tf.float32))
-        count = tf.shape(rows)[:1]
-        columns = tf.reshape(rows, [1, -1, rows.shape[-1], 1])
-        columns, *_ = tf.compat.v1.nn.fused_batch_norm(
-            columns, tf.ones(count), tf.zeros(count), epsilon=self.epsilon, data_format="NCHW"
-        )
-        normalised = tf.reshape(columns, [-1, rows.shape[-1]])
-        outputs = normalised * tf.cast(self.gamma, tf.float32) + tf.cast(self.beta, tf.float32)
+        rows = flatten_rows(tf.cast(inputs, statistics_dtype(inputs)))
+        if rows.dtype == tf.float64:
+            mean, variance = tf.nn.moments(rows, [-1], keepdims=True)
+            normalised = (rows - mean) * tf.math.rsqrt(variance + self.epsilon)
+        else:
+            count = tf.shape(rows)[:1]
+            columns = tf.reshape(rows, [1, -1, rows.shape[-1], 1])
+            columns, *_ = tf.compat.v1.nn.fused_batch_norm(
+                columns, tf.ones(count), tf.zeros(count), epsilon=self.epsilon, data_format="NCHW"
+            )
+            normalised = tf.reshape(columns, [-1, rows.shape[-1]])
+        outputs = normalised * tf.cast(self.gamma, rows.dtype) + tf.cast(self.beta, rows.dtype)
         return unflatten_rows(tf.cast(outputs, self.compute_dtype), inputs)
 
     def compute_output_shape(self, input_shape):
@@ -209,21 +257,57 @@ class DropPath(keras.layers.Layer):
         self.rate, self.share = rate, share
 
     def call(self, inputs, training=False):
-        rate = _DROP_PATH_RATE.get()
-        if rate is None:
-            rate = self.rate
-        if not training or self.share == 0 or (isinstance(rate, float | int) and rate == 0):
+        factors = _DROP_PATH.get()
+        if not training or self.share == 0 or (factors is None and self.rate == 0):
             return inputs
-        keep = 1.0 - tf.cast(rate, tf.float32) * self.share
-        shape = tf.concat([tf.shape(inputs)[:1], tf.ones([inputs.shape.rank - 1], tf.int32)], 0)
-        kept = tf.floor(keep + tf.random.uniform(shape))
-        return inputs * tf.cast(tf.math.divide_no_nan(kept, keep), inputs.dtype)
+        if factors is None:
+            factor = drop_path_factors(self.rate, [self.share], tf.random.uniform([1, tf.shape(inputs)[0]]))[0]
+        else:
+            factor = tf.stop_gradient(factors[self.name])
+        return inputs * tf.cast(tf.reshape(factor, [-1] + [1] * (inputs.shape.rank - 1)), inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate, "share": self.share}
+
+
+def drop_path_factors(rate: Any, shares: Any, numbers: Any) -> Any:
+    """Return what stochastic depth multiplies branches by, float32 `[branches, batch]`: 0, or 1 over the probability of keeping.
+
+    `rate`: the model's, a scalar; `shares`: of the branches (see `DropPath`); `numbers`: uniform in [0, 1), `[branches, batch]`.
+    """
+    keep = 1.0 - tf.cast(rate, tf.float32) * tf.constant(shares, tf.float32)[:, tf.newaxis]
+    return tf.math.divide_no_nan(tf.floor(keep + numbers), keep)
+
+
+@register
+class Shift(keras.layers.Layer):
+    """Add to a map `[batch, h, w, channels]` what `override_shifts` has under the name `of`; else the identity.
+
+    To tokens `[batch, 1 + h * w, channels]`, the class token first, the same is added, and to the class token nothing.
+    """
+
+    def __init__(self, of, **kwargs):
+        super().__init__(**kwargs)
+        self.of = of
+
+    def call(self, inputs):
+        shifts = _SHIFTS.get()
+        if shifts is None:
+            return inputs
+        shift = tf.cast(shifts[self.of], inputs.dtype)
+        if inputs.shape.rank == 3:
+            shift = tf.reshape(shift, [-1, shift.shape[1] * shift.shape[2], shift.shape[3]])
+            shift = tf.pad(shift, [[0, 0], [1, 0], [0, 0]])[:, : inputs.shape[1]]
+        return inputs + shift
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "of": self.of}
 
 
 @register
@@ -247,6 +331,11 @@ def last_outputs(model: Any, pattern: str, name: Callable[[int], str]) -> dict[s
     return found
 
 
+def statistics_dtype(inputs: Any) -> Any:
+    """Return the type for sums over many of `inputs`: float32, or float64 for float64."""
+    return tf.float64 if inputs.dtype == tf.float64 else tf.float32
+
+
 def flatten_rows(inputs: Any) -> Any:
     """Reshape `[..., channels] -> [rows, channels]`."""
     return inputs if inputs.shape.rank == 2 else tf.reshape(inputs, [-1, inputs.shape[-1]])
@@ -267,7 +356,9 @@ def activate(inputs: Any, activation: str | None) -> Any:
         case None:
             return inputs
         case "gelu":
-            return tf.nn.gelu(inputs, approximate=False)
+            # Not tf.nn.gelu, which is written with erfc: converters have no such operation. This spelling is the one that TensorFlow's
+            # own optimiser, OpenVINO and LiteRT all make one kernel of.
+            return 0.5 * inputs * (1.0 + tf.math.erf(inputs / math.sqrt(2)))
         case "gelu_tanh":
             # What tf.nn.gelu(approximate=True) computes, without its power, which keeps the CPU's graph optimiser from fusing it.
             cubic = 0.044715 * (inputs * tf.square(inputs))

@@ -28,6 +28,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import tensorflow as tf
 
 LARGEST_BLOCK = 16  # outputs computed together; fewer waste less on zeros, more are fewer operations
@@ -104,6 +105,7 @@ def preprocess(
     mean: Sequence[float],
     std: Sequence[float],
     pixel_range: tuple[float, float] = (0, 1),
+    never_empty: bool = False,
 ) -> Any:
     """Resize, crop and normalise images of any size for the network.
 
@@ -113,6 +115,7 @@ def preprocess(
         transform: a `Transform`.
         mean, std: three floats each, for pixels in [0, 1].
         pixel_range: what float32 images call black and white.
+        never_empty: whether an empty batch gives one image of zeros: fused kernels of oneDNN fail on nothing.
 
     Returns:
         float32 `[batch, resolution, resolution, 3]`: `(pixels in [0, 1] - mean) / std`. Images that already have that
@@ -146,8 +149,9 @@ def preprocess(
     return _unless_right_size(
         images,
         transform,
-        same=lambda: normalize(images, black, white),
-        other=lambda: normalize(_resample(images, transform, to_levels), 0.0, 255.0),
+        same=lambda images: normalize(images, black, white),
+        other=lambda images: normalize(_resample(images, transform, to_levels), 0.0, 255.0),
+        never_empty=never_empty,
     )
 
 
@@ -170,8 +174,8 @@ def resize_and_crop(images: Any, transform: Transform) -> Any:
     return _unless_right_size(
         images,
         transform,
-        same=lambda: tf.cast(images, tf.float32),
-        other=lambda: _resample(images, transform, lambda pixels: tf.cast(pixels, tf.float32)),
+        same=lambda images: tf.cast(images, tf.float32),
+        other=lambda images: _resample(images, transform, lambda pixels: tf.cast(pixels, tf.float32)),
     )
 
 
@@ -185,17 +189,29 @@ def _checked(images):
     return tf.ensure_shape(images, [None, None, None, 3])
 
 
-def _unless_right_size(images, transform, *, same, other):
-    """Return `same()` for images that have the module's resolution already, else `other()`; decided while tracing if possible."""
+def _unless_right_size(images, transform, *, same, other, never_empty=False):
+    """Return `same(images)` for images that have the module's resolution already, else `other(images)`.
+
+    Decided while tracing if possible. Else both are computed, of which one gets no images. A branch (`tf.cond`) would be plainer, but
+    its sides have different shapes, of which XLA, OpenVINO and most converters make no graph or a wrong one.
+    """
     resolution = transform.resolution
-    height, width = images.shape[1], images.shape[2]
-    if (height, width) == (resolution, resolution):
-        return same()
-    if height not in (None, resolution) or width not in (None, resolution):
-        return other()
+    count, height, width = images.shape[:3]
     shape = tf.shape(images)
-    right = tf.logical_and(tf.equal(shape[1], resolution), tf.equal(shape[2], resolution))
-    return tf.ensure_shape(tf.cond(right, same, other), [images.shape[0], resolution, resolution, 3])
+    if (height, width) == (resolution, resolution):
+        parts = [same(images)]
+    elif height not in (None, resolution) or width not in (None, resolution):
+        parts = [other(images)]
+    else:
+        right = tf.logical_and(tf.equal(shape[1], resolution), tf.equal(shape[2], resolution))
+        number = shape[0] * tf.cast(right, tf.int32)
+        of_right_size = tf.reshape(images[:number], tf.stack([number, resolution, resolution, 3]))
+        parts = [same(of_right_size), other(images[number:])]
+    if never_empty and not count:
+        parts.append(tf.zeros(tf.stack([1 - tf.minimum(shape[0], 1), resolution, resolution, 3])))
+        count = None if count is None else 1
+    answers = parts[0] if len(parts) == 1 else tf.concat(parts, 0)
+    return tf.ensure_shape(answers, [count, resolution, resolution, 3])
 
 
 def _resample(images, transform, to_levels):
@@ -212,21 +228,25 @@ def _resample(images, transform, to_levels):
             short = tf.maximum(tf.minimum(height, width), 1)  # empty images are refused by the reshape below
             new_height, new_width = (transform.size * side // short for side in (height, width))
             top, left = (_crop_offset(side, transform) for side in (new_height, new_width))
-        rows = _windows(height, new_height, top, transform)
-        columns = _windows(width, new_width, left, transform)
+        some = tf.minimum(batch, 1)  # no weights are computed for no images
+        rows = _windows(height, new_height, top, transform, some, pixels=2)
+        columns = _windows(width, new_width, left, transform, some, pixels=1)
         first_row, used_height = rows.used()
         first_column, used_width = columns.used()
         starts = tf.unstack((columns.starts - first_column) * 3)
         window_rows = (rows.starts - first_row)[:, tf.newaxis] + tf.range(rows.window)
         piece = tf.stack([batch * used_height, columns.window * 3])
-        per_channel = tf.transpose(columns.weights, [0, 2, 1])[:, :, tf.newaxis, :, tf.newaxis]
-        per_channel *= tf.eye(3)[:, tf.newaxis, :]
-        per_channel = tf.reshape(per_channel, tf.stack([columns.blocks, columns.window * 3, columns.block * 3]))
+        # Weights of the channels of neighbours, [blocks, window * 3, block * 3]: 0 between two different channels.
+        same_channel = np.tile(np.eye(3, dtype=np.float32), columns.block)
+        per_channel = tf.gather(columns.weights, np.repeat(np.arange(columns.block), 3), axis=2)[:, :, tf.newaxis]
+        per_channel = tf.reshape(per_channel * same_channel, [columns.blocks, -1, columns.block * 3])
 
     levels = to_levels(images[:, first_row : first_row + used_height, first_column : first_column + used_width])
-    rounds = transform.library == "pil"
-    if rounds:
-        levels = _to_8_bits(levels)
+    rounded = tf.identity
+    if transform.library == "pil":
+        rounded = _to_8_bits if images.dtype == tf.uint8 else _to_8_bits_and_back
+    if images.dtype != tf.uint8:  # the levels of uint8 are whole
+        levels = rounded(levels)
 
     # Horizontal pass. The three channels of a pixel stay together: a window of columns is one piece of each row, and
     # weights are repeated per channel, which costs less than moving the channels out of the way of a matrix product.
@@ -242,16 +262,13 @@ def _resample(images, transform, to_levels):
         ],
         axis=1,
     )
-    if rounds:
-        flat = _to_8_bits(flat)
+    flat = rounded(flat)
 
     # Vertical pass: whole rows are gathered and mixed.
     padded_width = columns.blocks * columns.block
     flat = tf.reshape(flat, tf.stack([batch, used_height, padded_width * 3]))
     flat = tf.gather(flat, window_rows, axis=1)
-    flat = tf.matmul(rows.weights, flat)
-    if rounds:
-        flat = _to_8_bits(flat)
+    flat = rounded(tf.matmul(rows.weights, flat))
     levels = tf.reshape(flat, tf.stack([batch, rows.blocks * rows.block, padded_width, 3]))
     levels = levels[:, :resolution, :resolution]
     return tf.ensure_shape(levels, [images.shape[0], resolution, resolution, 3])
@@ -268,8 +285,19 @@ def _crop_offset(side, transform):
 
 
 def _to_8_bits(levels):
-    """Round half up and clip to 0..255 in one pass; the gradient is 1 inside the range and 0 outside."""
-    return tf.quantization.fake_quant_with_min_max_args(levels, min=0.0, max=255.0, num_bits=8)
+    """Round half up and clip to 0..255."""
+    return tf.minimum(tf.floor(tf.nn.relu(levels + 0.5)), 255.0)
+
+
+@tf.custom_gradient
+def _to_8_bits_and_back(levels):
+    """Round as `_to_8_bits`; the gradient is 1 inside the range and 0 outside."""
+
+    def gradient(upstream):
+        inside = tf.logical_and(levels >= 0.0, levels <= 255.0)
+        return tf.where(inside, upstream, tf.zeros_like(upstream))
+
+    return _to_8_bits(levels), gradient
 
 
 @dataclasses.dataclass
@@ -279,7 +307,7 @@ class _Windows:
     Attributes:
         starts: int32 `[blocks]`, ascending.
         window: scalar int32 tensor.
-        weights: float32 `[blocks, block, window]`.
+        weights: float32 `[blocks, block, window]`, or transposed, `[blocks, window, block]`.
     """
 
     starts: tf.Tensor
@@ -293,9 +321,11 @@ class _Windows:
         return self.starts[0], self.starts[-1] + self.window - self.starts[0]
 
 
-def _windows(length, new_length, offset, transform):
+def _windows(length, new_length, offset, transform, some, *, pixels):
     """Return the weights of an axis of `length` pixels resized to `new_length`, of which the crop from `offset` on is wanted.
 
+    With `some` = 0 instead of 1, the window is empty. `pixels` is the axis of the weights that counts them: 2, or 1 for transposed
+    weights (a transposition costs a CPU more than all else here).
     Positions are float64 throughout: the virtual axis of a 1 x 4000 image is a million pixels long.
     """
     resolution = transform.resolution
@@ -316,21 +346,21 @@ def _windows(length, new_length, offset, transform):
     last = length - 1
     low = tf.clip_by_value(tf.cast(tf.floor(centers[:, 0] - reach - 0.5), tf.int32), 0, last)
     high = tf.clip_by_value(tf.cast(tf.math.ceil(centers[:, -1] + reach + 0.5), tf.int32), 0, last)
-    window = tf.reduce_max(high - low) + 1
+    window = (tf.reduce_max(high - low) + 1) * some
     starts = tf.minimum(low, length - window)
 
-    positions = (starts[:, tf.newaxis] + tf.range(window))[:, tf.newaxis, :]
-    centers = centers[:, :, tf.newaxis]
+    positions = tf.expand_dims(starts[:, tf.newaxis] + tf.range(window), 3 - pixels)
+    centers = tf.expand_dims(centers, pixels)
     kernel = (lambda x: _bicubic(x, -0.75 if transform.library == "opencv" else -0.5)) if bicubic else _triangle
     if transform.antialias:
         weights = kernel((tf.cast(positions, tf.float64) + 0.5 - centers) / tf.maximum(scale, 1.0))
-        weights = _normalized(weights)
+        weights = _normalized(weights, pixels)
         if transform.library == "pil":
             weights = tf.sign(weights) * tf.floor(tf.abs(weights) * PIL_WEIGHT_SCALE + 0.5) / PIL_WEIGHT_SCALE
     elif bicubic and transform.library == "tensorflow":
         first = tf.floor(centers - 0.5)
         fraction = tf.round((centers - 0.5 - first) * TENSORFLOW_TABLE_SIZE) / TENSORFLOW_TABLE_SIZE
-        weights = _normalized(kernel(tf.cast(positions, tf.float64) - first - fraction))
+        weights = _normalized(kernel(tf.cast(positions, tf.float64) - first - fraction), pixels)
     else:
         # Borders are replicated: the weight of a tap outside goes to the pixel at the border.
         first = tf.floor(centers - 0.5)
@@ -356,8 +386,8 @@ def _centers(outputs, source, target, transform):
     return tf.cast((outputs + 0.5) * (source / target) - 0.5, tf.float64) + 0.5
 
 
-def _normalized(weights):
-    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+def _normalized(weights, axis):
+    return weights / tf.reduce_sum(weights, axis=axis, keepdims=True)
 
 
 def _triangle(x):

@@ -12,7 +12,7 @@ import math
 import keras
 import tensorflow as tf
 
-from builders import weights
+from builders import networks, weights
 from builders.layers import (
     DropPath,
     GlobalAverage,
@@ -22,6 +22,7 @@ from builders.layers import (
     last_outputs,
     register,
     spatial,
+    statistics_dtype,
     tf_padding,
 )
 from builders.weights import Format, Kind, table
@@ -38,42 +39,31 @@ CONVOLUTION = {
 CLASSIFIER = {"class_name": "RandomNormal", "config": {"stddev": 0.01}}
 
 
-def create(
+def network(
+    images,
     *,
     w0,
     wa,
     wm,
     depth,
     group_size,
+    num_classes,
+    include_top,
+    pooling,
+    drop_path_rate,
     rounding="pycls",
-    num_classes=1000,
-    include_top=True,
-    pooling=None,
-    input_shape=None,
-    input_tensor=None,
-    drop_path_rate=0.0,
-    name="regnety",
 ):
-    """Build a RegNetY on normalised images (RGB, whatever order the checkpoint's format has).
+    """Build a RegNetY on normalised `images`; return its output (see builders/__init__.py:create).
+
+    Images are RGB, whatever order the checkpoint's format has. Without the top, the output is the last stage's map `[batch,
+    height/32, width/32, width of the stage]`; odd sizes round up at each of the five halvings, as upstream.
 
     Args:
       w0, wa, wm: the line of widths (section 3.3 of the paper): block i wants w0 + wa * i channels, quantised to powers of wm.
       depth: blocks in all.
       group_size: channels of one group of the 3x3 convolutions.
       rounding: whose rule makes widths multiples of the group size, "pycls" (timm's, too) or "torchvision"; see `stages`.
-      num_classes: length of the logits.
-      include_top: with False the output is the last stage's map `[batch, h/32, w/32, width]`, for heads of your own.
-      pooling: without the top, "avg" gives the feature vector `[batch, width]` that the classifier's last layer is fed.
-      input_shape: `(height, width, 3)`; any size by default. Odd sizes round up at each of the five halvings, as upstream.
-      input_tensor: a Keras tensor to build on instead.
-      drop_path_rate: stochastic depth of the last block; earlier ones grow linearly to it. Active in training only.
-
-    Returns:
-      A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
     """
-    if pooling not in (None, "avg"):
-        raise ValueError(f"pooling={pooling!r} is unknown. Fix: use 'avg' for the feature vector or None for the map.")
-    images = keras.Input(input_shape or (None, None, 3), name="images") if input_tensor is None else input_tensor
     x = NormalisedConvolution(STEM_WIDTH, 3, strides=2, activation="relu", name="stem")(images)
     position = 0
     for stage, (width, blocks, group) in enumerate(stages(w0, wa, wm, depth, group_size, rounding), 1):
@@ -81,12 +71,11 @@ def create(
             drop = DropPath(drop_path_rate, position / max(1, depth - 1), name=f"s{stage}.b{block}.drop_path")
             x = _block(x, width, group, 2 if block == 1 else 1, drop, f"s{stage}.b{block}")
             position += 1
-    if include_top or pooling == "avg":
+    if include_top or pooling:
         x = GlobalAverage(name="features", dtype="float32")(x)
     if include_top:
         x = Linear(num_classes, stddev=CLASSIFIER, name="head", dtype="float32")(x)
-    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    return keras.Model(inputs, x, name=name)
+    return x
 
 
 def stages(
@@ -108,6 +97,9 @@ def stages(
     """
     if rounding not in ("pycls", "torchvision"):
         raise ValueError(f"unknown rounding {rounding!r}. Fix: use pycls or torchvision.")
+    networks.check_whole(w0=w0, depth=depth, group_size=group_size)
+    if not (wa > 0 and wm > 1):
+        raise ValueError(f"wa={wa} and wm={wm} make no line that rises. Fix: use wa above 0 and wm above 1.")
     powers = [round(math.log((w0 + wa * i) / w0) / math.log(wm)) for i in range(depth)]
     wanted = [round(w0 * wm**power / QUANTUM) * QUANTUM for power in powers]
     found = []
@@ -186,7 +178,8 @@ class NormalisedConvolution(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         gamma, beta, mean, variance = (
-            tf.convert_to_tensor(v) for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+            tf.cast(v, statistics_dtype(inputs))
+            for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
         kernel = tf.convert_to_tensor(self.kernel)
         if not (training and self.trainable):

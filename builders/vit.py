@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from builders import weights
+from builders import networks, weights
 from builders.layers import (
     Convolution,
     DropPath,
@@ -26,11 +26,14 @@ from builders.layers import (
     initializer,
     last_outputs,
     register,
+    statistics_dtype,
 )
-from builders.weights import Format, Kind, table
+from builders.weights import Format, Kind, Misfit, table
 
 EPSILON = 1e-6  # of every layer normalisation
 GROUPS = 32  # of every group normalisation
+INPUT_SHAPE = (224, 224, 3)  # by default: a model is made for one size
+POOLING = ("token", "avg")  # two names of one feature vector: its own, and the one that every family has
 # What differs: the GELU, the epsilon of group normalisation, and by what a kernel of variance v is divided to standardise it.
 DEFINITIONS = {
     "jax": {"gelu": "gelu_tanh", "epsilon": 1e-6, "scale": lambda v: 1 / (tf.sqrt(v) + 1e-5)},
@@ -38,26 +41,28 @@ DEFINITIONS = {
 }
 
 
-def create(
+def network(
+    images,
     *,
     patch,
     hidden,
     mlp,
     heads,
     layers,
+    num_classes,
+    include_top,
+    pooling,
+    drop_path_rate,
     resnet=None,
     resnet_width_factor=1,
     stem_width=None,
     definition="jax",
-    num_classes=1000,
-    include_top=True,
-    pooling=None,
-    input_shape=None,
-    input_tensor=None,
-    drop_path_rate=0.0,
-    name="vit",
 ):
-    """Build a ViT or a hybrid on normalised images of one size: the position embedding belongs to it.
+    """Build a ViT or a hybrid on normalised `images` of one size, to which its position embedding belongs; return its output.
+
+    Without the top, that is the last block's map `[batch, rows, columns, hidden]`, without the class token; with a `pooling`,
+    "token" or "avg", the class token, normalised, that the classifier's last layer is fed, `[batch, hidden]`. The rest is said
+    in builders/__init__.py:create.
 
     Args:
       patch: side of a patch, in pixels, or for a hybrid in positions of the ResNet's map.
@@ -69,40 +74,29 @@ def create(
       resnet_width_factor: of the channels of the ResNet, which begins with 64.
       stem_width: channels of its stem, if they are not those.
       definition: "jax" for AugReg `.npz` checkpoints, "timm" for timm's; they are not the same function.
-      num_classes: length of the logits.
-      include_top: with False the output is the last block's map `[batch, rows, columns, hidden]`, without the class token.
-      pooling: without the top, "token" gives the feature vector `[batch, hidden]`, which is the class token, normalised, that the
-        classifier's last layer is fed. "avg", by which other families call their feature vector, gives the same.
-      input_shape: `(height, width, 3)`, (224, 224, 3) by default.
-      input_tensor: a Keras tensor of known height and width to build on instead.
-      drop_path_rate: stochastic depth of the last block's branches; earlier ones grow linearly to it. Active in training only.
-
-    Returns:
-      A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
     """
+    networks.check_whole(patch=patch, hidden=hidden, mlp=mlp, heads=heads, layers=layers)
+    if resnet:
+        networks.check_whole(resnet=resnet)
     if definition not in DEFINITIONS:
         raise ValueError(
             f"definition={definition!r} is unknown. Fix: use 'jax' for .npz checkpoints or 'timm' for timm's."
         )
-    if pooling not in (None, "token", "avg"):
-        raise ValueError(
-            f"pooling={pooling!r} is unknown. Fix: use 'token' for the feature vector or None for the map."
-        )
     if hidden % heads:
         raise ValueError(f"{heads} heads do not divide a width of {hidden}. Fix: choose heads that do.")
-    images = keras.Input(input_shape or (224, 224, 3), name="images") if input_tensor is None else input_tensor
     if None in images.shape[1:3]:
         raise ValueError(
             f"a ViT is made for one image size, not {images.shape[1:3]}. Fix: pass input_shape=(224, 224, 3)."
         )
+    # Each of the ResNet's reductions rounds up: its stem is one of 4, each stage after the first one of 2.
+    reduction = 1 if resnet is None else 4 * 2 ** max(0, len(resnet) - 1)
+    networks.check_size(images, (patch - 1) * reduction + 1 if resnet is not None else patch)
     x = images
     if resnet is not None:
         width = int(64 * resnet_width_factor)
         x = _resnet(x, resnet, width, stem_width or width, definition)
     x = Convolution(hidden, patch, strides=patch, name="embedding")(x)
     grid = tuple(x.shape[1:3])
-    if 0 in grid:
-        raise ValueError(f"images of {images.shape[1:3]} hold no whole patch. Fix: pass a larger input_shape.")
     x = keras.layers.Reshape((-1, hidden), name="tokens")(x)
     x = ClassToken(name="cls")(x)
     x = PositionEmbedding(grid, name="position")(x)
@@ -116,18 +110,17 @@ def create(
         # Of the last block, the class token is all that anybody reads: a fourteenth of the work of 12 blocks is not done.
         x = _block(x, layer, hidden, mlp, heads, DEFINITIONS[definition]["gelu"], drop, token and block == layers - 1)
     if token:
-        x = x[:, 0]
+        x = TakeToken(name="token")(x)
         x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
     else:
-        x = keras.layers.Reshape((*grid, hidden), name="map")(x[:, 1:])
+        x = TokensToMap(grid, name="map")(x)
     if include_top:
         x = Linear(num_classes, name="head", dtype="float32")(x)
-    inputs = images if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    return keras.Model(inputs, x, name=name)
+    return x
 
 
 def arguments(row):
-    """Return the arguments of `create` for a row: its architecture, the size of its images, the definition of its format."""
+    """Return the arguments of `builders.create` for a row: architecture, size of its images, definition of its format."""
     definition = "timm" if row["format"] == "timm" else "jax"
     return row["architecture"] | {"input_shape": (row["resolution"],) * 2 + (3,), "definition": definition}
 
@@ -142,7 +135,9 @@ def _block(x, layer, hidden, mlp, heads, gelu, drop, token_only):
     y = layer(LayerNormalization, "norm1", epsilon=EPSILON)(x)
     y = layer(Attention, "attention", heads=heads)(y, token_only=token_only)
     y = layer(DropPath, "drop_path1", **drop)(y)
-    x = layer(keras.layers.Add, "add1")([x[:, :1] if token_only else x, y])
+    if token_only:
+        x = layer(TakeToken, "token", keep_axis=True)(x)
+    x = layer(keras.layers.Add, "add1")([x, y])
     y = layer(LayerNormalization, "norm2", epsilon=EPSILON)(x)
     y = layer(Linear, "mlp.fc1", units=mlp, activation=gelu)(y)
     y = layer(Linear, "mlp.fc2", units=hidden)(y)
@@ -162,7 +157,7 @@ def _resnet(x, stages, width, stem_width, definition):
 
     stem = "backbone.stem" if stages else "backbone"  # timm's two names for it
     x = norm(conv(x, stem_width, 7, 2, f"{stem}.conv"), f"{stem}.norm")
-    x = keras.layers.MaxPooling2D(3, 2, "same", name=f"{stem}.pool")(x)
+    x = keras.layers.MaxPooling2D(3, 2, "same", data_format="channels_last", name=f"{stem}.pool")(x)
     for stage, depth in enumerate(stages):
         for block in range(depth):
             name = f"backbone.stages.{stage}.blocks.{block}"
@@ -189,9 +184,10 @@ class StandardizedConvolution(Convolution):
         self.definition = definition
 
     def call(self, inputs):
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel), tf.float32)
+        kernel = tf.cast(self.kernel, statistics_dtype(inputs))
         rows = tf.reshape(kernel, [-1, self.filters])
-        mean = tf.fill([1, rows.shape[0]], 1 / rows.shape[0])  # a product takes the mean twice as fast as a reduction
+        # A product takes the mean twice as fast as a reduction.
+        mean = tf.fill([1, rows.shape[0]], tf.constant(1 / rows.shape[0], rows.dtype))
         rows -= tf.matmul(mean, rows)
         rows *= DEFINITIONS[self.definition]["scale"](tf.matmul(mean, tf.square(rows)))
         kernel = tf.cast(tf.reshape(rows, kernel.shape), inputs.dtype)
@@ -205,7 +201,7 @@ class StandardizedConvolution(Convolution):
 class GroupNormalization(keras.layers.Layer):
     """Normalise each of 32 groups of channels over the whole map `[batch, h, w, channels]`, scale and shift, then "relu" or None.
 
-    Statistics in float32.
+    Statistics in float32, or in float64 where the layer computes in it.
     """
 
     def __init__(self, *, epsilon=1e-6, activation=None, initial="ones", **kwargs):
@@ -222,7 +218,7 @@ class GroupNormalization(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer=initializer("zeros"))
 
     def call(self, inputs):
-        x = tf.cast(inputs, tf.float32)
+        x = tf.cast(inputs, statistics_dtype(inputs))
         rows, columns, channels = x.shape[1:]
         members = [GROUPS, channels // GROUPS]
 
@@ -232,8 +228,8 @@ class GroupNormalization(keras.layers.Layer):
 
         mean, square = mean_of_groups(x), mean_of_groups(tf.square(x))
         variance = tf.maximum(square - tf.square(mean), 0.0)
-        scale = tf.math.rsqrt(variance + self.epsilon) * tf.reshape(tf.cast(self.gamma, tf.float32), members)
-        shift = tf.reshape(tf.cast(self.beta, tf.float32), members) - mean * scale
+        scale = tf.math.rsqrt(variance + self.epsilon) * tf.reshape(tf.cast(self.gamma, x.dtype), members)
+        shift = tf.reshape(tf.cast(self.beta, x.dtype), members) - mean * scale
         x = x * tf.reshape(scale, [-1, 1, 1, channels]) + tf.reshape(shift, [-1, 1, 1, channels])
         return activate(tf.cast(x, inputs.dtype), self.activation)
 
@@ -247,7 +243,7 @@ class GroupNormalization(keras.layers.Layer):
 
 @register
 class Attention(keras.layers.Layer):
-    """Multi-head self-attention `[batch, tokens, hidden] -> [batch, tokens, hidden]`; the softmax in float32.
+    """Multi-head self-attention `[batch, tokens, hidden] -> [batch, tokens, hidden]`; the softmax in float32 or float64.
 
     With `token_only=True` only the first token asks, and the answer is `[batch, 1, hidden]`.
     Queries, keys and values come from one product: `qkv_kernel` is `[hidden, 3, heads, hidden / heads]`.
@@ -275,7 +271,7 @@ class Attention(keras.layers.Layer):
         if token_only:
             queries = queries[:, :, :1]
         scores = tf.matmul(queries * width**-0.5, keys, transpose_b=True)
-        shares = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32)), inputs.dtype)
+        shares = tf.cast(tf.nn.softmax(tf.cast(scores, statistics_dtype(scores))), inputs.dtype)
         mixed = tf.transpose(tf.matmul(shares, values), [1, 2, 0, 3])
         rows = self._project(tf.reshape(mixed, [-1, hidden]), self.out_kernel, self.out_bias, hidden)
         return tf.reshape(rows, [-1, 1 if token_only else tokens, hidden])
@@ -301,6 +297,39 @@ class ClassToken(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[1] + 1, input_shape[2])
+
+
+# The two layers below could be slices of Keras tensors, but Keras cannot load those from an `.h5` file.
+
+
+@register
+class TakeToken(keras.layers.Layer):
+    """Take the class token, the first of `[batch, tokens, hidden]`: `[batch, hidden]`, or `[batch, 1, hidden]` with `keep_axis`."""
+
+    def __init__(self, *, keep_axis=False, **kwargs):
+        super().__init__(**kwargs)
+        self.keep_axis = keep_axis
+
+    def call(self, inputs):
+        return inputs[:, :1] if self.keep_axis else inputs[:, 0]
+
+    def get_config(self):
+        return {**super().get_config(), "keep_axis": self.keep_axis}
+
+
+@register
+class TokensToMap(keras.layers.Layer):
+    """Put the tokens behind the class token into the rows and columns of a `grid`: `[batch, rows, columns, hidden]`."""
+
+    def __init__(self, grid, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = tuple(grid)
+
+    def call(self, inputs):
+        return tf.reshape(inputs[:, 1:], [-1, *self.grid, inputs.shape[-1]])
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}
 
 
 @register
@@ -337,19 +366,44 @@ def _bicubic(old, new):
     return kernel / kernel.sum(1, keepdims=True)
 
 
+def _grid_of(positions, own):
+    """Return the grid (rows, columns) of a file's `positions` for a layer with the grid `own`, or None if nothing says it.
+
+    As both upstreams have it, a square number is a square, and as many positions as the model has are the model's grid. Raises
+    Misfit where these two differ, and for a square number that makes a smaller or larger grid of the model's proportions as well.
+    """
+    side = math.isqrt(positions)
+    square = (side, side) if side * side == positions else None
+    rows = math.isqrt(positions * own[0] // own[1])
+    columns = positions // rows if rows else 0
+    alike = (rows, columns) if rows * columns == positions and rows * own[1] == columns * own[0] else None
+    if square and alike and square != alike:
+        grids = " or of ".join("{}x{}".format(*grid) for grid in (square, alike))
+        reason = f"has {positions} positions, which may be a grid of {grids} (rows x columns)"
+        raise Misfit(reason, f"say which with grid={square} or grid={alike}")
+    return square or (own if alike == own else None)
+
+
 def _resizing(axis_weights):
-    """Return the `adapt` of a kind that resizes a position embedding `[1, 1 + n * n, hidden]` to the layer's grid.
+    """Return the `adapt` of a kind that resizes a position embedding `[1, 1 + rows * columns, hidden]` to the layer's grid.
 
     Arrays of another shape stay as they are, and are found to be misshaped.
     """
 
-    def adapt(arrays, layer):
+    def adapt(arrays, layer, sizing):
         (embedding,) = arrays
-        side = math.isqrt(max(0, embedding.shape[1] - 1)) if embedding.ndim == 3 else 0
-        if side == 0 or embedding.shape[1] != 1 + side * side or layer.grid == (side, side):
+        positions = embedding.shape[1] - 1 if embedding.ndim == 3 else 0
+        if positions < 1:
             return arrays
-        grid = np.asarray(embedding[0, 1:], np.float64).reshape(side, side, -1)
-        rows, columns = (axis_weights(side, new) for new in layer.grid)
+        old, new = sizing.grid or _grid_of(positions, layer.grid), layer.grid
+        if old is not None and math.prod(old) != positions:
+            raise Misfit(f"has {positions} positions, not those of a grid of {old[0]}x{old[1]}", "correct grid")
+        if old is None or old == new or (not sizing.resize and math.prod(new) != positions):
+            return arrays
+        if not sizing.resize:
+            raise Misfit(f"is for a grid of {old[0]}x{old[1]}, the model has {new[0]}x{new[1]}")
+        grid = np.asarray(embedding[0, 1:], np.float64).reshape(*old, -1)
+        rows, columns = (axis_weights(*sides) for sides in zip(old, new, strict=True))
         resized = np.einsum("ik,jl,klc->ijc", rows, columns, grid, optimize=True)
         return [np.concatenate([embedding[:, :1], resized.reshape(1, -1, embedding.shape[2])], 1).astype(np.float32)]
 
@@ -416,10 +470,7 @@ def maps(model):
             drop={},
             token_only=False,
         )
-    blocks = {
-        name: keras.layers.Reshape((*grid, output.shape[-1]), name=f"map.{name}")(output[:, 1:])
-        for name, output in tokens.items()
-    }
+    blocks = {name: TokensToMap(grid, name=f"map.{name}")(output) for name, output in tokens.items()}
     strides = last_outputs(model, r"backbone\.stages\.(\d+)\.blocks\.\d+\.relu", lambda stage: f"stride_{4 * 2**stage}")
     return strides | blocks
 
@@ -454,10 +505,11 @@ WEIGHTS = table(
     .replace("ENCODER", "Transformer")
 )
 _FLAX = {"conv": "flax", "linear": "flax"} | {k: f"flax_{k}" for k in ("norm", "group", "position", "attention")}
+_HEADS = (r"pre_logits[./].*",)  # the first ViTs on ImageNet-21k had a tanh layer before the last one
 FORMATS = {
-    "augreg": Format("augreg", kinds=_FLAX),  # the released files: names of Flax before linen
-    "augreg_linen": Format("linen", kinds=_FLAX),  # what the same programs write today
-    "timm": Format("timm"),
+    "augreg": Format("augreg", kinds=_FLAX, heads=_HEADS),  # the released files: names of Flax before linen
+    "augreg_linen": Format("linen", kinds=_FLAX, heads=_HEADS),  # what the same programs write today
+    "timm": Format("timm", heads=_HEADS),
 }
 TOP = ("features", "head")  # what a model without the top leaves in the checkpoint
 

@@ -3,7 +3,9 @@
     python tools/archive_docs.py tfhub.dev/assets/docs --out ./site
     python tools/serve.py --hub ./site
 
-The documents are only read. Pages that come out as they are already are left alone. Exit status 1 if a document has no page.
+The documents are only read. Pages that come out as they are already are left alone. Links are not followed.
+Every document without a page is named, and every one that is too long or too deep for Markdown: its page shows it as it is written.
+Exit status 1 if a document has no page.
 """
 
 import argparse
@@ -54,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.problems(error)
         return scripts.FAILED
     for problem in report.problems:
-        console.note(f"{problem.file}:{problem.line}: error: {with_fix(problem.message, problem.fix)}")
+        console.note(f"{problem.file}:{problem.line}: {problem.severity}: {with_fix(problem.message, problem.fix)}")
     console.show(
         f"{report.documents:,} documents: {report.written:,} pages written, {report.kept:,} kept, "
         f"{report.removed:,} removed in {options.out}"
     )
-    return scripts.FAILED if report.problems else 0
+    return scripts.FAILED if any(problem.is_error for problem in report.problems) else 0
 
 
 if __name__ == "__main__":

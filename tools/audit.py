@@ -16,21 +16,29 @@ from tools.common import scripts
 def parser() -> argparse.ArgumentParser:
     arguments = scripts.parser("audit", __doc__)
     scripts.add_hub(arguments)
-    arguments.add_argument("--thorough", action="store_true", help="read every archive: its digests and members")
+    arguments.add_argument(
+        "--thorough",
+        action="store_true",
+        help="read every archive: its digests and members; compare every page with what it should be; name files that nobody made",
+    )
+    scripts.add_url(arguments)
     return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
 
+    from tools import catalog
     from tools.common import console
     from tools.hub.storage import StorageError, open_hub
+    from tools.site.jobs import PageError
     from tools.verification import audit, reporting
 
     try:
         storage = open_hub(options.hub)
-        report = audit.audit(storage, thorough=options.thorough)
-    except StorageError as error:
+        rows = catalog.load() if options.thorough else None
+        report = audit.audit(storage, thorough=options.thorough, catalog=rows, base_url=options.url)
+    except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
         return scripts.status(error)
     reporting.show_audit(report, storage.url)

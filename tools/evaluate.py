@@ -10,10 +10,15 @@
         --runner DataflowRunner --project=... --region=... --sdk_container_image=...
 
 Images are a folder (of class folders, or ImageNet's validation images with their list), a CSV with the columns path and label, an
-.npz with images and labels, a quoted pattern of TFRecord files, or tfds:NAME. They are decoded as PIL does and given to the module
-as they are. Counts are exact. They are stored shard by shard: a run that was killed goes on with the same command, and an
-evaluation that is complete is not run again. With --runner they are counted by Apache Beam (its own options are written
---option=value); shards of workers that die are evaluated by others.
+.npz with images and labels, WebDataset's tar files, Parquet files of Hugging Face's data sets, TFRecord files, or tfds:NAME. Many
+files are a quoted pattern with *, {000..063} or {a,b}, or --images given several times. Images are decoded as PIL does and given to
+the module as they are; greys of more than 8 bits are scaled by the range of their format. Counts are exact. They are stored shard
+by shard: a run that was killed goes on with the same command, and an evaluation that is complete is not run again. With --runner
+they are counted by Apache Beam (its own options are written --option=value); shards of workers that die are evaluated by others.
+
+An image is a regular file inside of the given folder; links are left out, pipes and devices are never opened. What is left out of a
+folder is named. An image that is damaged, above a limit, or in another format than JPEG, PNG, WebP, GIF, BMP, TIFF, PPM and JPEG
+2000 stops the evaluation, or is left out and named with --skip-broken.
 
 Exit status 0: measured; 1: something failed, the same command goes on; 2: modules, images or options do not fit.
 """
@@ -26,6 +31,7 @@ from pathlib import Path
 
 from tools.common import scripts
 from tools.common.problems import with_fix
+from tools.evaluation import MAX_BYTES, MAX_PIXELS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +42,34 @@ def parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="a classifier: its handle's address, its archive, or a handle of --hub",
     )
-    arguments.add_argument("--images", required=True, metavar="DIR|FILE|PATTERN|tfds:NAME", help="the labelled images")
+    arguments.add_argument(
+        "--images",
+        required=True,
+        action="append",
+        metavar="DIR|FILE|PATTERN|tfds:NAME",
+        help="the labelled images; several times for several tar, Parquet or TFRecord files",
+    )
+    arguments.add_argument(
+        "--image-root", metavar="DIR", help="the folder that holds the images of a CSV (default: the folder of the CSV)"
+    )
+    arguments.add_argument(
+        "--follow-links", action="store_true", help="take links for the files and folders that they lead to, each once"
+    )
+    limits = arguments.add_argument_group("limits of an image")
+    limits.add_argument(
+        "--max-pixels",
+        type=scripts.positive,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="width x height (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--max-bytes",
+        type=scripts.positive,
+        default=MAX_BYTES,
+        metavar="N",
+        help="of a file, or of a member, a row or a record, before it is decoded (default: %(default)s)",
+    )
 
     labels = arguments.add_argument_group("what labels mean")
     labels.add_argument(
@@ -45,16 +78,25 @@ def parser() -> argparse.ArgumentParser:
         help="the classes of the data, like imagenet_1k (default: as the images say)",
     )
     labels.add_argument(
-        "--first-label", type=int, choices=(0, 1), help="the number of the first class, where labels are numbers"
+        "--first-label",
+        type=int,
+        choices=(0, 1),
+        help="labels are numbers, in whatever holds them, and this is the first class's",
     )
     labels.add_argument(
         "--ground-truth", metavar="FILE", help="the labels of a folder of images that is not in class folders"
     )
     labels.add_argument(
-        "--image-key", default="image/encoded", metavar="KEY", help="of TFRecords (default: %(default)s)"
+        "--image-key",
+        metavar="KEY",
+        help="what holds the images: a column of a CSV or of Parquet, the ending of a tar's members, or a feature of TFRecords "
+        "(default: the column that can only be meant, any ending of images, image/encoded)",
     )
     labels.add_argument(
-        "--label-key", default="image/class/label", metavar="KEY", help="of TFRecords (default: %(default)s)"
+        "--label-key",
+        metavar="KEY",
+        help="what holds the labels, likewise; in a tar a member or a field of .json "
+        "(default: the column that can only be meant, cls or the field label, image/class/label)",
     )
     labels.add_argument(
         "--outputs",
@@ -68,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         help="images of classes that the module does not have: refuse, or count them as wrong (default: refuse)",
     )
     labels.add_argument(
-        "--skip-broken", action="store_true", help="count images that cannot be decoded, and leave them out"
+        "--skip-broken", action="store_true", help="count and name images that cannot be used, and leave them out"
     )
 
     results = arguments.add_argument_group("results")
@@ -123,24 +165,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser()
     options, others = arguments.parse_known_args(argv)
     if others and not options.runner:
-        arguments.error(with_fix(f"there is no {others[0]}", "see --help; options of Apache Beam go with --runner"))
+        fix = "see --help; options of Apache Beam go with --runner, and a pattern of several files is quoted"
+        arguments.error(with_fix(f"there is no {others[0]}", fix))
 
     from tools.common import console
     from tools.evaluation import EvaluationError, images, modules, reporting, running
+    from tools.evaluation.shards import Options
     from tools.hub.storage import StorageError
     from tools.publishing import evaluations
 
     try:
         found = images.find(
             options.images,
-            images.Options(
+            Options(
                 labels=options.labels,
                 first_label=options.first_label,
                 ground_truth=options.ground_truth,
+                image_root=options.image_root,
+                follow_links=options.follow_links,
                 split=options.split,
                 image_key=options.image_key,
                 label_key=options.label_key,
                 shard_images=options.shard_images,
+                max_pixels=options.max_pixels,
+                max_bytes=options.max_bytes,
             ),
         )
         chosen = [modules.find(each, cache=options.cache, hub=options.hub) for each in options.addresses]
@@ -152,12 +200,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             batch=options.batch,
             threads=options.threads or min(8, 2 * (os.cpu_count() or 1)),
             skip_broken=options.skip_broken,
+            max_pixels=options.max_pixels,
+            max_bytes=options.max_bytes,
         )
         if options.record:
             evaluations.require_recordable(plan, options.hub, options.dataset, options.url)
         if options.runner:
             running.require_pipeline(plan, runner=options.runner, state=options.state, images=options.images)
-    except (EvaluationError, StorageError) as error:
+    except (EvaluationError, StorageError, OSError) as error:
         console.problems(error)
         return scripts.USAGE
     for sentence in found.notes:

@@ -42,16 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = catalog.load_usable()
         console.warnings(rows.warnings)
         storage = open_hub(options.hub)
-        chosen = selection.select(options.names, records.snapshot(storage), rows)
+        found = records.snapshot(storage)
+        if found.problems:
+            console.problems(records.DamagedHub(found.problems))
+        chosen = selection.select(options.names, found, rows)
         url = address.for_reading(storage, options.url, rows.publisher.url)
-        hub = mirror.gather(storage, rows, url)
+        hub = mirror.gather(found, rows, url)
         folders = mirror.write(chosen, storage=storage, hub=hub, directory=options.out)
     except (catalog.CatalogError, StorageError, ValueError, OSError) as error:
         console.problems(error)
         return scripts.status(error)
     for folder in folders:
         console.show(f"mirrored to {folder}")
-    return 0
+    return scripts.FAILED if found.problems else 0
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.warnings(reporting.row_warnings(modules))
 
     from tools.hub import address, unpacked
+    from tools.hub.records import DamagedHub
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import Publishing
     from tools.site.jobs import PageError
@@ -120,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if done:
                 try:
                     pages = publishing.write_pages()
-                except (StorageError, PageError) as error:  # shown below what is published all the same
+                except DamagedHub as error:  # shown below what is published all the same
+                    pages, problem = error.pages, error
+                except (StorageError, PageError) as error:
                     problem = error
     except (StorageError, PageError) as error:
         console.problems(error)

@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools import catalog
     from tools.common import console
     from tools.hub import address
+    from tools.hub.records import DamagedHub
     from tools.hub.storage import StorageError, open_hub
     from tools.site.jobs import PageError
     from tools.site.writing import write_pages
@@ -34,12 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.warnings(rows.warnings)
         storage = open_hub(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)
-        count = write_pages(rows, storage, url, cache=options.cache)
+        damage = None
+        try:
+            count = write_pages(rows, storage, url, cache=options.cache)
+        except DamagedHub as error:
+            count, damage = error.pages, error
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
         return scripts.status(error)
     console.show(f"{count} pages written to {storage.url}; handles begin with {url}")
-    return 0
+    if damage:
+        console.problems(damage)
+    return scripts.FAILED if damage else 0
 
 
 if __name__ == "__main__":

@@ -28,6 +28,25 @@ def parser() -> argparse.ArgumentParser:
         "--all", action="store_true", help="of a hub every version, withdrawn ones too (default: the newest of each)"
     )
     arguments.add_argument("--no-replay", action="store_true", help="do not run the modules")
+    limits = arguments.add_argument_group("limits", "what a server may make this command spend on each module")
+    limits.add_argument(
+        "--max-seconds", type=scripts.positive, metavar="N", help="seconds of downloads (default: 3600)"
+    )
+    limits.add_argument(
+        "--max-requests", type=scripts.positive, metavar="N", help="requests to the server (default: 200)"
+    )
+    limits.add_argument(
+        "--max-bytes",
+        type=scripts.positive,
+        metavar="N",
+        help="bytes of downloads, and of an unpacked archive (default: 16 GiB)",
+    )
+    limits.add_argument(
+        "--max-memory",
+        type=scripts.positive,
+        metavar="N",
+        help="bytes of graph, labels and description, which are read into memory (default: 256 MiB)",
+    )
     arguments.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     return arguments
 
@@ -37,11 +56,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools.common import console
     from tools.verification import reporting
-    from tools.verification.verify import NothingThereError, Verification, VerificationError, VerificationResult
+    from tools.verification.verify import (
+        NothingThereError,
+        Verification,
+        VerificationError,
+        VerificationLimits,
+        VerificationResult,
+    )
 
+    chosen = {
+        "seconds": options.max_seconds,
+        "requests": options.max_requests,
+        "bytes": options.max_bytes,
+        "memory_bytes": options.max_memory,
+    }
+    limits = VerificationLimits(**{name: value for name, value in chosen.items() if value is not None})
     results: list[VerificationResult] = []
     statuses = {0}
-    with Verification(replay=not options.no_replay) as verification:
+    with Verification(replay=not options.no_replay, limits=limits) as verification:
         for address in options.addresses:
             try:
                 targets = verification.find(address, every=options.all)

@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools import catalog
     from tools.common import clock, console
     from tools.hub import address, notes
+    from tools.hub.records import DamagedHub
     from tools.hub.storage import StorageError, open_hub
     from tools.site.jobs import PageError
     from tools.site.writing import write_pages
@@ -42,13 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         storage = open_hub(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)
         note = notes.add_note(storage, handle, action, options.why or "", date=clock.now())
-        pages = write_pages(rows, storage, url, cache=options.cache)
+        damage = None
+        try:
+            pages = write_pages(rows, storage, url, cache=options.cache)
+        except DamagedHub as error:
+            pages, damage = error.pages, error
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
         return scripts.status(error)
     done = "no longer yanked" if options.undo else "yanked"
     console.show(f"{handle} is {done}" + ("" if note else " already") + f"; {pages} pages written to {storage.url}")
-    return 0
+    if damage:
+        console.problems(damage)
+    return scripts.FAILED if damage else 0
 
 
 def _sentence(text: str) -> str:

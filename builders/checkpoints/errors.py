@@ -43,3 +43,9 @@ def listing(names: Iterable[object], limit: int = 8) -> str:
     names = list(names)
     shown = ", ".join(quoted(name) if isinstance(name, str) else f"<{kind_of(name)}>" for name in names[:limit])
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def choose(keys: Iterable[str]) -> str:
+    """Return the fix for a file with several networks: to name the key of one, for callers and for rows."""
+    some = " or ".join(f"key={quoted(key)}" for key in list(keys)[:6])
+    return f"say which with {some or 'key=...'} (a row of the catalogue says it as checkpoint_key)"

@@ -5,17 +5,19 @@
 
 import ast
 import io
+import json
 import math
 import mmap
 import zipfile
 import zlib
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from builders.checkpoints.arrays import Array, array_at, naturals, pieces_of
 from builders.checkpoints.errors import Refusal, quoted
-from builders.checkpoints.zips import ZipMember
+from builders.checkpoints.zips import ZipMember, zip_comment
 
 _MAXIMUM_EXPANSION = 50  # of compressed members, against the size of the file; float weights compress by about 1.1
 
@@ -81,8 +83,15 @@ def _npy_tensor(memory: mmap.mmap, member: ZipMember) -> Array:
     return array_at(source, origin, count, dtype).reshape(shape, order="F" if header["fortran_order"] is True else "C")
 
 
-def write_tensors(file: io.BufferedWriter, tensors: dict[str, Array]) -> None:
+def read_metadata(memory: mmap.mmap) -> Any:
+    """Return what `write_tensors` was given as metadata: the archive's comment, if it is JSON, which only we write there."""
+    comment = zip_comment(memory)
+    return json.loads(comment) if comment.startswith(b"{") else {}
+
+
+def write_tensors(file: io.BufferedWriter, tensors: dict[str, Array], metadata: dict[str, str]) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = json.dumps(metadata).encode() if metadata else b""
         for name, tensor in tensors.items():
             if tensor.dtype == ml_dtypes.bfloat16:
                 tensor = tensor.view("V2")

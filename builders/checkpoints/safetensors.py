@@ -41,8 +41,8 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-def read_tensors(memory: mmap.mmap) -> dict[str, Array]:
-    """Return the tensors by name, which must cover the data without holes or overlaps.
+def read_tensors(memory: mmap.mmap) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the tensors by name, which must cover the data without holes or overlaps, and the metadata.
 
     Format: https://huggingface.co/docs/safetensors
     """
@@ -52,15 +52,8 @@ def read_tensors(memory: mmap.mmap) -> dict[str, Array]:
     if length > _MAXIMUM_JSON_BYTES:
         raise Refusal(f"its header claims {length} bytes, more than any real one", "check where the file comes from")
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) != len(pairs):
-            duplicates = [name for name, count in collections.Counter(name for name, _ in pairs).items() if count > 1]
-            raise Refusal(f"its header has duplicate entries: {listing(duplicates)}", "write it again")
-        return entries
-
-    header = json.loads(memory[8 : 8 + length].decode(), object_pairs_hook=unique)
-    header.pop("__metadata__", None)
+    header = unique_json(memory[8 : 8 + length])
+    metadata = header.pop("__metadata__", {})
     origin, tensors, ranges = 8 + length, {}, []
     for name, entry in header.items():
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
@@ -87,11 +80,24 @@ def read_tensors(memory: mmap.mmap) -> dict[str, Array]:
         position = end
     if position != len(memory) - origin:
         raise Refusal(f"{len(memory) - origin - position} bytes at the end belong to no tensor")
-    return tensors
+    return tensors, metadata
 
 
-def write_tensors(file: io.BufferedWriter, tensors: dict[str, Array]) -> None:
-    header: dict[str, Any] = {}
+def unique_json(text: bytes) -> Any:
+    """Return the value of a JSON text in which no object has two entries of one name."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) != len(pairs):
+            duplicates = [name for name, count in collections.Counter(name for name, _ in pairs).items() if count > 1]
+            raise Refusal(f"its header has duplicate entries: {listing(duplicates)}", "write it again")
+        return entries
+
+    return json.loads(text.decode(), object_pairs_hook=unique)
+
+
+def write_tensors(file: io.BufferedWriter, tensors: dict[str, Array], metadata: dict[str, str]) -> None:
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     position = 0
     for name, tensor in tensors.items():
         if tensor.dtype not in _NAMES:

@@ -25,12 +25,17 @@ class ZipMember:
 def zip_members(memory: mmap.mmap) -> dict[str, ZipMember]:
     """Return the members of the archive by name, after checking that they are plain, disjoint and inside the file.
 
-    `zipfile` reads the directory; what it does not check is that members do not overlap and where their bytes begin.
+    `zipfile` reads the directory; what it does not check is that members do not overlap, where their bytes begin, and that the
+    comment at the end is whole.
     """
     try:
         archive = zipfile.ZipFile(cast(IO[bytes], memory))
     except (zipfile.BadZipFile, ValueError) as error:
         raise Refusal(f"truncated or damaged: the zip directory is missing or broken ({error})") from None
+    if memory[-2 - len(archive.comment) : len(memory) - len(archive.comment)] != len(archive.comment).to_bytes(
+        2, "little"
+    ):
+        raise Refusal("truncated or damaged: the comment at its end is not as long as the zip directory says")
     entries = archive.infolist()
     if len(entries) > _MAXIMUM_MEMBERS:
         raise Refusal(f"its zip directory has {len(entries)} members", "check where the file comes from")
@@ -66,3 +71,8 @@ def zip_members(memory: mmap.mmap) -> dict[str, ZipMember]:
         if begin < end:
             raise Refusal(f"members {first} and {second} overlap", "check where the file comes from")
     return members
+
+
+def zip_comment(memory: mmap.mmap) -> bytes:
+    """Return the comment at the end of an archive whose members were checked."""
+    return memory[memory.rfind(b"PK\x05\x06") + 22 :]

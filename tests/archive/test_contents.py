@@ -61,10 +61,11 @@ def test_a_damaged_archive_is_named(archive):
         contents.read(io.BytesIO(data[:-1]), "p/name/1.tar.gz")
 
 
-def test_a_graph_that_is_larger_than_a_graph_can_be_is_not_read(archive, monkeypatch):
-    monkeypatch.setattr(contents, "MEMBER_LIMIT", 5)
-    with pytest.raises(ArchiveError, match=r"member 'assets/labels\.txt': has 9 bytes, more than"):
-        contents.read(io.BytesIO(archive[0]), "1.tar.gz")
+def test_more_than_may_be_kept_in_memory_is_not_read(archive):
+    with pytest.raises(
+        ArchiveError, match=r"member 'assets/labels\.txt': has 9 bytes: graph, labels and description may have 5"
+    ):
+        contents.read(io.BytesIO(archive[0]), "1.tar.gz", memory_bytes=5)
 
 
 def test_what_is_read_is_hashed():

@@ -10,6 +10,7 @@ A test that only one family needs stands in the family's file, below its classes
 """
 
 import functools
+import itertools
 import json
 import math
 import re
@@ -24,6 +25,7 @@ import tensorflow as tf
 
 import builders
 from builders import checkpoints, layers, precision, weights
+from tests.builders.torch_files import torch_file
 from tests.support.commands import ROOT
 from tools import catalog
 from tools.verification import conformance
@@ -34,7 +36,74 @@ CLASSES = 5
 # Largest differences from float32, over max(1, largest magnitude); measured: up to 0.0009 and 0.0085.
 HALF_TOLERANCES = {"mixed_float16": 0.003, "mixed_bfloat16": 0.02}
 RATE = 0.4  # of stochastic depth
+TENSOR = keras.Input((64, 64, 3))
+# Arguments of `builders.create` that every family refuses, and the whole message.
+CLASSES_FIX = "Fix: pass a whole number from 1, or None with include_top=False for a model without logits."
+SHAPE_FIX = (
+    "Fix: pass (height, width, 3), sizes as whole numbers from 1 or None for any; the batch is not part of it. "
+    "For other channels than 3 use input_tensor."
+)
+CHANNELS_FIX = (
+    "Fix: pass a tensor [batch, height, width, 3]; keras.layers.Conv2D(3, 1), for example, makes 3 channels of others."
+)
+TENSOR_FIX = "Fix: pass keras.Input(...) or what layers make of one; call the model on images."
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    *(({"num_classes": n}, f"num_classes={n!r} is not a number of classes. {CLASSES_FIX}") for n in (0, -1, True, 10.0, "10", None)),
+    ({"num_classes": 0, "include_top": False}, f"num_classes=0 is not a number of classes. {CLASSES_FIX}"),
+    ({"include_top": "no"}, "include_top='no' is neither True nor False. Fix: pass one of them."),
+    *(
+        ({"include_top": False, "pooling": p}, f"pooling={p!r} is unknown. Fix: use 'avg' for the feature vector or None for the map.")
+        for p in ("max", "", True)
+    ),
+    (
+        {"pooling": "avg"},
+        "pooling='avg' and include_top=True contradict each other: a classifier gives logits. "
+        "Fix: add include_top=False for the feature vector, or leave pooling out.",
+    ),
+    *(
+        ({"drop_path_rate": r}, f"drop_path_rate={r!r} is not a rate. Fix: pass a number from 0 to less than 1.")
+        for r in (-0.1, 1, 1.5, math.nan, "0.1", None, True)
+    ),
+    *(
+        ({"input_shape": s}, f"input_shape={s!r} is not a shape of images. {SHAPE_FIX}")
+        for s in (
+            (3, 64, 64), (None, 64, 64, 3), (64, 64), (64, 64, 1), (64, 64, 4), (64, 64, None), (-64, 64, 3), (0, 64, 3), (64.0, 64, 3),
+            (True, 64, 3), ("64", 64, 3), (), 64, "64x64",
+        )
+    ),
+    (
+        {"input_shape": (64, 64, 3), "input_tensor": TENSOR},
+        "input_shape and input_tensor contradict each other: a tensor has a shape. Fix: pass one of them.",
+    ),
+    *(
+        ({"input_tensor": t}, f"input_tensor is not an output of a Keras layer, but of type {kind}. {TENSOR_FIX}")
+        for t, kind in (
+            (np.zeros((1, 64, 64, 3), np.float32), "ndarray"), (tf.zeros((1, 64, 64, 3)), "EagerTensor"), ([TENSOR], "list"),
+            ("images", "str"), (keras.KerasTensor((None, 64, 64, 3)), "KerasTensor"),
+        )
+    ),
+    *(
+        ({"input_tensor": keras.Input(s)}, f"input_tensor has the shape {(None, *s)}. {CHANNELS_FIX}")
+        for s in ((64, 64, 1), (3, 64, 64), (64, 64), (64, 64, None))
+    ),
+    (
+        {"input_tensor": keras.Input((64, 64, 3), dtype="uint8")},
+        "input_tensor has the type uint8. Fix: make it a floating-point one, for example with keras.layers.Rescaling(1 / 255).",
+    ),
+]  # fmt: skip
 SURPLUS = "surplus.weight"
+# What torch.compile, data parallelism, Lightning and wrappers put before all names; and what may be beside these.
+PREFIXES = (
+    "_orig_mod.",
+    "module.",
+    "module._orig_mod.",
+    "model.",
+    "backbone.",
+    "encoder.",
+    "net.",
+    "lit.model._orig_mod.",
+)
+COUNTERS = {"n_averaged": np.array(3), "loss.weight": np.ones(2, np.float32)}
 FORMAT_NAMES = {"fb": "facebook", "npz": "augreg"}  # as the listings of names call formats -> as we do
 
 
@@ -63,6 +132,13 @@ def rewrite(path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
     tensors = {key: np.array(value) for key, value in checkpoints.read(path).tensors.items()}
     change(tensors)
     checkpoints.write(path, tensors)
+
+
+def written(model, path, format: str) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
+    """Write a checkpoint; return its tensors, which do not change with the file, and its metadata."""
+    builders.write(model, path, format)
+    file = checkpoints.read(path)
+    return {key: np.array(value) for key, value in file.tensors.items()}, file.metadata
 
 
 def assert_same_weights(first, second) -> None:
@@ -124,6 +200,8 @@ class Family:
     fixed_size: bool = False
     """Whether a model is made for one image size."""
     pooling: tuple[str, ...] = ("avg",)
+    smallest: int = 1
+    """Side of the smallest images that the network can take."""
     suffixes: Mapping[str, str] = field(default_factory=dict)
     """Files of the formats, where they are not `.safetensors`."""
     refused_arguments: Mapping[str, tuple[Mapping[str, Any], str]] = field(default_factory=dict)
@@ -159,6 +237,11 @@ class Family:
         model.set_weights(values)
         model.trainable = True
         return model
+
+    @property
+    def named_formats(self) -> list[str]:
+        """The formats of torch's names, with dots between their parts; Flax has slashes and other roots."""
+        return [format for format in self.formats if format not in self.suffixes]
 
     def path(self, folder, format: str):
         """Return where a checkpoint of `format` is written to in `folder`."""
@@ -200,9 +283,10 @@ class Battery:
             "pooling": family.pooling,
             "policy": HALF_TOLERANCES,
             "format": family.formats,
+            "named_format": family.named_formats,
             "defect": DEFECTS,
             "other": family.others,
-            "refused": ["pooling", "unknown", *family.refused_arguments],
+            "refused": family.refused_arguments,
             "training": (True, False),
         }
         for name, given in values.items():
@@ -232,17 +316,43 @@ class Battery:
         assert backbone.compute_output_shape(x.shape) == output.shape
         assert self.family.model("classifier", **shape)(x).shape == (1, CLASSES)
 
-    def test_input_shape_and_tensor(self):
+    def test_input_shape(self):
         assert self.family.create(input_shape=(96, 64, 3)).input_shape == (None, 96, 64, 3)
-        pixels = keras.Input(self.family.size)
-        scaled = keras.layers.Rescaling(1 / 255)(pixels)
-        built = self.family.create(input_tensor=scaled, include_top=False)
-        head = keras.layers.Dense(4, activation="sigmoid")(keras.layers.GlobalAveragePooling2D()(built.output))
-        x = images(1, *self.family.size)
-        assert keras.Model(pixels, head)(255 * x).shape == (1, 4)
-        plain = self.family.model("backbone", include_top=False)
-        built.set_weights(plain.get_weights())
-        np.testing.assert_allclose(built(255 * x), plain(x), atol=1e-4)
+
+    def test_layers_around_the_network_are_left_alone(self, tmp_path):
+        """Restoring, writing and maps see the network alone: behind layers, before a head, and after Keras saved it."""
+        format = next(iter(self.family.formats))
+        arguments = self.family.formats[format]
+        checkpoint = self.family.path(tmp_path, format)
+        whole, plain = self.family.model(**arguments), self.family.model("plain", include_top=False, **arguments)
+        builders.write(whole, checkpoint, format)
+        copy_weights(whole, plain)
+        builders.write(plain, tmp_path / "plain.safetensors", format)
+        pixels = keras.Input((*self.family.size[:2], 1), name="pixels")
+        front = keras.layers.RandomFlip("horizontal")(pixels)
+        front = keras.layers.Normalization(mean=0.5, variance=4.0)(front)
+        front = keras.layers.Conv2D(3, 1, bias_initializer="ones", name="colours", data_format="channels_last")(front)
+        built = self.family.create(input_tensor=front, include_top=False, **arguments)
+        assert built.input is pixels
+        pooled = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="pooled")(built.output)
+        extended = keras.Model(built.input, keras.layers.Dense(3, name="head")(pooled))
+        extended.save(tmp_path / "extended.keras")
+        x = images(1, *self.family.size[:2], 1)
+        for model in (built, extended, keras.models.load_model(tmp_path / "extended.keras")):
+            around = [layer for layer in model.layers if layer.name in ("colours", "head")]
+            before = [layer.get_weights() for layer in around]
+            assert builders.restore(model, checkpoint) == format
+            for layer, values in zip(around, before, strict=True):
+                assert_same_weights(layer.get_weights(), values)
+            builders.write(model, tmp_path / "written.safetensors", format)
+            assert (tmp_path / "written.safetensors").read_bytes() == (tmp_path / "plain.safetensors").read_bytes()
+            output = built.output if model is built else model.get_layer("pooled").input
+            found = keras.Model(model.input, builders.maps(model) | {"output": output})(x, training=False)
+            front = keras.Model(model.input, model.get_layer("colours").output)(x, training=False)
+            expected = keras.Model(plain.input, builders.maps(plain) | {"output": plain.output})(front)
+            assert list(found) == list(expected)
+            for name, values in expected.items():
+                np.testing.assert_allclose(found[name], values, atol=1e-5)
 
     def test_pooled_features_without_the_top(self, model, pooling):
         backbone = self.family.model("pooled", include_top=False, pooling=pooling)
@@ -266,18 +376,41 @@ class Battery:
         assert all(np.isfinite(value).all() and np.std(value) > 0 for value in found.values())
         np.testing.assert_allclose(list(found.values())[-1], backbone(x), atol=1e-5)
 
-    def test_refused_arguments(self, refused):
-        if refused == "unknown":
-            with pytest.raises(TypeError, match="no_such_argument"):
-                self.family.create(no_such_argument=3)
-            return
-        pooling = (
-            {"include_top": False, "pooling": "max"},
-            f"pooling='max' is unknown. Fix: use '{self.family.pooling[0]}'",
-        )
-        arguments, message = {"pooling": pooling, **self.family.refused_arguments}[refused]
+    def test_arguments_are_refused_as_by_every_family(self):
+        for arguments, message in REFUSED:
+            with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+                self.family.create(**arguments)
+
+    def test_refused_arguments_of_its_own(self, refused):
+        arguments, message = self.family.refused_arguments[refused]
         with pytest.raises(ValueError, match=rf"{message}.*"):
             self.family.create(**arguments)
+
+    def test_unknown_and_missing_arguments(self):
+        name, *others = self.family.architecture
+        message = (
+            f"^{self.family.name}: 'deep' is not an argument, '{name}' is missing. Fix: its own arguments are .*{name}"
+        )
+        with pytest.raises(TypeError, match=message):
+            builders.create(self.family.name, deep=3, **{each: self.family.architecture[each] for each in others})
+
+    def test_smallest_images(self):
+        """Smaller images are refused: by `create` if it is told, or else by the model that is made for any size."""
+        side = self.family.smallest
+        assert np.isfinite(self.family.create(input_shape=(side, side, 3))(images(1, side, side, 3))).all()
+        if side > 1:
+            message = f"images of {side} x {side - 1} are too small for this network. Fix: pass images of at least {side} x {side}."
+            for tensor in ({"input_shape": (side, side - 1, 3)}, {"input_tensor": keras.Input((side, side - 1, 3))}):
+                with pytest.raises(ValueError, match=f"^{message}$"):
+                    self.family.create(**tensor)
+            if not self.family.fixed_size:
+                with pytest.raises(ValueError, match=r"the images are too small\. Fix: pass larger images\."):
+                    self.family.create()(images(1, side, side - 1, 3))
+
+    def test_numbers_of_numpy_are_numbers(self):
+        size = {"input_shape": [np.int64(n) for n in self.family.size]}
+        model = self.family.create(num_classes=np.int64(4), drop_path_rate=np.float32(0.5), **size)
+        assert model.output_shape == (None, 4) and ('"rate": 0.5' in model.to_json() or not self.family.blocks)
 
     def test_saves_and_loads_as_a_keras_model(self, model, tmp_path):
         model.save(tmp_path / "model.keras")
@@ -358,6 +491,114 @@ class Battery:
             other = self.family.create(**arguments)
         assert builders.restore(other, path) == format
         assert_same_weights(model, other)
+
+    def test_a_prefix_of_all_names_is_taken_off(self, tmp_path, named_format):
+        """What training programs put before names, alone and beside a few tensors that are no weights."""
+        arguments = self.family.formats[named_format]
+        model, path = self.family.model(**arguments), tmp_path / "weights.safetensors"
+        tensors, metadata = written(model, path, named_format)
+        other = self.family.model("other", **arguments)
+        for prefix, beside in zip(PREFIXES, itertools.cycle([{}, COUNTERS]), strict=False):
+            other.set_weights([np.zeros_like(value) for value in other.get_weights()])
+            renamed = {prefix + key: value for key, value in tensors.items()}
+            checkpoints.write(path, renamed | beside, metadata)
+            found = builders.restore(other, path)
+            assert (found, found.prefix, sorted(found.left_aside)) == (named_format, prefix, sorted(beside))
+            assert_same_weights(model, other)
+
+    def test_what_has_no_single_prefix_is_refused(self, tmp_path):
+        """The message shows the nearest fit, and how to take one of two networks."""
+        format = self.family.named_formats[-1]
+        arguments = self.family.formats[format]
+        model, path = self.family.model(**arguments), tmp_path / "weights.safetensors"
+        tensors, metadata = written(model, path, format)
+        other = self.family.model("other", **arguments)
+        key = _inner_key(self.family, model, format, "")
+        mangled = {f"model_ema.{name.replace('.', '')}": value for name, value in tensors.items()}
+        second = {f"model_ema.module.{name}": value for name, value in tensors.items()}
+        flat = {"shadow": np.zeros(sum(value.size for value in tensors.values()), np.float32)}
+        after = rf"\({format} format, after the prefix 'model.'\) does not fit the model(.|\n)*"
+        average = "nor an average of them, say which with key='model'"
+        for beside, without, message in (
+            ({}, f"model.{key}", rf"{after}missing \(1\): {re.escape(key)}\n(.|\n)* of the model's \d+ variables fit"),
+            ({"model.x": np.zeros(1)}, None, rf"{after}unused \(1\): model.x\n"),
+            ({key: tensors[key]}, None, rf"{after}unused \(1\): {re.escape(key)}\n"),
+            (mangled, None, rf"{after}unused \({len(mangled)}\): model_ema(.|\n)*{average}"),
+            ({"fc.weight": np.ones((CLASSES, 2))}, None, rf"{after}unused \(1\): fc.weight\n(.|\n)*{average}"),
+            (flat, None, rf"{after}unused \(1\): shadow\n(.|\n)*{average}"),
+            (second, None, r"more than one network .* 'model\.' and 'model_ema\.module\.'\. Fix: say which with key='model' or key='model_ema.module'"),
+        ):  # fmt: skip
+            spoilt = {f"model.{name}": value for name, value in tensors.items()} | beside
+            checkpoints.write(path, {k: v for k, v in spoilt.items() if k != without}, metadata)
+            assert_refused(other, path, message)
+        found = builders.restore(other, path, key="model_ema.module")
+        assert (found, found.entry, found.prefix) == (format, "model_ema.module", "")
+        assert_same_weights(model, other)
+        # A wrapper whose classifier is its own, and its backbone.
+        backbone = self.family.model("backbone", include_top=False, pooling=self.family.pooling[0], **arguments)
+        tensors, metadata = written(backbone, path, format)
+        top = {"fc.weight": np.ones((CLASSES, 2)), "fc.bias": np.ones(CLASSES)}
+        checkpoints.write(path, {f"net.{name}": value for name, value in tensors.items()} | top, metadata)
+        assert_refused(
+            other,
+            path,
+            r"after the prefix 'net.'(.|\n)*missing \(2\)(.|\n)*Fix: create the model with include_top=False",
+        )
+        assert builders.restore(backbone, path).left_aside == ("fc.bias", "fc.weight")
+
+    def test_training_files_give_the_average_that_upstream_takes(self, tmp_path):
+        """Of weights and their moving average; where upstream has no rule, neither."""
+        format = self.family.named_formats[0]
+        arguments = self.family.formats[format]
+        model, path = self.family.model(**arguments), tmp_path / "x.pth"
+        average, _ = written(model, tmp_path / "weights.safetensors", format)
+        raw = {key: value + 1 if value.dtype.kind == "f" else value for key, value in average.items()}
+        wrapped = {f"module.{key}": value for key, value in average.items()} | COUNTERS
+        other = self.family.model("other", **arguments)
+        for entry, prefix, top in (
+            ("state_dict_ema", "", {"state_dict": raw, "state_dict_ema": average, "epoch": 3}),
+            ("state_dict_ema", "module.", {"state_dict": raw, "state_dict_ema": wrapped}),
+            ("model_ema", "module.", {"model": raw, "model_ema": wrapped}),
+            ("model_ema", "", {"state_dict": raw, "model_ema": average}),
+            ("state_dict", "", {"state_dict": average, "current_model_state": raw, "averaging_state": COUNTERS}),
+            ("ema_state", "", {"model_state": raw, "ema_state": average, "test_err": 3.0, "ema_err": 2.0}),
+            ("model_state", "", {"model_state": average, "ema_state": raw, "test_err": 2.0, "ema_err": 3.0}),
+        ):
+            other.set_weights([np.zeros_like(value) for value in other.get_weights()])
+            found = builders.restore(other, torch_file(path, top))
+            assert (found, found.entry, found.prefix) == (format, entry, prefix)
+            assert_same_weights(model, other)
+        other.set_weights([np.zeros_like(value) for value in other.get_weights()])
+        before = other.get_weights()
+        for key, top in (
+            ("ema_state_dict", {"state_dict": raw, "ema_state_dict": average}),
+            ("ema/module", {"model": raw, "ema": {"module": average, "updates": 3}}),
+            ("averaged_model", {"model": raw, "averaged_model": wrapped}),
+            ("callbacks/EMA/ema_weights", {"state_dict": raw, "callbacks": {"EMA": {"ema_weights": average}}}),
+            ("callbacks/EMA", {"state_dict": raw, "callbacks": {"EMA": {"ema_weights": list(average.values())}}}),
+            ("state_dict_ema", {"model": raw, "model_ema": average, "state_dict_ema": average}),
+            ("best", {"state_dict": raw, "best": average}),
+        ):
+            torch_file(path, top)
+            with pytest.raises(
+                checkpoints.CheckpointError, match=rf"'{key}'.*Fix: say which with key='.*checkpoint_key"
+            ):
+                builders.restore(other, path)
+        assert_same_weights(before, other)
+        assert builders.restore(other, path, key="best").entry == "best"
+        assert_same_weights(model, other)
+
+    def test_a_file_with_other_classes_names_the_way_out(self, model, tmp_path):
+        format = next(iter(self.family.formats))
+        model, path = self.family.model(**self.family.formats[format]), self.family.path(tmp_path, format)
+        builders.write(model, path, format)
+        wider = self.family.model("wider", num_classes=CLASSES + 2, **self.family.formats[format])
+        assert_refused(wider, path, rf"Fix: create the model with num_classes={CLASSES}, .* or with include_top=False")
+        pooling = {"include_top": False, "pooling": self.family.pooling[0]}
+        backbone = self.family.model("other", **pooling, **self.family.formats[format])
+        assert builders.restore(backbone, path) == format
+        builders.write(backbone, path, format)
+        assert_refused(model, path, r"missing \(2\)(.|\n)*Fix: create the model with include_top=False.*no classifier")
 
     def test_formats_that_cannot_hold_the_model_are_refused(self, model, tmp_path):
         path, formats = tmp_path / "weights.safetensors", builders.family_module(self.family.name).FORMATS

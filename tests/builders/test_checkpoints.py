@@ -1,6 +1,6 @@
 """The checkpoint reader: every upstream format is read exactly; a hostile file is refused and does nothing else.
 
-The torch files here are assembled opcode by opcode (`Raw`, `encode`), so that PyTorch is not needed and everything a
+The torch files here are assembled opcode by opcode (`torch_files.py`), so that PyTorch is not needed and everything a
 pickle can say can be said. With a Python that has PyTorch (this one, or the one named by TORCH_PYTHON) the reader is
 also compared with torch.load(weights_only=True).
 """
@@ -30,6 +30,20 @@ from hypothesis.extra import numpy as numpy_strategies
 
 from builders import weights
 from builders.checkpoints import CheckpointError, read, sha256, write
+from tests.builders.torch_files import (
+    STATE,
+    STORAGES,
+    VALUES,
+    Raw,
+    call,
+    encode,
+    named,
+    safetensors_file,
+    storage,
+    tensor,
+    torch_legacy,
+    torch_zip,
+)
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 
@@ -54,97 +68,6 @@ GOLDEN_CASES = {
     "vit_npz": ("checkpoint.npz", "npz", "", 56, "cls", (1, 1, 48)),
     "vit_timm": ("checkpoint.safetensors", "safetensors", "", 44, "cls_token", (1, 1, 48)),
 }
-
-
-# ------------------------------------------------------------------------------------------ writers for torch's formats
-
-
-class Raw(bytes):
-    """Opcodes as they are."""
-
-
-def encode(value) -> bytes:
-    """The opcodes (protocol 2, without memo) that push `value`."""
-    match value:
-        case Raw():
-            return bytes(value)
-        case None:
-            return b"N"
-        case bool():
-            return b"\x88" if value else b"\x89"
-        case int():
-            data = pickle.encode_long(value)
-            return b"\x8b" + struct.pack("<i", len(data)) + data
-        case float():
-            return b"G" + struct.pack(">d", value)
-        case str():
-            data = value.encode()
-            return b"X" + struct.pack("<I", len(data)) + data
-        case tuple():
-            return b"(" + b"".join(map(encode, value)) + b"t"
-        case list():
-            return b"](" + b"".join(map(encode, value)) + b"e"
-        case dict():
-            return b"}(" + b"".join(encode(key) + encode(item) for key, item in value.items()) + b"u"
-    raise TypeError(value)
-
-
-def named(module: str, name: str) -> Raw:
-    return Raw(b"c" + f"{module}\n{name}\n".encode())
-
-
-def call(module: str, name: str, *arguments) -> Raw:
-    return Raw(named(module, name) + encode(arguments) + b"R")
-
-
-def storage(key: str, count: int, kind: str = "FloatStorage", *view) -> Raw:
-    return Raw(encode(("storage", named("torch", kind), key, "cpu", count, *view)) + b"Q")
-
-
-def tensor(key: str, shape=(2, 3), *, count=6, offset=0, stride=None, kind="FloatStorage", view=()) -> Raw:
-    if stride is None:
-        stride = tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
-    hooks = call("collections", "OrderedDict")
-    described = (storage(key, count, kind, *view), offset, shape, stride, False, hooks)
-    return call("torch._utils", "_rebuild_tensor_v2", *described)
-
-
-VALUES = np.arange(6, dtype=np.float32)
-STORAGES = {"0": VALUES.tobytes(), "1": (VALUES + 10).tobytes()}
-STATE = {"a.weight": tensor("0"), "a.bias": tensor("1", (6,))}
-
-
-def torch_zip(path, top, storages=STORAGES, *, root="archive", extra=(), method=zipfile.ZIP_STORED, pickled=None):
-    """A checkpoint as torch >= 1.6 writes it."""
-    with zipfile.ZipFile(path, "w", method) as archive:
-        archive.writestr(f"{root}/data.pkl", b"\x80\x02" + encode(top) + b"." if pickled is None else pickled)
-        for name, data in (("byteorder", b"little"), *extra):
-            archive.writestr(f"{root}/{name}", data)
-        for key, data in storages.items():
-            archive.writestr(f"{root}/data/{key}", data)
-        archive.writestr(f"{root}/version", b"3\n")
-    return path
-
-
-def torch_legacy(path, top, storages=STORAGES, *, item=4, counts=None, little_endian=True, pickled=None):
-    """A checkpoint as torch wrote it before 1.6."""
-    counts = counts or {}
-    system = {"protocol_version": 1001, "little_endian": little_endian, "type_sizes": {"int": 4}}
-    parts = [encode(0x1950A86A20F9469CFC6C), encode(1001), encode(system), encode(top), encode(list(storages))]
-    pickles = [b"\x80\x02" + part + b"." for part in parts]
-    if pickled is not None:
-        pickles[3] = pickled
-    data = b"".join(pickles)
-    for key, content in storages.items():
-        data += struct.pack("<Q", counts.get(key, len(content) // item)) + content
-    path.write_bytes(data)
-    return path
-
-
-def safetensors_file(path, header, data=b"", *, length=None):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
-    return path
 
 
 TORCH_WRITERS = pytest.mark.parametrize("save", [torch_zip, torch_legacy])
@@ -177,9 +100,9 @@ def test_golden(case):
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )
     assert parameters == json.loads((GOLDEN / case / "case.json").read_text())["num_params"]
-    for tensor in checkpoint.tensors.values():
-        assert not tensor.flags.writeable
-        assert not tensor.flags.owndata
+    for array in checkpoint.tensors.values():
+        assert not array.flags.writeable
+        assert not array.flags.owndata
     checkpoint.check_finite()
     checkpoint.check_intact()
 
@@ -194,9 +117,9 @@ def test_golden_as_its_own_library_reads_it(case):
         expected = safetensors.numpy.load_file(path)
     tensors = read(path).tensors
     assert tensors.keys() == expected.keys()
-    for name, tensor in tensors.items():
-        assert tensor.dtype == expected[name].dtype
-        np.testing.assert_array_equal(tensor, expected[name])
+    for name, array in tensors.items():
+        assert array.dtype == expected[name].dtype
+        np.testing.assert_array_equal(array, expected[name])
 
 
 def test_both_torch_formats_of_one_network_are_equal():
@@ -348,6 +271,15 @@ def test_missing_file_and_folder(tmp_path):
 
 OTHER = {"b": tensor("1", (6,))}
 HEADS = {"0.clf.0.weight": tensor("1", (6,))}
+# A pickled module: a tree of modules, each with few tensors.
+PROGRAM = Raw(
+    named("torch.nn", "Linear") + b")\x81" + encode({"_parameters": {"weight": tensor("0")}, "_modules": {}}) + b"b"
+)
+for _ in range(6):
+    PROGRAM = Raw(
+        named("torch.nn", "Sequential") + b")\x81" + encode({"_parameters": {}, "_modules": {"0": PROGRAM}}) + b"b"
+    )
+MORE = ("more than one network", "no upstream says which")
 NAMESPACE = Raw(named("argparse", "Namespace") + b")\x81" + encode({"lr": 1.0}) + b"b")
 
 
@@ -359,10 +291,32 @@ NAMESPACE = Raw(named("argparse", "Namespace") + b")\x81" + encode({"lr": 1.0}) 
         ({"state_dict": STATE, "epoch": 3}, None, "state_dict", ["a.weight", "a.bias"]),
         ({"module": STATE}, None, "module", ["a.weight", "a.bias"]),
         ({"rng": tensor("0"), "model": STATE}, None, "model", ["a.weight", "a.bias"]),
-        ({"model": STATE, "model_ema": OTHER, "args": NAMESPACE}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "model_ema": OTHER, "args": NAMESPACE}, None, "model_ema", ["b"]),
+        ({"model": STATE, "model_ema": OTHER, "args": NAMESPACE}, "model", "model", ["a.weight", "a.bias"]),
         ({"model": STATE, "model_ema": OTHER, "args": NAMESPACE}, "model_ema", "model_ema", ["b"]),
         ({"model": STATE, "state_dict": OTHER}, "state_dict", "state_dict", ["b"]),
         ({"model": {"net": OTHER}}, "model/net", "model/net", ["b"]),
+        # timm's rule, for its own files and for those of DeiT, ConvNeXt and torchvision
+        ({"state_dict": STATE, "state_dict_ema": OTHER}, None, "state_dict_ema", ["b"]),
+        ({"state_dict_ema": OTHER}, None, "state_dict_ema", ["b"]),
+        ({"state_dict": STATE, "state_dict_ema": None}, None, "state_dict", ["a.weight", "a.bias"]),
+        ({"state_dict": STATE, "model_ema": OTHER}, None, "model_ema", ["b"]),
+        ({"model": STATE, "model_ema": False, "ema_decay": 0.99}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "model_ema": {"decay": 0.99}}, None, "model", ["a.weight", "a.bias"]),
+        # Lightning's
+        (
+            {"state_dict": OTHER, "current_model_state": STATE, "averaging_state": {"n_averaged": tensor("0")}},
+            *(None, "state_dict", ["b"]),
+        ),
+        # No networks, or other ones
+        ({"model": STATE, "ema_loss": tensor("0"), "args": NAMESPACE}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "discriminator": OTHER}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "criterion": {"scale": tensor("0")}}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "optimizer": {"exp_avg": STATE}}, None, "model", ["a.weight", "a.bias"]),
+        ({"model": STATE, "optimizer_states": [{"ema": STATE}]}, None, "model", ["a.weight", "a.bias"]),
+        # The beginning of names, instead of an entry
+        ({"net.a": tensor("0"), "ema.b": tensor("1", (6,))}, "ema", "ema", ["b"]),
+        ({"state_dict": {"net.a": tensor("0"), "ema.x.b": tensor("0")}}, "state_dict/ema.x", "state_dict/ema.x", ["b"]),
         ({"model": {"depth": 3}, "state_dict": OTHER}, None, "state_dict", ["b"]),
         ({"model_state": STATE, "epoch": 1}, None, "model_state", ["a.weight", "a.bias"]),
         ({"model_state": STATE, "ema_state": OTHER, "test_err": 3.0, "ema_err": 2.5}, None, "ema_state", ["b"]),
@@ -372,6 +326,8 @@ NAMESPACE = Raw(named("argparse", "Namespace") + b")\x81" + encode({"lr": 1.0}) 
         ),
         ({"model_state": STATE, "ema_state": OTHER, "test_err": 3.0}, None, "model_state", ["a.weight", "a.bias"]),
         ({"model_state": STATE, "test_err": 3.0, "ema_err": 2.0}, None, "model_state", ["a.weight", "a.bias"]),
+        ({"model_state": STATE, "ema_state": OTHER, "ema_err": 2.5}, None, "ema_state", ["b"]),
+        ({"model_state": STATE, "ema_state": OTHER}, None, "model_state", ["a.weight", "a.bias"]),
         (
             {"classy_state_dict": {"base_model": {"model": {"trunk": OTHER, "heads": HEADS}}}},
             *(None, "classy_state_dict", ["b", "0.clf.0.weight"]),
@@ -380,7 +336,7 @@ NAMESPACE = Raw(named("argparse", "Namespace") + b")\x81" + encode({"lr": 1.0}) 
             {"classy_state_dict": {"base_model": {"model": {"trunk": OTHER, "heads": {}}}}},
             *(None, "classy_state_dict", ["b"]),
         ),
-        ({"module.a": tensor("0"), "module.b": tensor("1", (6,))}, None, "", ["a", "b"]),
+        ({"module.a": tensor("0"), "module.b": tensor("1", (6,))}, None, "", ["module.a", "module.b"]),
         ({"module.a": tensor("0"), "b": tensor("1", (6,))}, None, "", ["module.a", "b"]),
     ],
 )
@@ -418,6 +374,71 @@ def test_state_dict(tmp_path, top, key, found, names):
             *(None, ["both have 'b'"]),
         ),
         ({"classy_state_dict": {"base_model": 3}}, None, ["no tensors"]),
+        (
+            {"model_state": STATE, "ema_state": OTHER, "test_err": float("nan"), "ema_err": 1.0},
+            *(None, ["no plain numbers", "key='model_state'"]),
+        ),
+        ({"model": {"state_dict": STATE}}, None, ["no network", "key='model/state_dict'", "checkpoint_key"]),
+        ({"net": STATE, "ema": {"module": OTHER}}, None, ["no network", "key='net' or key='ema/module'"]),
+        ({"ema": STATE}, None, ["no network", "key='ema'"]),
+        ({"model": STATE}, "a", ["no entry 'a'"]),
+        ({"model": STATE}, "", ["no entry ''"]),
+        (
+            {"model": STATE, "model_ema": OTHER, "state_dict_ema": OTHER},
+            None,
+            ["key='state_dict_ema' or key='model_ema'"],
+        ),
+        ({"model": STATE, "state_dict": STATE, "model_ema": OTHER}, None, ["more than one possible network"]),
+        (
+            {"model": STATE, "model_ema": NAMESPACE},
+            None,
+            ["'model_ema' is a pickled object", "averaging", "key='model'"],
+        ),
+        (
+            {"model": STATE, "model_ema": {"module": STATE, "decay": 0.9}},
+            None,
+            [*MORE, "key='model' or key='model_ema/module'"],
+        ),
+        ({"state_dict": STATE, "ema_state_dict": STATE}, None, [*MORE, "key='state_dict' or key='ema_state_dict'"]),
+        ({"state_dict": STATE, "ema_state_dict": OTHER, "averaging_state": {}}, None, [*MORE, "key='ema_state_dict'"]),
+        ({"state_dict": STATE, "EMACallback": {"weights": [OTHER]}}, None, [*MORE, "key='EMACallback/weights/0'"]),
+        (
+            {"state_dict": STATE, "callbacks": {"EMA": {"ema_weights": [tensor("0")]}}},
+            None,
+            [*MORE, "no names in 'callbacks/EMA'"],
+        ),
+        (
+            {"model": STATE, "ema": {"shadow_params": [tensor("0"), tensor("1")]}},
+            None,
+            [*MORE, "no names in 'ema'", "key='model'"],
+        ),
+        (
+            {"model": STATE, "ema": Raw(named("a", "Average") + b")\x81" + encode({"shadow": OTHER}) + b"b")},
+            None,
+            [*MORE, "ema"],
+        ),
+        ({"model": STATE, "ema": PROGRAM}, None, [*MORE, "no names in 'ema'", "key='model'"]),
+        ({"model": STATE, "teacher": STATE}, None, [*MORE, "key='teacher'"]),
+        (
+            {"model": STATE, "best": {f"module.{name}": value for name, value in STATE.items()}},
+            None,
+            [*MORE, "key='best'"],
+        ),
+        (
+            {"model": {f"module.{name}": value for name, value in STATE.items()}, "best": STATE},
+            None,
+            [*MORE, "key='best'"],
+        ),
+        ({"model_state": STATE, "swa": STATE, "test_err": 1.0, "ema_err": 2.0}, None, [*MORE, "key='swa'"]),
+        (
+            {
+                "classy_state_dict": {
+                    "base_model": {"model": {"trunk": OTHER}},
+                    "hooks": {"ema": {"ema_model_state": OTHER}},
+                }
+            },
+            *(None, [*MORE, "key='classy_state_dict/hooks/ema/ema_model_state'"]),
+        ),
         ({"a": tensor("0"), "b": tensor("1", (6,), kind="QInt8Storage")}, None, ["'b'", "not a tensor"]),
     ],
 )
@@ -428,6 +449,43 @@ def test_no_state_dict_or_two(tmp_path, top, key, words):
 @pytest.mark.parametrize("case", ["vit_npz", "convnext_timm"])
 def test_flat_containers_have_no_entries(case):
     refused(GOLDEN / case / GOLDEN_CASES[case][0], "flat", key="model_ema")
+    refused(GOLDEN / case / GOLDEN_CASES[case][0], "flat", key="")
+
+
+@pytest.mark.parametrize(
+    ("case", "key", "name"),
+    [("vit_npz", "Transformer", "encoder_norm/bias"), ("convnext_timm", "stages.2", "blocks.1.gamma")],
+)
+def test_the_beginning_of_names_is_a_key_of_a_flat_container(case, key, name):
+    path = GOLDEN / case / GOLDEN_CASES[case][0]
+    checkpoint, whole = read(path, key), read(path).tensors
+    assert checkpoint.key == key and checkpoint.tensors.keys() < {each[len(key) + 1 :] for each in whole}
+    np.testing.assert_array_equal(checkpoint.tensors[name], whole[f"{key}{'/' if '/' in name else '.'}{name}"])
+
+
+def test_a_search_for_other_networks_ends(tmp_path):
+    """Entries inside each other, one of itself, and each named like an average: nothing is looked into twice."""
+    nested = raw_pickle(
+        *(b"}", encode("model"), encode(STATE), b"s"),
+        *(encode("ema"), (b"}" + encode("ema")) * 20_000, b"}", b"s" * 20_000, b"s"),
+    )
+    assert read(torch_zip(tmp_path / "nested.pth", None, pickled=nested)).key == "model"
+    itself = raw_pickle(b"}q\x00", encode("model"), encode(STATE), b"s", encode("ema"), b"h\x00s")
+    assert read(torch_zip(tmp_path / "itself.pth", None, pickled=itself)).key == "model"
+    many = {"model": STATE, "ema": [{str(number): {}} for number in range(20_000)]}
+    assert read(torch_zip(tmp_path / "many.pth", many)).key == "model"
+    large = raw_pickle(
+        encode([[]] * 20_000),
+        b"q\x000}",
+        encode("model"),
+        encode(STATE),
+        b"s",
+        encode("hooks"),
+        b"](",
+        encode({"ema": [Raw(b"h\x00")]}) * 10_000,
+        b"es",
+    )
+    refused(torch_zip(tmp_path / "large.pth", None, pickled=large), "more entries than any real one")
 
 
 # --------------------------------------------------------------------------------------------- pickles that want to run
@@ -1020,10 +1078,10 @@ def test_round_trip(tmp_path, suffix, tensors):
     checkpoint = read(path)
     checkpoint.check_intact()
     assert checkpoint.tensors.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        assert checkpoint.tensors[name].dtype == tensor.dtype
-        assert checkpoint.tensors[name].shape == tensor.shape
-        assert checkpoint.tensors[name].tobytes() == tensor.tobytes()
+    for name, array in tensors.items():
+        assert checkpoint.tensors[name].dtype == array.dtype
+        assert checkpoint.tensors[name].shape == array.shape
+        assert checkpoint.tensors[name].tobytes() == array.tobytes()
     assert os.listdir(tmp_path) == [path.name]
 
 

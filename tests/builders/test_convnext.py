@@ -28,6 +28,13 @@ STAGED = Family(
     maps={"stride_4": 16, "stride_8": 8, "stride_16": 4, "stride_32": 2},
     blocks=5,
     inner="stages.0.blocks.0.mlp.fc1",
+    smallest=32,
+    refused_arguments={
+        "lengths": ({"depths": (1, 1, 2)}, "depths=.* and dims=.* differ in length. Fix: give both for each stage"),
+        "no block": ({"depths": (1, 0, 2, 1)}, r"depths=\(1, 0, 2, 1\) is not possible. Fix: use whole numbers from 1"),
+        "no channel": ({"dims": (8, 16, 24, -32)}, r"dims=\(8, .* is not possible. Fix: use whole numbers from 1"),
+        "no stage": ({"depths": (), "dims": ()}, r"depths=\(\) is not possible. Fix: use whole numbers from 1"),
+    },
 )
 ISOTROPIC = Family(
     "convnext",
@@ -38,6 +45,7 @@ ISOTROPIC = Family(
     maps={"block_0": 4, "block_1": 4},
     blocks=2,
     inner="blocks.0.mlp.fc1",
+    smallest=16,
     refused_arguments={"two stages": ({"depths": (1, 1), "dims": (8, 8)}, "has one stage, not 2. Fix: write depths")},
 )
 

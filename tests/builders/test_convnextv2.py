@@ -36,6 +36,7 @@ SMALL = Family(
     maps={"stride_4": 16, "stride_8": 8, "stride_16": 4, "stride_32": 2},
     blocks=5,
     inner="stages.0.blocks.0.mlp.fc1",
+    smallest=32,
     refused_arguments={"a classifier without its norm": ({"final_norm": False}, "Fix: add include_top=False")},
 )
 ENCODER = {"include_top": False, "pooling": "avg", "final_norm": False}

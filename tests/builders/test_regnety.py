@@ -45,6 +45,8 @@ SMALL = Family(
     shifts={"se.reduce/bias": 1.0},  # or squeezed channels are dead
     refused_arguments={
         "rounding": ({"rounding": "nearest"}, "unknown rounding 'nearest'. Fix: use pycls or torchvision"),
+        "falling": ({"wm": 1.0}, "wa=14.0 and wm=1.0 make no line that rises. Fix: use wa above 0"),
+        "no width": ({"w0": 0}, "w0=0 is not possible. Fix: use whole numbers from 1"),
         "two stages": ({"w0": 48, "wa": 10.0, "depth": 4}, "make 2 stages, RegNetY has 4. Fix: correct"),
     },
 )

@@ -35,7 +35,7 @@ SIZE = (32, 32, 3)
 MISFIT = "(missing|unused|misshaped) \\([1-9]"
 
 
-def family(kind, sizes, maps, **others):
+def family(kind, smallest, sizes, maps, **others):
     """Return a small ViT for the battery; each has the formats of both definitions."""
     return Family(
         "vit",
@@ -44,6 +44,7 @@ def family(kind, sizes, maps, **others):
         suffixes={"augreg": ".npz", "augreg_linen": ".npz"},
         others={name: (change, MISFIT) for name, change in others.items()},
         sizes=sizes,
+        smallest=smallest,
         maps=maps,
         blocks=2,
         branches=2,
@@ -55,19 +56,21 @@ def family(kind, sizes, maps, **others):
             "definition": ({"definition": "flax"}, "definition='flax' is unknown. Fix: use 'jax'"),
             "heads": ({"heads": 5}, "5 heads do not divide a width of 24. Fix: choose heads"),
             "free size": ({"input_shape": (None, None, 3)}, "Fix: pass input_shape"),
-            "too small": (PLAIN | {"resnet": None, "input_shape": (4, 64, 3)}, "Fix: pass a larger input_shape"),
+            "no unit": ({"resnet": (1, 0)}, r"resnet=\(1, 0\) is not possible. Fix: use whole numbers from 1"),
+            "no layer": ({"layers": 0}, "layers=0 is not possible. Fix: use whole numbers from 1"),
             "groups": ({"resnet": (1,), "resnet_width_factor": 0.25}, "Fix: correct resnet_width_factor"),
         },
     )
 
 
 class TestPlain(Battery):  # patches that do not fit are left out, as upstream
-    family = family("plain", {(40, 24): (5, 3), (47, 31): (5, 3)}, {"block_0": 8, "block_1": 8}, hybrid=HYBRID)
+    family = family("plain", 8, {(40, 24): (5, 3), (47, 31): (5, 3)}, {"block_0": 8, "block_1": 8}, hybrid=HYBRID)
 
 
 class TestHybrid(Battery):  # the ResNet's maps are rounded up
     family = family(
         "hybrid",
+        1,
         {(50, 33): (7, 5)},
         {"stride_4": 16, "stride_8": 8, "block_0": 8, "block_1": 8},
         deeper={"layers": 3},
@@ -81,7 +84,7 @@ class TestHybrid(Battery):  # the ResNet's maps are rounded up
 
 
 class TestStem(Battery):
-    family = family("stem", {(64, 96): (2, 3)}, {"block_0": 2, "block_1": 2}, patch={"patch": 4})
+    family = family("stem", 29, {(64, 96): (2, 3)}, {"block_0": 2, "block_1": 2}, patch={"patch": 4})
 
 
 class TestReferences(ReferenceBattery):

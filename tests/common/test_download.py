@@ -750,7 +750,7 @@ def test_a_bucket(bucket, bucket_service, tmp_path, pauses, monkeypatch):
 
 
 def _version(url):
-    stream = download._open_fsspec(url, 0, None, "")
+    stream = download._open_fsspec(url, 0, None, "", download.Budget())
     stream.close()
     return stream.validator
 

@@ -1,18 +1,20 @@
 """Row, record, archive and document of a module: whatever differs in one of them keeps it from being published."""
 
 import copy
-import datetime
+import dataclasses
 import json
 import re
-import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support import made, synthetic
+from tests.support.commands import ROOT
 from tests.support.synthetic import build
+from tools.hub import records
 from tools.hub.storage import Storage
 from tools.publishing import consistency
-from tools.publishing.build import Build, sealed
+from tools.publishing.specification import specify
 from tools.publishing.transaction import Publishing
 from tools.site import pages
 from tools.site.jobs import MARKDOWN, Page
@@ -161,6 +163,54 @@ def test_other_bytes_than_were_packed_are_refused(module, archive, tmp_path):
         require(made.record(module, packed), module, (tmp_path / "1.tar.gz", packed))
 
 
+TAKEN = {"entry": "model_ema", "prefix": "module.", "left_aside": ["n_averaged", "loss.weight"]}
+
+
+def test_what_was_taken_of_a_checkpoint_is_what_row_module_and_document_say(tmp_path):
+    row = dataclasses.replace(made.digits()[0].variant, checkpoint_key="model_ema")
+    module = dataclasses.replace(made.digits()[0], variant=row)
+    inside = {**made.described(module), "head": module.head}
+    inside["checkpoint"] |= TAKEN
+    packed = made.pack(made.saved_model(tmp_path / "model", module, inside=inside), tmp_path / "1.tar.gz")
+    archive, record = (tmp_path / "1.tar.gz", packed), made.record(module, packed, TAKEN)
+    assert record["row"]["checkpoint_key"] == "model_ema"
+    require(record, module, archive)
+    for path in [f"checkpoint.{path}" for path in leaves(TAKEN)]:
+        with pytest.raises(consistency.ConsistencyError, match=r"`checkpoint[.`]"):
+            require(changed(record, path), module, archive)
+    with pytest.raises(consistency.ConsistencyError, match=r"`checkpoint` entry: the record says model_ema"):
+        require(
+            record,
+            module,
+            (tmp_path / "1.tar.gz", made.pack(made.saved_model(tmp_path / "other", module), tmp_path / "1.tar.gz")),
+        )
+    other = dataclasses.replace(module, variant=dataclasses.replace(row, checkpoint_key="state_dict"))
+    with pytest.raises(
+        consistency.ConsistencyError, match=r"`checkpoint.entry`: the row says 'state_dict', the record 'model_ema'"
+    ):
+        require(made.record(other, packed, TAKEN), other, archive)
+    built = dict(made.build([record]))
+    page = built[f"{module.handle}.md"]
+    for line in ("| entry | `model_ema` |", "| prefix | `module.` |", "| left aside | `n_averaged, loss.weight` |"):
+        assert f"{line}\n" in page.data.decode()
+        without = page.data.replace(line.encode(), line.replace("` |", "x` |").encode())
+        spoilt = built | {page.path: Page(page.path, without, page.content_type)}
+        assert any(
+            "checkpoint" in each
+            for each in consistency.with_document(record, spoilt, base_url=made.URL, tags=made.tags())
+        )
+    assert "<dt>Entry</dt><dd><code>model_ema</code></dd>" in built[f"{module.handle}/index.html"].data.decode()
+
+
+def test_the_entry_that_a_row_names_is_a_part_of_what_decides_the_bytes(tmp_path):
+    row, file = made.digits()[0].variant, ROOT / made.digits()[0].variant.checkpoint
+    plain, named = (
+        specify(each, made.rows(), file) for each in (row, dataclasses.replace(row, checkpoint_key="model"))
+    )
+    assert named["module"]["row"].pop("checkpoint_key") == "model" and named["module"] == plain["module"]
+    assert named["build"]["key"] != plain["build"]["key"]
+
+
 # The document
 
 
@@ -256,20 +306,20 @@ def test_other_words_in_templates_publish(monkeypatch, module, archive):
 
 
 def test_nothing_is_stored_of_a_module_that_disagrees(module, archive, tmp_path, monkeypatch):
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(int(datetime.datetime.fromisoformat(made.PUBLISHED).timestamp())))
-    shutil.copy(archive[0], tmp_path / f"{module.head}.tar.gz")
-    spec, built, checked = made.findings(module)
-    manifest = {
-        name: {module.head: each}
-        for name, each in zip(("built", "checked", "packed"), (built, checked, archive[1]), strict=True)
-    }
-    row = Build(tmp_path, sealed({"build_key": "k", "check_key": "c", **manifest}))
     storage = Storage(str(tmp_path / "hub"))
     publishing = Publishing(made.rows(), storage, base_url=made.URL, cache=tmp_path)
-    wrong = changed(spec, "module.preprocessing.transform.size")
+    file, packed = archive
+    head, record = module.head, made.record(module, packed)
+    manifest = {"built": {head: {}}, "checked": {head: {}}, "packed": {head: packed}}
+    row = SimpleNamespace(manifest=manifest, archive=lambda head: file)
+
+    def store(assembled):
+        monkeypatch.setattr(records, "assemble", lambda *arguments: assembled)
+        return publishing._store_row([module], [], {}, row, {module.handle: None})
+
     with pytest.raises(consistency.ConsistencyError):
-        publishing._store_row([module], [], wrong, row, {module.handle: None})
+        store(changed(record, "row.licence"))
     assert list(storage.list()) == []
-    (result,) = publishing._store_row([module], [], spec, row, {module.handle: None})
+    (result,) = store(record)
     assert result.state == "published"
-    assert json.loads(storage.read(f"{module.handle}.json")) == made.record(module, archive[1])
+    assert json.loads(storage.read(f"{module.handle}.json")) == record

@@ -1,6 +1,7 @@
 """After publication: versions, yanks and audits, and a bucket through the real commands."""
 
 import json
+import os
 import shutil
 import signal
 import uuid
@@ -12,7 +13,7 @@ from tests.support.commands import run_script
 from tests.support.hubs import HANDLES, NAME, bucket_storage
 from tools import catalog
 from tools.catalog import layout
-from tools.hub import notes, records
+from tools.hub import notes, records, unpacked
 from tools.hub.storage import IMMUTABLE, Storage, StorageError
 from tools.server.server import serve
 from tools.site.writing import write_pages
@@ -217,7 +218,7 @@ def test_the_audit_command(publisher, hub):
 def test_a_record_that_is_no_json_is_named(publisher, hub):
     spoil(hub, f"{HANDLE}.json", lambda data: data[:50])
     done = publisher("--hub", hub.url, script="audit")
-    assert done.returncode == 1 and f"{HANDLE}.json is no JSON" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and f"{HANDLE}.json: it is no JSON" in done.stderr and "Traceback" not in done.stderr
 
 
 # A bucket
@@ -342,3 +343,72 @@ def test_unpacked_members_of_other_bytes_are_never_adopted(publisher, hub):
     spoil(hub, f"{HANDLE}.tar.gz", lambda data: data[:-9] + b"?" + data[-8:])
     done = publisher(NAME, "--hub", hub.url, "--unpacked")
     assert done.returncode == 1 and f"The archive of {HANDLE} is damaged" in done.stderr
+
+
+# Pages that somebody changed
+
+
+def changed_in_place(path, change):
+    """Change a file without another length, and put its time back."""
+
+    def do(storage):
+        file = storage.local_path(path)
+        before = file.stat()
+        data = file.read_bytes()
+        with file.open("r+b") as opened:
+            opened.write(change(data))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert file.stat().st_size == before.st_size and file.stat().st_mtime_ns == before.st_mtime_ns
+
+    return do
+
+
+def swapped(data):
+    return data.replace(b"hubpress", b"evilpres", 1)
+
+
+CHANGED = [f"{HANDLE}.md", f"{HANDLE}/index.html", "index.html", "static/site.js", "feed.xml", "hubpress/index.html"]
+
+
+@pytest.mark.parametrize("path", CHANGED)
+def test_a_page_that_was_changed_in_place_is_found_and_mended(hub, published, tmp_path, path):
+    rows = catalog.load()
+    assert write_pages(rows, hub, published[1], cache=tmp_path / "cache") == 0
+    assert not audit.audit(hub, thorough=True, catalog=rows).problems
+    changed_in_place(path, swapped if b"hubpress" in hub.read(path) else lambda data: b"// evil" + data[7:])(hub)
+    (problem,) = audit.audit(hub, thorough=True, catalog=rows).errors
+    assert problem.file == path and "tools/render.py" in problem.fix
+    assert not audit.audit(hub).problems  # reads no page
+    assert write_pages(rows, hub, published[1], cache=tmp_path / "cache") == 1
+    assert not audit.audit(hub, thorough=True, catalog=rows).problems
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "evil.html",
+        "hubpress/evil/index.html",
+        f"{HANDLE}/evil.html",
+        f"{HANDLE}/assets.txt",
+        "static/evil.js",
+        "x/y/1.txt",
+    ],
+)
+def test_a_file_that_nobody_made_is_named(hub, path):
+    hub.create(path, b"evil")
+    errors = audit.audit(hub, thorough=True, catalog=catalog.load()).errors
+    assert [problem.file for problem in errors] == [path] and "nobody" in str(errors[0])
+
+
+def test_an_unpacked_module_and_a_yank_are_no_strangers(hub, published):
+    unpacked.store(hub, HANDLE)
+    notes.add_note(hub, HANDLE, "yank", "a reason", date="2026-01-31T12:00:00Z")
+    render(hub, published[1])
+    assert not audit.audit(hub, thorough=True, catalog=catalog.load()).problems
+
+
+def test_an_index_that_names_the_address_of_somebody_else(hub):
+    data = json.loads(hub.read("index.json")) | {"url": "https://evil.example"}
+    hub.replace("index.json", json.dumps(data).encode())
+    errors = audit.audit(hub, thorough=True, catalog=catalog.load()).errors
+    assert any("https://evil.example" in str(problem) and "--url" in problem.fix for problem in errors)

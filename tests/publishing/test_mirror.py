@@ -8,7 +8,7 @@ import yaml
 from tests.support import made, synthetic
 from tools import catalog
 from tools import mirror as script
-from tools.hub.records import HubSnapshot
+from tools.hub.records import HubSnapshot, snapshot
 from tools.hub.storage import Storage, StorageError
 from tools.publishing import mirror
 from tools.publishing.selection import SelectionError, select
@@ -61,7 +61,7 @@ def small(tmp_path_factory):
 
 def write(small, directory):
     storage, records = small
-    hub = mirror.gather(storage, made.rows(), made.URL)
+    hub = mirror.gather(snapshot(storage), made.rows(), made.URL)
     return mirror.write(records, storage=storage, hub=hub, directory=directory)
 
 
@@ -109,7 +109,7 @@ def test_folders_of_somebody_else_are_left_alone(small, tmp_path):
 
 def test_other_bytes_than_the_recorded_are_not_mirrored(small, tmp_path):
     storage, records = small
-    hub = mirror.gather(storage, made.rows(), made.URL)
+    hub = mirror.gather(snapshot(storage), made.rows(), made.URL)
     module = hub.modules[records[0]["handle"]]
     module.record["archive"]["sha256"] = made.digest("other")
     with pytest.raises(StorageError, match="the record says"):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from builders import checkpoints
+from tests.builders.torch_files import torch_file
 from tests.support.builds import other_build, other_sources, specification_of
 from tests.support.commands import ROOT, run_script
 from tests.support.hubs import NAME
@@ -378,11 +379,47 @@ REFUSED = {
     ),
     "pickle": (lambda p: p.write_bytes(PICKLE), "convnext_digits.safetensors"),
     "web page": (lambda p: p.write_text("<!doctype html><title>404</title>"), "convnext_digits.safetensors"),
+    "an average that no upstream has a rule for": (
+        lambda p: training_file(p, ema=lambda tensors: {"module": tensors}),
+        "more than one network ('state_dict', 'ema/module')",
+        "key='ema/module' (a row of the catalogue says it as checkpoint_key)",
+    ),
     "other format": (
         lambda p: p.write_bytes((ROOT / "tests/golden/convnext_fb/checkpoint.pth").read_bytes()),
         "does not fit",
     ),
 }
+
+
+def training_file(path, **averages):
+    """Write a training file: random weights, and beside them the trained ones under other entries."""
+    good = tensors_of(path)
+    random = np.random.default_rng(0)
+    raw = {key: random.normal(size=value.shape).astype(np.float32) for key, value in good.items()}
+    torch_file(path, {"state_dict": raw, "epoch": 7} | {entry: wrap(good) for entry, wrap in averages.items()})
+
+
+def test_the_average_of_a_training_file_is_published(repository, weights, tmp_path):
+    """The trained weights are an average, as timm saves it of a model in data parallelism; the record, module and page say so."""
+    rows = repository / "modules/convnext.toml"
+    text = rows.read_text()
+    digits = 'evaluation = "quickstart/digits_test.npz" }'
+    rows.write_text(text.replace(digits, digits.replace(" }", ', heads = ["classifier"] }')))
+
+    def wrapped(tensors):
+        return {f"module.{key}": value for key, value in tensors.items()} | {"n_averaged": np.array(9)}
+
+    training_file(weights, state_dict_ema=wrapped)
+    done = run_script("publish", NAME, "--hub", tmp_path / "hub", root=repository, check=False)
+    rows.write_text(text)
+    assert done.returncode == 0, done.stderr
+    record = records.snapshot(Storage(tmp_path / "hub")).records[0]
+    taken = {"entry": "state_dict_ema", "prefix": "module.", "left_aside": ["n_averaged"]}
+    assert record["checkpoint"].items() >= taken.items() and record["measured"]["top1"]["value"] >= 98
+    with tarfile.open(tmp_path / "hub" / record["archive"]["path"]) as tar:
+        described = json.load(tar.extractfile("assets.extra/module.json"))
+    assert described["checkpoint"] == record["checkpoint"]
+    assert "| entry | `state_dict_ema` |" in (tmp_path / f"hub/{record['handle']}.md").read_text()
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -1,5 +1,6 @@
 """The configuration that `tools/serve.py --print-nginx` prints, in a real nginx, with the real client."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -31,11 +32,16 @@ http {{
 
 @pytest.fixture(scope="module")
 def folder(published, tmp_path_factory):
-    """A copy of the published hub, with an archive that has no record and a file that is being written."""
+    """A copy of the published hub, with an archive that has no record, a file that is being written, and links that lead out."""
     hub = tmp_path_factory.mktemp("nginx") / "hub"
+    outside = hub.parent / "outside"
+    outside.mkdir()
+    (outside / "index.html").write_text("SECRET")
     shutil.copytree(published[0], hub)
     shutil.copy(hub / f"{HANDLE}.tar.gz", hub / f"{HANDLE[:-1]}2.tar.gz")
     (hub / ".hubpress-writing-1").write_text("SECRET")
+    (hub / "folder").symlink_to(outside)
+    (hub / "file.html").symlink_to(outside / "index.html")
     return hub
 
 
@@ -97,6 +103,13 @@ def test_archives(url, folder, ending):
         f"{HANDLE[:-1]}3{COMPRESSED}",
         f"{HANDLE}?tf-hub-format=uncompressed",
         f"hubpress/collections/quickstart/1{COMPRESSED}",
+        f"{HANDLE.rpartition('/')[0]}{COMPRESSED}",  # no version
+        f"{HANDLE.rpartition('/')[0]}/{COMPRESSED}",
+        f"hubpress{COMPRESSED}",
+        COMPRESSED,
+        "folder/",
+        "folder/index.html",
+        "file.html",
         "nothing",
         HANDLE.rpartition("/")[0] + "/",  # a folder without a page
         ".hubpress-writing-1",
@@ -109,6 +122,21 @@ def test_what_is_not_there(url, path):
     assert answer.status_code in (404, 400) and "SECRET" not in answer.text
     assert "immutable" not in answer.headers.get("cache-control", "")
     assert answer.headers["x-content-type-options"] == "nosniff" or answer.status_code == 400
+
+
+@pytest.mark.parametrize("query", ["lite-format=tflite", "tfjs-format=compressed", "a=1&coral-format", "tf-hub-format=zip", "tf-hub-format=uncompressed"])  # fmt: skip
+@pytest.mark.parametrize("path", ["", HANDLE, f"{HANDLE}/", HANDLE.rpartition("/")[0], f"{HANDLE}/model.json"])
+def test_a_format_that_is_not_there_is_no_page(url, path, query):
+    answer = get(f"{url}/{path}?{query}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert re.fullmatch(r".+\. Fix: .+\.\n", answer.text)
+
+
+def test_a_file_that_is_there_is_served_to_every_client(url):
+    for path in ("static/style.css", f"{HANDLE}.md", f"{HANDLE}.tar.gz"):
+        answer = get(f"{url}/{path}?tfjs-format=file")
+        assert answer.status_code == 200 and answer.content == get(f"{url}/{path}").content
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,23 @@ def test_other_formats(any_hub):
     assert get(f"{any_hub}/p/name/1?tf-hub-format=zip").status_code == 404
 
 
+@pytest.mark.parametrize("query", ["lite-format=tflite", "tfjs-format=file", "tfjs-format=compressed", "coral-format", "a=1&tfjs-format=", "tf-hub-format=zip"])  # fmt: skip
+@pytest.mark.parametrize("path", ["", "p/name/1", "p/name/1/", "p/name", "p", "p/name/1/index.html", "p/name/11", "p/collections/all/1", "p/lite-model/name/1", "p/name/1/model.json"])  # fmt: skip
+def test_a_format_that_is_not_there_is_no_page(any_hub, path, query):
+    answer = get(f"{any_hub}/{path}?{query}")
+    if answer.status_code == 302:  # p/name: the newest version's turn
+        answer = get(f"{any_hub}/p/name/{answer.headers['location'].removeprefix('./name/')}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert re.fullmatch(r".+\. Fix: .+\.\n", answer.text)
+
+
+def test_a_file_that_is_there_is_served_to_every_client(any_hub):
+    for path in ("static/picture.png", "p/name/1.md", "p/name/1.tar.gz"):  # TensorFlow.js asks so for each of its files
+        answer = get(f"{any_hub}/{path}?tfjs-format=file")
+        assert answer.status_code == 200 and answer.content == get(f"{any_hub}/{path}").content
+
+
 def test_an_unpacked_module_in_a_bucket(bucket):
     bucket.create("p/name/1.json", record())
     bucket.create("p/other/1.json", record())
@@ -510,7 +527,7 @@ def test_path_tricks(guarded, target):
 )
 def test_broken_requests(hub, data):
     answer = raw(hub, data, shut=True)
-    assert answer == b"" or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
+    assert answer == b"" or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 414 ", b"HTTP/1.1 431 "))
     assert get(f"{hub}/p/name/1{COMPRESSED}").content == ARCHIVE
 
 

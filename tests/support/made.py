@@ -88,8 +88,11 @@ def signature(module):
     }
 
 
-def findings(module):
-    """What a module's build was asked for, and what building and checking found out about it."""
+def record(module, packed=None, taken=None):
+    """A module's record; without `packed` (what packing found out), sizes and digests are made up, too.
+
+    `taken` is what the build says that it took of the checkpoint's file, where that is not a flat one.
+    """
     spec = {"module": described(module), "build": {"sources": digest("sources"), "key": digest(module.handle)}}
     measured = module.head == "classifier" and bool(module.variant.evaluation)
     built = {
@@ -97,6 +100,7 @@ def findings(module):
         "parameters": 186_554,
         "trainable_parameters": 186_554,
         "multiply_adds": 2_123_456,
+        "taken": taken or {},
     }
     checked = {
         "golden_tolerance": 1e-4,
@@ -105,11 +109,6 @@ def findings(module):
         "fine_tuned": module.variant.fine_tunable,
         "top1": {"value": 98.61, "correct": 355, "images": 360} if measured else None,
     }
-    return spec, built, checked
-
-
-def record(module, packed=None):
-    """A module's record; without `packed` (what packing found out), sizes and digests are made up, too."""
     packed = packed or {
         "bytes": 712_345,
         "unpacked_bytes": 912_345,
@@ -118,7 +117,7 @@ def record(module, packed=None):
         "md5": digest(module.handle)[:32],
         "members": 9,
     }
-    return plain(records.assemble(module, *findings(module), packed, PUBLISHED))
+    return plain(records.assemble(module, spec, built, checked, packed, PUBLISHED))
 
 
 def number(value):

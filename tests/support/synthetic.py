@@ -157,6 +157,7 @@ def record(
             "python": "3.11",
             "hubpress": "0.1.0",
         },
+        "build": {"key": digest(f"build {handle}")},
         "published": "2026-11-20T10:30:00Z",
     }
     return change(made, **changes)

@@ -12,7 +12,7 @@ from tools.archive.members import ArchiveError
 from tools.common.problems import Problem
 
 GRAPH, LABELS, MODULE = "saved_model.pb", "assets/labels.txt", "assets.extra/module.json"
-MEMBER_LIMIT = 1 << 30  # bytes of a member that is kept in memory; weights are not
+MEMORY_BYTES = 256 << 20  # of graph, labels and description together, which are kept in memory; weights are not
 _Texts = dict[str, bytes]
 
 
@@ -50,18 +50,27 @@ class Hashing:
         return data
 
 
-def read(stream: reading.Readable, name: str, *, weights: bool = True) -> Contents:
+def read(
+    stream: reading.Readable,
+    name: str,
+    *,
+    weights: bool = True,
+    memory_bytes: int = MEMORY_BYTES,
+    limits: reading.Limits | None = None,
+) -> Contents:
     """Read a module's archive to its end under the checks of `tools.archive.reading.inspect`.
 
     Without `weights`, reading ends where `variables/` begins, which is behind all the rest in archives that `packing.pack` made:
-    digests and counts stay empty, and a model of a gigabyte takes no longer than its graph.
+    digests and counts stay empty, and a model of a gigabyte takes no longer than its graph. `memory_bytes` limits what is kept in
+    memory, of which reading takes a small multiple.
 
     Raises:
       tools.archive.members.ArchiveError: it holds what it must not, or is damaged.
       tools.archive.saved_model.SavedModelError: saved_model.pb is damaged; the message follows its name.
     """
     hashing, found = Hashing(stream, name), Contents()
-    for member, content in reading.checked_members(hashing):
+    kept = 0
+    for member, content in reading.checked_members(hashing, limits):
         if not weights and member.name == "variables":
             break
         if member.is_folder:
@@ -69,9 +78,11 @@ def read(stream: reading.Readable, name: str, *, weights: bool = True) -> Conten
         found.files += 1
         found.unpacked_bytes += member.size
         if member.name in (GRAPH, LABELS, MODULE):
-            if member.size > MEMBER_LIMIT:
-                message = f"has {member.size:,} bytes, more than a graph can have"
-                raise ArchiveError(str(Problem(name, message, reading.PACK_AGAIN, row=f"member {member.name!r}")))
+            kept += member.size
+            if kept > memory_bytes:
+                message = f"has {member.size:,} bytes: graph, labels and description may have {memory_bytes:,} together"
+                fix = "keep weights in variables, not in the graph, or raise the limit"
+                raise ArchiveError(str(Problem(name, message, fix, row=f"member {member.name!r}")))
             found.texts[member.name] = content.read()
     if weights:
         found.bytes, found.sha256, found.md5 = hashing.size, hashing.sha256.hexdigest(), hashing.md5.hexdigest()

@@ -37,6 +37,7 @@ class Limits:
     member_size: int = 64 << 30
     unpacked_size: int = 64 << 30
     name_length: int = 1024
+    header_bytes: int = 1 << 16  # of all extended headers of a member
     # Deflate cannot exceed 1032 to 1; weights reach 1.1 to 1, and a graph full of zeros is far from this.
     ratio: int = 200
 
@@ -51,14 +52,16 @@ def inspect(archive: str | os.PathLike[str] | Readable, limits: Limits | None = 
     return [member for member, _ in checked_members(archive, limits)]
 
 
-def unpack(archive: str | os.PathLike[str] | Readable, directory: str | os.PathLike[str]) -> list[Member]:
+def unpack(
+    archive: str | os.PathLike[str] | Readable, directory: str | os.PathLike[str], limits: Limits | None = None
+) -> list[Member]:
     """Unpack an archive into a folder, which must be empty or missing, under the checks of `inspect`."""
     directory = pathlib.Path(directory)
     if directory.exists() and any(directory.iterdir()):
         raise _problem(str(directory), "is not empty", "give an empty or a new folder to unpack into")
     directory.mkdir(parents=True, exist_ok=True)
     members = []
-    for member, content in checked_members(archive):
+    for member, content in checked_members(archive, limits):
         target = directory / member.name
         if member.is_folder:
             target.mkdir()
@@ -150,6 +153,7 @@ def _checked_members(file: Readable, name: str, limits: Limits) -> Iterator[tupl
 def _headers(stream: "_GunzipReader", name: str, limits: Limits) -> Iterator[tarfile.TarInfo]:
     """Yield the headers of a tar stream; the content of one must be consumed before the next is asked for."""
     overrides: dict[str, str] = {}
+    extended = 0  # bytes of extended headers since the last member
     while True:
         block = stream.read_exactly(tarfile.BLOCKSIZE)
         if not any(block):
@@ -163,8 +167,14 @@ def _headers(stream: "_GunzipReader", name: str, limits: Limits) -> Iterator[tar
         if header.size < 0:
             raise _problem(name, "has a negative size", PACK_AGAIN, member=header.name)
         if header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
-            if header.size > 64 * limits.name_length:
-                raise _problem(name, "has an oversized header", PACK_AGAIN, member=header.name)
+            extended += tarfile.BLOCKSIZE + header.size
+            if extended > limits.header_bytes:
+                raise _problem(
+                    name,
+                    f"has more than {limits.header_bytes:,} bytes of extended headers",
+                    PACK_AGAIN,
+                    member=header.name,
+                )
             data = stream.read_exactly(header.size)
             stream.read_exactly(-header.size % tarfile.BLOCKSIZE)
             if header.type == tarfile.GNUTYPE_LONGNAME:
@@ -174,7 +184,7 @@ def _headers(stream: "_GunzipReader", name: str, limits: Limits) -> Iterator[tar
                 if any(key.startswith("GNU.sparse") for key in records):
                     raise _problem(name, "holds sparse files", PACK_AGAIN)
                 if header.type == tarfile.XHDTYPE:
-                    overrides.update(records)
+                    overrides.update({key: records[key] for key in ("path", "size") if key in records})
                 elif records.keys() & {"path", "linkpath", "size"}:
                     raise _problem(name, "has a global header that renames members", PACK_AGAIN)
             continue
@@ -187,7 +197,7 @@ def _headers(stream: "_GunzipReader", name: str, limits: Limits) -> Iterator[tar
                 header.size = -1
         if header.size < 0:
             raise _problem(name, "has an unusable size", PACK_AGAIN, member=header.name)
-        overrides = {}
+        overrides, extended = {}, 0
         if len(header.name) > limits.name_length:
             raise _problem(
                 name,

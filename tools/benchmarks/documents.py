@@ -114,7 +114,7 @@ def _section(
     return measuring.section(
         comparisons,
         threads=settings.threads,
-        versions=measuring.versions(("markdown", "nh3", "jinja2", "mkdocs")) | versions,
+        versions=measuring.versions(("cmarkgfm", "nh3", "jinja2", "mkdocs")) | versions,
         settings={"turns": settings.turns},
         notes=notes,
     )

@@ -59,7 +59,8 @@ class Variant:
     has no figure. `pixel_range` is the least and the largest float32 pixel; mean and standard deviation apply to [0, 1].
     `checkpoint` is a URL, or a path inside the repository. `evaluation` is an `.npz` of labelled images, or None; `changes`
     says what a later version corrects. `classes` is None for a checkpoint without a head. `precision` is the type that the network
-    computes in (a key of `PRECISIONS`); its variables, inputs and outputs are float32 all the same.
+    computes in (a key of `PRECISIONS`); its variables, inputs and outputs are float32 all the same. `checkpoint_key` names the
+    network of a file with several, as `builders.restore(key=...)` takes it; None for the one that upstream's own loader takes.
     """
 
     file: str
@@ -81,6 +82,7 @@ class Variant:
     pixel_range: tuple[float, float]
     precision: str
     checkpoint: str
+    checkpoint_key: str | None
     format: str
     sha256: str | None
     licence: str
@@ -102,8 +104,8 @@ class Variant:
         return urllib.parse.unquote(urllib.parse.urlsplit(self.checkpoint).path).rpartition("/")[2]
 
     def facts(self) -> dict[str, Any]:
-        """Return the row as plain data, for the process that builds it and for the record."""
-        return asdict(self)
+        """Return the row as plain data, for the process that builds it and for the record; without a key that it does not have."""
+        return {key: value for key, value in asdict(self).items() if key != "checkpoint_key" or value is not None}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ STATIC = "static"  # the folder of style sheets and scripts: no publisher
 INDEX = "index.json"
 HOME_PAGE = "index.html"
 NOT_FOUND_PAGE = "404.html"
+MAX_SEGMENTS = 32  # of a path
+MAX_NAME_SEGMENTS = 16  # which leaves room for the files of a module
 ARCHIVE_SUFFIX, RECORD_SUFFIX, DOCUMENT_SUFFIX = ".tar.gz", ".json", ".md"
 
 _VERSION = "(?:0|[1-9][0-9]*)"
@@ -53,7 +55,7 @@ def is_publisher_name(text: str) -> bool:
 
 def is_name(text: str) -> bool:
     """Return whether a catalogue may give a module or a collection this name."""
-    return bool(_NAME.fullmatch(text))
+    return bool(_NAME.fullmatch(text)) and text.count("/") < MAX_NAME_SEGMENTS
 
 
 def is_handle(text: str) -> bool:
@@ -145,10 +147,10 @@ def parse_note_path(path: str) -> NotePath | None:
 def handles_of_path(path: str) -> list[str]:
     """Return the handles of the modules that a path may belong to, as their file or below their folder, the longest first.
 
-    More than one where a name has a segment of digits; none for what belongs to no module.
+    More than one where a name has a segment of digits; none for what belongs to no module or has more than `MAX_SEGMENTS`.
     """
     segments = path.split("/")
-    if segments[0] == STATIC or (len(segments) > 1 and segments[1] == COLLECTIONS):
+    if segments[0] == STATIC or (len(segments) > 1 and segments[1] == COLLECTIONS) or len(segments) > MAX_SEGMENTS:
         return []
     handles = []
     for index in range(2, len(segments)):

@@ -32,6 +32,7 @@ _OWN: dict[str, tuple[type, Any]] = {
     "top5": (float, None),
     "fine_tunable": (bool, True),
     "evaluation": (str, None),
+    "checkpoint_key": (str, None),
 }
 ROW_KEYS = ("size", "data", "precision", "source", "stem", "heads", "transform", "checkpoint", *_OWN)
 NAME_FIX = "use lower-case letters, digits, `_`, `.`, `-`"
@@ -242,6 +243,9 @@ class _Families:
                 f"evaluation data modules/{own['evaluation']} does not exist",
                 "put the labelled images there, or drop `evaluation`",
             )
+        key = own["checkpoint_key"]
+        if key is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", key, re.ASCII):
+            table.complain(f"`checkpoint_key = {shown(key)}` is no key", "write names of entries with `/` between them")
         if heads == []:
             table.complain("`heads` is empty", f"write {one_of(HEADS)}, or delete it")
         if data and data["classes"] is None and heads and "classifier" in heads:
@@ -287,6 +291,11 @@ class _Families:
         if base is None or name is None:
             return None
         url = base + name
+        if name.endswith(".index.json"):
+            table.complain(
+                f"checkpoint {name} is an index of shards, whose digest does not cover them",
+                "write them into one file with builders.checkpoints, and name that",
+            )
         if re.match(r"[a-z0-9+]+://", url):
             if not _names_a_file(url):
                 table.complain(f"checkpoint {url} names no file", "correct `checkpoint`, or the `url` of its source")

@@ -65,6 +65,48 @@ class NotFound(DownloadError):
     """There is no such file: the server, the storage or the folder says so, and asking again would not help."""
 
 
+class BudgetError(DownloadError):
+    """A source takes more time, requests or bytes than it may. The message says which, and ends with the fix."""
+
+
+class Budget:
+    """What several downloads from one source may take together; safe to share between threads.
+
+    `seconds` count from now on, and end a connection that sends slowly; `bytes` are those that arrive. None is no limit. `fix` ends
+    the messages.
+    """
+
+    def __init__(
+        self,
+        *,
+        seconds: float | None = None,
+        requests: int | None = None,
+        bytes: int | None = None,
+        fix: str = "raise the limit if you trust the source",
+    ):
+        self._seconds, self._requests, self._bytes, self._fix = seconds, requests, bytes, fix
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._requested = self._received = 0
+
+    def remaining_seconds(self) -> float | None:
+        """Return the seconds that are left, at least 0; None where there is no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def count(self, source: str, *, requests: int = 0, bytes: int = 0) -> None:
+        """Count what was asked for or has arrived. Raises BudgetError, naming `source`, if it is too much."""
+        self._requested += requests
+        self._received += bytes
+        for used, limit, unit in (
+            (self._requested, self._requests, "requests"),
+            (self._received, self._bytes, "bytes"),
+        ):
+            if limit is not None and used > limit:
+                raise BudgetError(with_fix(f"{_redacted(source)}: it takes more than {limit:,} {unit}", self._fix))
+        if self.remaining_seconds() == 0:
+            message = f"{_redacted(source)}: it takes longer than {self._seconds:g} seconds"
+            raise BudgetError(with_fix(message, self._fix))
+
+
 class _RetryableError(Exception):
     """A failure that another attempt may overcome; `seconds` is how long the server asks to wait."""
 
@@ -84,6 +126,9 @@ class _Stream:
     close: Callable[[], None]
 
 
+_Opener = Callable[[str, int, str | None, str, Budget], _Stream]
+
+
 def fetch(
     url: str,
     *,
@@ -93,6 +138,7 @@ def fetch(
     sha256: str | None = None,
     progress: Progress | None = None,
     limit_bytes: int | None = None,
+    budget: Budget | None = None,
 ) -> pathlib.Path:
     """Return a local file with the content of `url`: a path or `file://` (used in place), `http(s)://`, any URL of fsspec.
 
@@ -104,10 +150,12 @@ def fetch(
         Without it, a name such as `regnet_y_400mf-c65dace8.pth` vouches for the content, as torch.hub has it.
     progress: called with the bytes present and the bytes in all (None when unknown).
     limit_bytes: refuse anything larger.
+    budget: what this and other downloads may take together.
 
     Raises DownloadError.
     """
     name = _file_name(url)
+    budget = budget or Budget()
     if sha256 is not None:
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -120,7 +168,7 @@ def fetch(
     cache = pathlib.Path(cache).expanduser()
     if mirrors is None:
         missing_fix = "check the URL; if upstream moved the file, " + _BY_OTHER_MEANS
-        return _fetch(url, name, cache, sha256, expected, missing_fix, progress, limit_bytes)
+        return _fetch(url, name, cache, sha256, expected, missing_fix, progress, limit_bytes, budget)
     places = mirror_paths(url, is_named_alone=is_named_alone)
     reason = "" if is_named_alone else f" (other files are called {name}, too)"
     missing_fix = f"put the file of {_redacted(url)} there, as {' or as '.join(places)}{reason}"
@@ -130,8 +178,8 @@ def fetch(
     )  # what is there needs no network
     for source in sources[:-1]:
         with contextlib.suppress(NotFound):
-            return _fetch(source, name, cache, sha256, expected, missing_fix, progress, limit_bytes)
-    return _fetch(sources[-1], name, cache, sha256, expected, missing_fix, progress, limit_bytes)
+            return _fetch(source, name, cache, sha256, expected, missing_fix, progress, limit_bytes, budget)
+    return _fetch(sources[-1], name, cache, sha256, expected, missing_fix, progress, limit_bytes, budget)
 
 
 def mirror_paths(url: str, *, is_named_alone: bool = True) -> list[str]:
@@ -157,10 +205,12 @@ def _fetch(
     missing_fix: str,
     progress: Progress | None,
     limit_bytes: int | None,
+    budget: Budget,
 ) -> pathlib.Path:
     """Return the local file of one source; arguments are those of `fetch`, `expected` is how its digest begins."""
     local = _local_path(source)
     if local is not None:
+        budget.count(source, requests=1)
         if not local.is_file():
             raise NotFound(with_fix(f"{local}: no such file", missing_fix))
         size = local.stat().st_size
@@ -178,7 +228,7 @@ def _fetch(
         with _locked_part(target) as part:
             discard_unless_file(target, _checksum_file(target), part, _version_file(part))
             if not _is_cached(target, sha256):
-                _download(source, part, opener, expected, missing_fix, progress, limit_bytes)
+                _download(source, part, opener, expected, missing_fix, progress, limit_bytes, budget)
                 _move_into_place(part, target)
             size = target.stat().st_size
             _check_size(source, size, limit_bytes)
@@ -245,19 +295,20 @@ def _version_file(part: pathlib.Path) -> pathlib.Path:
 def _download(
     source: str,
     part: pathlib.Path,
-    opener: Callable[[str, int, str | None, str], _Stream],
+    opener: _Opener,
     expected: str | None,
     missing_fix: str,
     progress: Progress | None,
     limit_bytes: int | None,
+    budget: Budget,
 ) -> None:
     """Fill `part` with the verified content of `source`, going on from what is there."""
-    resumed = _complete(source, part, opener, missing_fix, progress, limit_bytes)
+    resumed = _complete(source, part, opener, missing_fix, progress, limit_bytes, budget)
     digest = sha256_of_file(part)
     if resumed and expected is not None and not digest.startswith(expected):
         # The older half may be at fault: a fresh download decides.
         _discard(part)
-        _complete(source, part, opener, missing_fix, progress, limit_bytes)
+        _complete(source, part, opener, missing_fix, progress, limit_bytes, budget)
         digest = sha256_of_file(part)
     try:
         if expected is not None:
@@ -273,10 +324,11 @@ def _download(
 def _complete(
     source: str,
     part: pathlib.Path,
-    opener: Callable[[str, int, str | None, str], _Stream],
+    opener: _Opener,
     missing_fix: str,
     progress: Progress | None,
     limit_bytes: int | None,
+    budget: Budget,
 ) -> bool:
     """Append to `part` until it is complete, over as many attempts as it takes; return whether it began with an older part."""
     failures, started_with = 0, None
@@ -290,17 +342,20 @@ def _complete(
             started_with = have
         if have and have == total:
             return started_with > 0
+        budget.count(source, requests=1)
         try:
-            stream = opener(source, have, validator, missing_fix)
+            stream = opener(source, have, validator, missing_fix, budget)
             try:
                 _check_size(source, stream.total, limit_bytes)
-                done = _append(source, part, stream, progress, limit_bytes)
+                done = _append(source, part, stream, progress, limit_bytes, budget)
             finally:
                 stream.close()
+            budget.count(source)  # a connection that was shut down because its time was up ends like any other
             if stream.total is None or done == stream.total:
                 return started_with > 0
             raise _RetryableError(f"the connection ended after {done} of {stream.total} bytes")
         except _RetryableError as failure:
+            budget.count(source)
             grown = (part.stat().st_size if part.exists() else 0) > have
             failures = 1 if grown else failures + 1
             if failures >= MAXIMUM_FAILURES:
@@ -308,6 +363,8 @@ def _complete(
                 message = f"{_redacted(source)}: {failure}, {failures} times in a row"
                 raise DownloadError(with_fix(message, fix)) from failure
             seconds = min(max(failure.seconds, random.uniform(0.5, 1.0) * 2 ** (failures - 1)), LONGEST_PAUSE_SECONDS)
+            left = budget.remaining_seconds()
+            seconds = seconds if left is None else min(seconds, left)
             note(f"{_redacted(source)}: {failure}; the next attempt is in {seconds:.0f} s")
             time.sleep(seconds)
     fix = f"run it again (it goes on where it stopped), or {_BY_OTHER_MEANS}"
@@ -315,7 +372,7 @@ def _complete(
 
 
 def _append(
-    source: str, part: pathlib.Path, stream: _Stream, progress: Progress | None, limit_bytes: int | None
+    source: str, part: pathlib.Path, stream: _Stream, progress: Progress | None, limit_bytes: int | None, budget: Budget
 ) -> int:
     """Write the stream behind what `part` has (over it, when the stream begins at 0); return the bytes present afterwards."""
     done = stream.offset
@@ -329,6 +386,7 @@ def _append(
         for chunk in stream.chunks:
             file.write(chunk)
             done += len(chunk)
+            budget.count(source, bytes=len(chunk))
             if limit_bytes is not None and done > limit_bytes:
                 file.close()
                 _discard(part)
@@ -359,20 +417,23 @@ def _discard(part: pathlib.Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- the sources
 
 
-def _open_http(source: str, offset: int, validator: str | None, missing_fix: str) -> _Stream:
+def _open_http(source: str, offset: int, validator: str | None, missing_fix: str, budget: Budget) -> _Stream:
     """Open an HTTP source, from `offset` on if the server still has the version that `validator` (ETag or Last-Modified) names.
 
     RFC 9110, sections 13.1.5 (If-Range) and 14 (ranges). Proxies come from the environment.
     """
     import requests
 
+    from tools.common import deadlines
+
     # A compressed response would have neither the length nor the ranges of the file.
     headers = {"Accept-Encoding": "identity", "User-Agent": "hubpress"}
     if offset and validator is not None:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     try:
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
         with waiting(f"an answer from {_redacted(source)}"):
-            response = requests.get(source, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
+            response = deadlines.get(source, budget.remaining_seconds(), headers=headers, stream=True, timeout=timeout)
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
         raise DownloadError(with_fix(f"{_redacted(source)}: {_innermost_cause(error)}", "check the URL")) from error
     except requests.RequestException as error:
@@ -386,7 +447,7 @@ def _open_http(source: str, offset: int, validator: str | None, missing_fix: str
             )
         if status == 416 and offset:  # the file became shorter than what we have of it
             response.close()
-            return _open_http(source, 0, None, missing_fix)
+            return _open_http(source, 0, None, missing_fix, budget)
         if status in (404, 410):
             raise NotFound(with_fix(f"{_redacted(source)}: no such file on the server ({status})", missing_fix))
         if status in (401, 403, 407):
@@ -407,7 +468,7 @@ def _open_http(source: str, offset: int, validator: str | None, missing_fix: str
                 if not offset:
                     raise _RetryableError("the server sends a part of the file although nobody asked for one")
                 response.close()
-                return _open_http(source, 0, None, missing_fix)
+                return _open_http(source, 0, None, missing_fix, budget)
             return _Stream(offset, int(span[2]), validator, _chunks(response), response.close)
         length = response.headers.get("Content-Length", "")
         return _Stream(0, int(length) if length.isdigit() else None, found, _chunks(response), response.close)
@@ -427,7 +488,7 @@ def _chunks(response: Any) -> Iterator[bytes]:
         raise _RetryableError(f"the connection was cut ({_innermost_cause(error)})") from error
 
 
-def _open_fsspec(source: str, offset: int, validator: str | None, missing_fix: str) -> _Stream:
+def _open_fsspec(source: str, offset: int, validator: str | None, missing_fix: str, _budget: Budget) -> _Stream:
     """Open any other source (gs://, s3://, hf://, ...), from `offset` on if it is still the same version."""
     from tools.common import remote
 
@@ -503,10 +564,19 @@ def _is_web_page(path: pathlib.Path) -> bool:
         return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGES)
 
 
-def fetch_text(url: str) -> str:
-    """Return the text of a small file, which is not kept: a record, a document, an index. Raises as `fetch` does."""
+def fetch_text(url: str, *, limit_bytes: int = SMALL_BYTES, budget: Budget | None = None) -> str:
+    """Return the text of a small file, which is not kept: a record, a document, an index.
+
+    Raises:
+      DownloadError: as `fetch` does, or the file is no UTF-8.
+    """
     with tempfile.TemporaryDirectory(prefix="hubpress-fetch-") as folder:
-        return fetch(url, cache=pathlib.Path(folder), limit_bytes=SMALL_BYTES).read_text(encoding="utf-8")
+        file = fetch(url, cache=pathlib.Path(folder), limit_bytes=limit_bytes, budget=budget)
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            message = f"{_redacted(url)}: it is no text in UTF-8, at byte {error.start}"
+            raise DownloadError(with_fix(message, "check the URL")) from error
 
 
 def plain_address(address: str) -> str:

@@ -6,8 +6,10 @@ Numbers are finite and an integer is written without a point, which JSON Schema 
 """
 
 import functools
+import hashlib
 import json
 import math
+import pathlib
 from typing import Any
 
 from tools.common.files import ROOT
@@ -24,6 +26,13 @@ def schema_problems(value: Any, name: str) -> list[str]:
 def is_valid(value: Any, name: str) -> bool:
     """Return whether a value obeys the schema `name`."""
     return bool(_validator(name).is_valid(value))
+
+
+@functools.cache
+def schemas_digest() -> str:
+    """Return a digest of all schemas and of what checks values, for those who remember what was valid."""
+    files = [pathlib.Path(__file__), *sorted((ROOT / "templates/static").glob("*.schema.json"))]
+    return hashlib.blake2b(b"\0".join(file.read_bytes() for file in files), digest_size=8).hexdigest()
 
 
 @functools.cache

@@ -17,8 +17,6 @@ from typing import Any, TypedDict
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels
 
-BROKEN_NAMED = 20  # names of broken images that are kept
-
 
 @dataclass
 class Tally:
@@ -50,8 +48,7 @@ class Totals:
     Attributes:
       shards: how many were counted.
       images: how many were evaluated.
-      broken: how many could not be decoded.
-      broken_names: the first of these, by name.
+      broken: the name of each image that could not be used, and why, in order.
       seconds: the time of the worker processes in all.
       modules: a tally for each module.
       versions: the sets of package versions that were at work.
@@ -61,8 +58,7 @@ class Totals:
 
     shards: int = 0
     images: int = 0
-    broken: int = 0
-    broken_names: list[str] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
     modules: list[Tally] = field(default_factory=list)
     versions: list[dict[str, str]] = field(default_factory=list)
@@ -73,8 +69,7 @@ class Totals:
         """Add the counts of other shards; return this object."""
         self.shards += other.shards
         self.images += other.images
-        self.broken += other.broken
-        self.broken_names = sorted({*self.broken_names, *other.broken_names})[:BROKEN_NAMED]
+        self.broken = sorted([*self.broken, *other.broken])
         self.seconds += other.seconds
         self.modules = self.modules or [Tally() for _ in other.modules]
         for mine, theirs in zip(self.modules, other.modules, strict=bool(other.modules)):
@@ -92,16 +87,21 @@ class Totals:
 
     @classmethod
     def read(cls, stated: Mapping[str, Any]) -> "Totals":
-        """Read counts from JSON. Raises EvaluationError if they contradict each other."""
-        modules = [
-            Tally(Counter({(t, p): n for t, p, n in m["confusion"]}), Counter(dict(m["top5"])), m["seconds"])
-            for m in stated["modules"]
-        ]
-        if any(each.confusion.total() != stated["images"] for each in modules):
-            raise EvaluationError(
-                "counts contradict each other", "remove the state that they are from, and evaluate again"
-            )
-        return cls(**{**stated, "modules": modules})
+        """Read counts from JSON. Raises EvaluationError: they contradict each other, or are none."""
+        fix = "remove the state that they are from, and evaluate again"
+        try:
+            modules = [
+                Tally(Counter({(t, p): n for t, p, n in m["confusion"]}), Counter(dict(m["top5"])), m["seconds"])
+                for m in stated["modules"]
+            ]
+            broken = [(str(name), str(reason)) for name, reason in stated["broken"]]
+            totals = cls(**{**stated, "modules": modules, "broken": broken})
+            is_consistent = all(each.confusion.total() == totals.images for each in modules)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EvaluationError(f"counts have another shape: {error!r}", fix) from error
+        if not is_consistent:
+            raise EvaluationError("counts contradict each other", fix)
+        return totals
 
 
 class Share(TypedDict):

@@ -6,14 +6,17 @@
 Labels are never guessed: what is ambiguous, unknown or only partly there is refused, with the option that decides it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from tools.common.files import ROOT
-from tools.evaluation import EvaluationError
+from tools.common.printable import printable
+from tools.evaluation import BadImagesError, EvaluationError
 
+WHOLE_NUMBER = re.compile("[0-9]{1,18}")  # as labels are written
 FOLDER = ROOT / "modules/labels"
 NAMED = 5  # classes that an error lists
 
@@ -71,8 +74,10 @@ def load(name: str) -> Labels:
     """Read modules/labels/NAME.tsv, or a .tsv file with an id, a tab and a name in each line."""
     file = Path(name) if name.endswith(".tsv") else FOLDER / f"{name}.tsv"
     try:
+        if not file.is_file():  # a pipe would never end
+            raise FileNotFoundError
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(sorted(each.stem for each in FOLDER.glob("*.tsv")))
         raise EvaluationError(f"there are no labels {name!r}", f"give one of {known}, or a .tsv file") from error
     rows = [line.split("\t") for line in lines]
@@ -90,12 +95,44 @@ def load(name: str) -> Labels:
 
 def unlisted(title: str, tokens: Sequence[str]) -> Labels:
     """Return the classes of data that no file describes: each has the text that the data has for it as id and as name."""
-    return Labels(title, tuple(tokens), tuple(tokens))
+    names = tuple(printable(token) for token in tokens)
+    return Labels(title, names, names)
 
 
 def numbered(count: int) -> Labels:
     """Return `count` classes that have numbers only."""
     return unlisted(f"{count} numbers", [str(number) for number in range(count)])
+
+
+def class_number(label: int | str, classes: Labels, first_label: int | None, where: str) -> int:
+    """Return the number of the class that a label stands for, from 0; it may be out of range.
+
+    Args:
+      label: a number, or text: an id, a name, or where `first_label` is given a number.
+      classes: the classes of the data.
+      first_label: the number of the first class; None if nobody said.
+      where: the image, for messages.
+
+    Raises BadImagesError: nobody knows which class is meant.
+    """
+    if isinstance(label, str) and first_label is not None and WHOLE_NUMBER.fullmatch(label):
+        label = int(label)
+    if isinstance(label, int):
+        if first_label is None:
+            raise BadImagesError(
+                f"{where}: labels are numbers", "say which one the first class has: --first-label 0 or 1"
+            )
+        return label - first_label
+    try:
+        number = classes.number(label)
+    except EvaluationError as error:
+        raise BadImagesError(f"{where}: {error}") from error
+    if number is None:
+        fix = "say of which --labels it is one"
+        if WHOLE_NUMBER.fullmatch(label):
+            fix += ", or if it is a number, which one the first class has (--first-label 0 or 1)"
+        raise BadImagesError(f"{where}: its label {label[:80]!r} is no class of the data", fix)
+    return number
 
 
 def match(data: Labels, module: Labels, *, outputs: str | None = None, missing: str = "refuse") -> ClassMapping:
@@ -114,6 +151,8 @@ def match(data: Labels, module: Labels, *, outputs: str | None = None, missing: 
     if unknown and (missing == "refuse" or len(unknown) == len(data)):
         shown = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
         fix = "say what the labels mean (--labels), or evaluate a module with these classes"
+        if all(WHOLE_NUMBER.fullmatch(identifier) for identifier in data.ids):
+            fix = f"if labels are numbers, say which the first class has (--first-label 0 or 1); {fix}"
         if len(unknown) < len(data):
             fix += ", or count their images as wrong (--missing wrong)"
         raise EvaluationError(

@@ -9,18 +9,31 @@ Unpacked modules are kept in `<cache>/modules/<sha256 of the archive>`, where ev
 import contextlib
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.archive import reading
 from tools.archive.members import ArchiveError
-from tools.catalog.layout import ARCHIVE_SUFFIX, archive_path, record_path
+from tools.catalog.layout import ARCHIVE_SUFFIX, archive_path, is_handle, record_path
+from tools.common.digests import parse_sha256
 from tools.common.download import DownloadError, NotFound, fetch, fetch_text, plain_address
 from tools.common.files import discard_unless_folder, make_cache_folder, sha256_of_file
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels, load, numbered
-from tools.hub.records import Record
+
+MAX_CLASSES = 1_000_000
+_TITLE = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # of a set of labels: a file's name, and never a path
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the evaluator takes from a record: text, and a digest that is one."""
+
+    handle: str
+    sibling: str | None
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ def find(address: str, *, cache: Path, hub: str | None = None) -> EvaluatedModul
             with tempfile.TemporaryDirectory() as scratch:
                 sha256 = sha256_of_file(fetch(archive, cache=Path(scratch)))
         else:
-            sha256 = record["archive"]["sha256"]
+            sha256 = record.sha256
         folder = unpack_to_cache(archive, sha256, cache=cache)
     except (DownloadError, ArchiveError) as error:
         raise EvaluationError(f"{address}: {error}") from error
@@ -87,9 +100,13 @@ def find(address: str, *, cache: Path, hub: str | None = None) -> EvaluatedModul
 def unpack_to_cache(url: str, sha256: str, *, cache: Path) -> Path:
     """Return the folder with the SavedModel of an archive; download and unpack it if it is not there yet.
 
-    Several processes may do so at once. Raises DownloadError, ArchiveError; EvaluationError: the cache cannot be written.
+    Several processes may do so at once. Raises DownloadError, ArchiveError; EvaluationError: the digest is none, or the cache
+    cannot be written.
     """
-    folder = cache / "modules" / sha256
+    try:
+        folder = cache / "modules" / parse_sha256(sha256)
+    except ValueError as error:
+        raise EvaluationError(f"{url}: {error}", "give the digest of the archive") from error
     if not folder.is_dir():
         make_cache_folder(folder.parent)
         discard_unless_folder(folder)
@@ -103,42 +120,56 @@ def unpack_to_cache(url: str, sha256: str, *, cache: Path) -> Path:
     return folder
 
 
-def _record(base: str) -> Record | None:
+def _record(base: str) -> Stated | None:
     """Read the record of a module; None if there is none."""
     address = record_path(base)
     try:
-        record: Record = json.loads(fetch_text(address))
-        if f"/{base}".endswith(f"/{record['handle']}") and record["archive"]["sha256"]:
-            return record
+        record = json.loads(fetch_text(address))
+        handle, sibling = record["handle"], record.get("sibling")
+        if not isinstance(handle, str) or not is_handle(handle) or not f"/{base}".endswith(f"/{handle}"):
+            raise ValueError("its handle is another one")
+        if not isinstance(sibling, str | None) or (sibling is not None and not is_handle(sibling)):
+            raise ValueError("its sibling is no handle")
+        return Stated(handle, sibling, parse_sha256(record["archive"]["sha256"], "archive.sha256"))
     except NotFound:
         return None
-    except (ValueError, TypeError, KeyError):
-        pass
-    raise EvaluationError(f"{address} is not this module's record", f"run tools/verify.py {base}")
+    except KeyError as error:
+        reason = f"it has no {error}"
+    except (TypeError, AttributeError):
+        reason = "it has another shape"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise EvaluationError(f"{address} is not this module's record: {reason}", f"run tools/verify.py {base}")
 
 
-def _described(address: str, archive: str, record: Record | None, sha256: str, folder: Path) -> EvaluatedModule:
+def _described(address: str, archive: str, record: Stated | None, sha256: str, folder: Path) -> EvaluatedModule:
     """Read what an unpacked module says of itself."""
     try:
         described = json.loads((folder / "assets.extra/module.json").read_text(encoding="utf-8"))
         head, row = described["head"], described["row"]
         outputs, title = row["classes"], row["labels"]
-    except (OSError, ValueError, KeyError) as error:
+        if not isinstance(head, str) or not isinstance(title, str | None) or (title and not _TITLE.fullmatch(title)):
+            raise TypeError("a field has another type")
+        if head == "classifier" and (type(outputs) is not int or not 1 <= outputs <= MAX_CLASSES):
+            raise TypeError("classes is no number")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvaluationError(
             f"{address}: it has no description of itself (assets.extra/module.json)",
             "evaluate a module that hubpress published",
         ) from error
     if head != "classifier":
-        sibling = record.get("sibling") if record else None
         raise EvaluationError(
             f"{address} is a {head.replace('_', ' ')} and answers no classes",
-            f"evaluate {sibling}" if sibling else "evaluate a classifier",
+            f"evaluate {record.sibling}" if record and record.sibling else "evaluate a classifier",
         )
     names = load(title) if title else None
     if names:
-        written = (folder / "assets/labels.txt").read_text(encoding="utf-8").split("\n")
+        labels = folder / "assets/labels.txt"
+        written = labels.read_text(encoding="utf-8", errors="replace").split("\n") if labels.is_file() else None
         if list(names.names) != written:
             raise EvaluationError(
                 f"{address}: its labels() are not those of modules/labels/{title}.tsv", "get that version of it"
             )
-    return EvaluatedModule(address, archive, record["handle"] if record else None, sha256, outputs, names)
+    return EvaluatedModule(address, archive, record.handle if record else None, sha256, outputs, names)

@@ -4,25 +4,31 @@ from pathlib import Path
 from typing import Any
 
 from tools.common import clock, console
-from tools.common.printable import json_text
+from tools.common.printable import json_text, printable
 from tools.evaluation.counts import Summary, Totals, table
 from tools.evaluation.running import Plan
+from tools.evaluation.shards import NAMES_SHOWN
 
 
 def describe(
     plan: Plan, totals: Totals, summaries: list[Summary], *, dataset: str | None, split: str
 ) -> dict[str, Any]:
-    """Return the evaluation as JSON; what is confused with what is left to the CSV files."""
+    """Return the evaluation as JSON; what is confused with what is left to the CSV files.
+
+    `broken` of the images could not be used; `left_out` names them, and files that are no images.
+    """
     return {
         "schema": 1,
         "kind": "Evaluation",
         "date": clock.now(),
         "images": {
-            "source": plan.images.source,
+            "source": printable(plan.images.source),
             "list_sha256": plan.images.digest,
             "evaluated": totals.images,
-            "broken": totals.broken,
-            "broken_names": totals.broken_names,
+            "broken": len(totals.broken),
+            "left_out": [
+                {"name": printable(name), "reason": reason} for name, reason in [*plan.images.left_out, *totals.broken]
+            ],
         },
         "dataset": dataset,
         "split": split,
@@ -70,7 +76,9 @@ def show(description: dict[str, Any], *, seconds: float) -> None:
     ]
     console.show(console.table("Module", "Top-1>", "Top-5>", "Images>", "Images/s>", rows=rows))
     images = description["images"]
-    broken = f", {images['broken']} that cannot be decoded were left out" if images["broken"] else ""
+    broken = f", {images['broken']} that cannot be used were left out" if images["broken"] else ""
+    for each in images["left_out"][-images["broken"] :][:NAMES_SHOWN] if images["broken"] else ():
+        console.note(f"left out: {each['name']}: {each['reason']}")
     console.show(
         f"{images['evaluated']:,} images of {images['source']}{broken}; this run took {seconds:.1f} s on "
         f"{', '.join(description['devices'])}; list sha256 {images['list_sha256'][:12]}"

@@ -27,18 +27,18 @@ from typing import TYPE_CHECKING, TypedDict
 from tools.common.files import ROOT
 from tools.common.problems import with_fix
 from tools.common.workers import Worker, WorkerError, WorkerRefusal
-from tools.evaluation import BadImagesError, EvaluationError
+from tools.evaluation import MAX_BYTES, MAX_PIXELS, BadImagesError, EvaluationError
 from tools.evaluation.counts import Summary, Totals, summary
-from tools.evaluation.images import Images, Shard
 from tools.evaluation.labels import ClassMapping, Labels, match
 from tools.evaluation.modules import EvaluatedModule, unpack_to_cache
+from tools.evaluation.shards import Images, Shard, extent
 from tools.hub.json_objects import REMOTE_READERS
 from tools.hub.storage import NotThere, Storage
 
 if TYPE_CHECKING:
     from tools.evaluation.worker import ModuleArguments
 
-SCHEMA = 1  # of what is stored; another number makes what was stored before invisible
+SCHEMA = 2  # of what is stored; another number makes what was stored before invisible
 ATTEMPTS = 3  # of a pipeline, in a row, that evaluate no shard
 STALL_SECONDS = 1800.0  # a pipeline that stores nothing for so long is given up
 POLL_SECONDS = 0.5
@@ -64,11 +64,13 @@ class Setup(TypedDict):
     """The setup of workers that evaluate shards: the arguments of `tools.evaluation.worker.Evaluator`, but for the folders."""
 
     modules: list[ModuleSetup]
-    classes: int
     ids: tuple[str, ...]
+    names: tuple[str, ...]
     batch: int
     threads: int
     skip_broken: bool
+    max_pixels: int
+    max_bytes: int
 
 
 class StateArguments(TypedDict):
@@ -115,7 +117,7 @@ class Plan:
 
     @property
     def skip_broken(self) -> bool:
-        """True if images that cannot be decoded are counted and left out."""
+        """True if images that cannot be used are counted and left out."""
         return self.setup["skip_broken"]
 
     def summaries(self, totals: Totals) -> list[Summary]:
@@ -135,6 +137,8 @@ def make_plan(
     batch: int = 32,
     threads: int = 4,
     skip_broken: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
 ) -> Plan:
     """Plan the evaluation of modules on images.
 
@@ -174,25 +178,23 @@ def make_plan(
             }
             for module, mapping in zip(modules, mappings, strict=True)
         ],
-        "classes": len(classes),
         "ids": classes.ids,
+        "names": classes.names,
         "batch": batch,
         "threads": threads,
         "skip_broken": skip_broken,
+        "max_pixels": max_pixels,
+        "max_bytes": max_bytes,
     }
     decisive = [
         SCHEMA,
         versions(),
         [{key: value for key, value in each.items() if key != "archive"} for each in setup["modules"]],
-        [images.source, classes.ids, batch, images.digest, [_extent(shard) for shard in images.shards]],
+        [images.source, classes.ids, batch, max_pixels, max_bytes, images.digest],
+        [extent(shard) for shard in images.shards],
     ]
     key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
     return Plan(modules, images, classes, mappings, setup, key)
-
-
-def _extent(shard: Shard) -> list[int | None]:
-    """Return how much of the images a shard is; which they are is in the digest of the list."""
-    return [len(shard["items"])] if shard["kind"] == "files" else [shard["start"], shard["end"]]
 
 
 @dataclass
@@ -221,12 +223,11 @@ class State:
         return len(expected.intersection(self._storage.list(f"{self.key[:32]}/shard-", ".json")))
 
     def read(self, number: int) -> Totals | None:
-        """Read the counts of a shard; None if it is not stored, or with images that are skipped no longer."""
+        """Read the counts of a shard; None if it is not stored, damaged, or with images that are skipped no longer."""
         try:
-            stated = json.loads(self._storage.read(self.path(number)))
-        except NotThere:
-            return None
-        totals = Totals.read(stated)
+            totals = Totals.read(json.loads(self._storage.read(self.path(number))))
+        except (NotThere, ValueError, RecursionError, EvaluationError):
+            return None  # it is evaluated again, and stored over what is there
         return None if totals.broken and not self.skip_broken else totals
 
     def store(self, number: int, totals: Totals) -> None:
@@ -335,7 +336,7 @@ def run_here(plan: Plan, state: State, *, cache: Path, report: Report = no_repor
     return complete(totals, plan)
 
 
-def require_pipeline(plan: Plan, *, runner: str, state: str | None, images: str) -> None:
+def require_pipeline(plan: Plan, *, runner: str, state: str | None, images: Sequence[str]) -> None:
     """Check, before hours are spent, that Apache Beam is here and that `runner`'s workers can reach state, images and modules.
 
     Raises EvaluationError: Beam is missing, or something is a local file that workers elsewhere do not see.
@@ -344,7 +345,7 @@ def require_pipeline(plan: Plan, *, runner: str, state: str | None, images: str)
         fix = "run `python -m pip install 'apache-beam>=2.60'` (the extra `beam`)"
         raise EvaluationError("--runner needs Apache Beam", fix)
     if runner == "DataflowRunner":
-        places = {"--state": state or "", "--images": images}
+        places = {"--state": state or "", "--images": next((each for each in images if "://" not in each), "://")}
         places |= {f"the module {each.title}": each.archive for each in plan.modules}
         if local := [name for name, place in places.items() if "://" not in place]:
             raise EvaluationError(
@@ -444,12 +445,12 @@ def complete(totals: Totals, plan: Plan) -> Totals:
     if totals.problems:
         raise BadImagesError("\n".join(totals.problems))
     count, shards = plan.images.count, len(plan.shards)
-    if totals.shards != shards or count not in (None, totals.images + totals.broken):
+    if totals.shards != shards or count not in (None, totals.images + len(totals.broken)):
         raise EvaluationError(
-            f"{totals.shards} of {shards} shards with {totals.images + totals.broken} of {count} images were counted, because "
+            f"{totals.shards} of {shards} shards with {totals.images + len(totals.broken)} of {count} images were counted, because "
             "the images changed meanwhile",
             "run the same command again",
         )
     if not totals.images:
-        raise EvaluationError(f"{plan.images.source}: none of the images can be decoded", "give others")
+        raise EvaluationError(f"{plan.images.source}: none of the images can be used", "give others")
     return totals

@@ -1,44 +1,53 @@
 """Run modules over labelled images and count their answers: a worker process of `tools.evaluation.running`.
 
-    python -m tools.evaluation.worker        # then {"modules": [...], "classes": 10, ...}, then {"kind": "npz", "file": ..., ...}
+    python -m tools.evaluation.worker        # then {"modules": [...], "ids": [...], ...}, then {"kind": "npz", "file": ..., ...}
 
-The first message holds the arguments of `Evaluator`; each further one is a shard of images (`tools.evaluation.images.Shard`), which
+The first message holds the arguments of `Evaluator`; each further one is a shard of images (`tools.evaluation.shards.Shard`), which
 is answered by its counts (`tools.evaluation.counts.Totals`). Bad images are refused: `{"error": ...}`.
 
-Images go to a module as they are, uint8 and of any size, because its preprocessing is inside: those of one size share a batch.
-They are decoded as upstream evaluations do, by PIL: converted to RGB whatever they are (grey, palette, CMYK, with transparency),
-and not turned by what EXIF says. A module is a program: evaluating one runs it.
+Images go to a module as they are, uint8 and of any size, because its preprocessing is inside: those of one size share a batch. A
+module is a program: evaluating one runs it.
 """
 
 import collections
 import concurrent.futures
-import functools
 import importlib.metadata
-import io
 import os
-import re
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any, TypedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tools.common import workers
+from tools.common.printable import printable
 from tools.common.problems import with_fix
-from tools.evaluation import BadImagesError
-from tools.evaluation.counts import BROKEN_NAMED, Tally, Totals
-from tools.evaluation.images import ArraysShard, FilesShard, RecordsShard, Shard
+from tools.evaluation import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    BadImagesError,
+    EvaluationError,
+    UnusableImage,
+    arrays,
+    lists,
+    parquets,
+    tars,
+    tfrecords,
+)
+from tools.evaluation.counts import Tally, Totals
+from tools.evaluation.decoding import LargeImage, decode
+from tools.evaluation.labels import Labels
+from tools.evaluation.shards import NAMES_SHOWN, Content, Item, Pixels, Shard
+from tools.hub.storage import StorageError
 
 TOP = 5
+BATCH_BYTES = 64 << 20  # of pixels that make a batch, however few images they are: a module has several floats for each
 WAITING_BYTES = 256 << 20  # of pixels that wait for others of their size
+PIXELS_AHEAD = 16_000_000  # of an image that is decoded before its turn
 PACKAGES = ("tensorflow", "tensorflow-hub", "numpy", "pillow")
 
-Pixels = NDArray[np.uint8]  # [height, width, 3]
-Content = bytes | Callable[[], bytes] | Pixels  # an encoded image, a function that reads one, or one that is decoded
-Item = tuple[str, int, Content]  # the name of an image, the number of its class, and the image
 Decoded = tuple[str, int, Pixels]
 
 
@@ -59,31 +68,38 @@ class Evaluator:
 
     Args:
       modules: the modules.
-      classes: how many classes the data has; labels are from 0 to classes - 1.
-      ids: the identifier of each class, for records whose labels are text.
+      ids: the identifier of each class of the data.
+      names: the name of each.
       batch: images of one size that are run together.
       threads: how many images are decoded at the same time.
-      skip_broken: count images that cannot be decoded, instead of refusing the shard.
+      skip_broken: count images that cannot be used, instead of refusing the shard.
+      max_pixels: of an image; more than that is not decoded.
+      max_bytes: of an encoded image; more than that is not read.
     """
 
     def __init__(
         self,
         *,
         modules: Sequence[ModuleArguments],
-        classes: int,
-        ids: Sequence[str] = (),
+        ids: Sequence[str],
+        names: Sequence[str],
         batch: int = 32,
         threads: int = 4,
         skip_broken: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = MAX_BYTES,
     ):
-        import PIL.Image  # noqa: F401  missing, it would make every image a broken one
+        import PIL.Image
         import tensorflow_hub as hub
 
+        PIL.Image.MAX_IMAGE_PIXELS = (
+            max_pixels  # of the parts that an image is put together from; PIL refuses twice as many
+        )
         self.modules = [LoadedModule(hub.load(each["directory"]), **each) for each in modules]
-        self.classes = classes
-        self.index = {name: index for index, name in enumerate(ids)}
+        self.classes = Labels("the data", tuple(ids), tuple(names))
         self.batch = batch
         self.skip_broken = skip_broken
+        self.max_pixels, self.max_bytes = max_pixels, max_bytes
         self.threads = threads
         self.pool = concurrent.futures.ThreadPoolExecutor(threads)
         self.versions, self.device = versions(), device()
@@ -100,20 +116,21 @@ class Evaluator:
         images = 0
         groups: dict[tuple[int, ...], list[Decoded]] = {}  # by height and width
         waiting_bytes = 0  # of the pixels in all groups
-        for name, label, pixels in self._decoded(items(shard, self.index)):
-            if not 0 <= label < self.classes:
-                raise BadImagesError(
-                    f"{name}: its label is class {label}, and there are {self.classes}", "correct the labels"
-                )
-            if isinstance(pixels, str):
-                broken.append((name, pixels))
+        for name, label, pixels in self._decoded(items(shard, self.classes, self.max_bytes)):
+            if isinstance(pixels, UnusableImage):
+                broken.append((printable(name), printable(str(pixels))))
                 continue
+            if not 0 <= label < len(self.classes):
+                raise BadImagesError(
+                    f"{name}: its label is class {label}, and there are {len(self.classes)}",
+                    "correct the labels, or say which number the first class has (--first-label 0 or 1)",
+                )
             images += 1
             group = groups.setdefault(pixels.shape, [])
             group.append((name, label, pixels))
             waiting_bytes += pixels.nbytes
-            while len(group) == self.batch or waiting_bytes > WAITING_BYTES:
-                if len(group) < self.batch:
+            while self._is_full(group) or waiting_bytes > WAITING_BYTES:
+                if not self._is_full(group):
                     group = max(groups.values(), key=lambda each: len(each) * each[0][2].nbytes)
                 waiting_bytes -= self._run(groups.pop(group[0][2].shape), tallies)
                 group = []
@@ -124,24 +141,35 @@ class Evaluator:
         return Totals(
             shards=1,
             images=images,
-            broken=len(broken),
-            broken_names=[name for name, _ in broken[:BROKEN_NAMED]],
+            broken=broken,
             seconds=time.monotonic() - start,
             modules=tallies,
             versions=[self.versions],
             devices=[self.device],
         )
 
-    def _decoded(self, found: Iterable[Item]) -> Iterator[tuple[str, int, Pixels | str]]:
-        """Yield (name, label, pixels or why there are none) in the order of `found`, decoded a few images ahead."""
-        waiting: collections.deque[tuple[str, int, concurrent.futures.Future[Pixels | str]]] = collections.deque()
+    def _is_full(self, group: Sequence[Decoded]) -> bool:
+        return bool(group) and (len(group) == self.batch or len(group) * group[0][2].nbytes >= BATCH_BYTES)
+
+    def _decoded(self, found: Iterable[Item]) -> Iterator[tuple[str, int, Pixels | UnusableImage]]:
+        """Yield (name, label, pixels or why there are none) in the order of `found`, decoded a few images ahead.
+
+        Large ones wait in their encoding for their turn, so that there is one of them at a time.
+        """
+        waiting: collections.deque[tuple[str, int, concurrent.futures.Future[Pixels | bytes | UnusableImage]]]
+        waiting = collections.deque()
+
+        def next_one() -> tuple[str, int, Pixels | UnusableImage]:
+            name, label, future = waiting.popleft()
+            pixels = future.result()
+            return name, label, decode_large(pixels, self.max_pixels) if isinstance(pixels, bytes) else pixels
+
         for name, label, content in found:
-            waiting.append((name, label, self.pool.submit(_pixels, name, content)))
+            waiting.append((name, label, self.pool.submit(decode_ahead, name, content, self.max_pixels)))
             if len(waiting) > 2 * self.threads:
-                name, label, future = waiting.popleft()
-                yield name, label, future.result()
-        for name, label, future in waiting:
-            yield name, label, future.result()
+                yield next_one()
+        while waiting:
+            yield next_one()
 
     def _run(self, group: Sequence[Decoded], tallies: Sequence[Tally]) -> int:
         """Count one batch, images of one size; return the bytes of its pixels."""
@@ -155,7 +183,14 @@ class Evaluator:
                 module.call(tf.constant(images))
         for module, tally in zip(self.modules, tallies, strict=True):
             start = time.monotonic()
-            logits = module.call(tf.constant(images)).numpy()
+            try:
+                logits = module.call(tf.constant(images)).numpy()
+            except tf.errors.OpError as error:
+                reason = " ".join(str(error.message).split())[:200]
+                raise BadImagesError(
+                    f"{group[0][0]}: {module.directory} fails with {list(images.shape)} pixels: {reason}",
+                    "leave the image out, or lower --batch or --max-pixels",
+                ) from error
             tally.seconds += time.monotonic() - start
             if logits.shape != (len(group), module.outputs):
                 raise BadImagesError(
@@ -210,156 +245,63 @@ class LoadedModule:
 
 
 def _list_of_broken(broken: Sequence[tuple[str, str]]) -> str:
-    """Return a line for each of the first images that cannot be decoded."""
-    fix = "repair or remove it, or leave out what cannot be decoded (--skip-broken)"
-    lines = [with_fix(f"{name}: cannot be decoded: {reason}", fix) for name, reason in broken[:BROKEN_NAMED]]
-    if len(broken) > BROKEN_NAMED:
-        lines.append(f"... and {len(broken) - BROKEN_NAMED} more")
+    """Return a line for each of the first images that cannot be used."""
+    fix = "repair or remove it, or leave out what cannot be used (--skip-broken)"
+    lines = [with_fix(f"{name}: {reason}", fix) for name, reason in broken[:NAMES_SHOWN]]
+    if len(broken) > NAMES_SHOWN:
+        lines.append(f"... and {len(broken) - NAMES_SHOWN} more")
     return "\n".join(lines)
 
 
-def items(shard: Shard, index: Mapping[str, int]) -> Iterator[Item]:
-    """Yield the images of a shard; labels that are text are looked up in `index`."""
-    if shard["kind"] == "files":
-        return _files(shard)
-    if shard["kind"] == "npz":
-        return _arrays(shard)
-    return _records(shard, index)
-
-
-def _files(shard: FilesShard) -> Iterator[Item]:
-    for path, label in shard["items"]:
-        place = path if "://" in path or os.path.isabs(path) or not shard["root"] else f"{shard['root']}/{path}"
-        yield place, label, functools.partial(_read, place)
-
-
-def _read(place: str) -> bytes:
-    with _open(place) as file:
-        return file.read()
-
-
-def _open(place: str) -> IO[bytes]:
-    if "://" not in place:
-        return open(place, "rb")
-    from tools.common import remote
-
-    return remote.open_file(place)
-
-
-@functools.lru_cache(maxsize=1)  # all shards of a file follow each other
-def _read_arrays(file: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    with _open(file) as stream, np.load(stream, allow_pickle=False) as arrays:
-        return arrays["images"], arrays["labels"]
-
-
-def _arrays(shard: ArraysShard) -> Iterator[Item]:
-    images, labels = _read_arrays(shard["file"])
-    for number in range(shard["start"], shard["end"]):
-        yield f"{shard['file']}: image {number}", int(labels[number]), images[number]
-
-
-def _records(shard: RecordsShard, index: Mapping[str, int]) -> Iterator[Item]:
-    from tensorflow.core.example import example_pb2
-
-    with _open(shard["file"]) as file:
-        file.seek(shard["start"])
-        while shard["end"] is None or file.tell() < shard["end"]:
-            name = f"{shard['file']}: record at byte {file.tell()}"
-            content = _record(file, name)
-            if content is None:
-                return
-            try:
-                features = example_pb2.Example.FromString(content).features.feature
-            except ValueError as error:
-                raise BadImagesError(
-                    f"{name}: it is no tf.train.Example: {error}", "give a file of tf.train.Examples"
-                ) from error
-            image = _feature(features, shard["image_key"], "image-key", name)
-            label = _feature(features, shard["label_key"], "label-key", name)
-            if not isinstance(image, bytes):
-                raise BadImagesError(
-                    f"{name}: {shard['image_key']!r} is a number", "choose the encoded image with --image-key"
-                )
-            if isinstance(label, bytes):
-                text = label.decode(errors="replace")
-                if text not in index:
-                    raise BadImagesError(
-                        f"{name}: its label {text!r} is no class of the data", "say of which --labels it is one"
-                    )
-                yield name, index[text], image
-            elif shard["first_label"] is None:
-                raise BadImagesError(
-                    f"{name}: labels are numbers", "say which one the first class has: --first-label 0 or 1"
-                )
-            else:
-                yield name, label - shard["first_label"], image
-
-
-def _record(file: IO[bytes], name: str) -> bytes | None:
-    """Read the next record of a TFRecord file, None at its end: length (8 bytes), its checksum (4), content, its checksum (4)."""
-    header = file.read(12)
-    if not header:
-        return None
-    content = b""
-    if len(header) == 12 and _checksum(header[:8]) == struct.unpack("<I", header[8:])[0]:
-        length = struct.unpack("<Q", header[:8])[0]
-        content = file.read(length)
-        checksum = file.read(4)
-        if len(content) == length and len(checksum) == 4 and _checksum(content) == struct.unpack("<I", checksum)[0]:
-            return content
-    raise BadImagesError(
-        f"{name}: it is damaged or cut off, or the file is compressed or no TFRecord file", "get the right one"
-    )
-
-
-def _checksum(content: bytes) -> int:
-    """Return TFRecord's masked CRC-32C."""
-    import google_crc32c
-
-    value: int = google_crc32c.value(content)
-    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _feature(features: Any, key: str, option: str, name: str) -> int | bytes:
-    """Return the one value of a feature of a tf.train.Example."""
-    if key not in features:
-        raise BadImagesError(
-            f"{name}: it has no {key!r}, only {', '.join(sorted(features))}", f"choose one with --{option}"
-        )
-    kind = features[key].WhichOneof("kind")
-    values: list[int | bytes] = list(getattr(features[key], kind).value) if kind in ("bytes_list", "int64_list") else []
-    if len(values) != 1:
-        raise BadImagesError(
-            f"{name}: {key!r} holds {len(values)} texts or numbers, not one", f"choose another with --{option}"
-        )
-    return values[0]
-
-
-def _pixels(name: str, content: Content) -> Pixels | str:
-    """Return the pixels of an image, or why it cannot be decoded. Raises BadImagesError if it cannot be read at all."""
-    if isinstance(content, np.ndarray):
-        return content
-    if not isinstance(content, bytes):
-        try:
-            content = content()
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise BadImagesError(f"{name}: cannot be read: {reason}", "put it there, or leave it out") from error
+def items(shard: Shard, classes: Labels, max_bytes: int) -> Iterator[Item]:
+    """Yield the images of a shard, whose labels are of `classes`. Raises EvaluationError: they, or their labels, cannot be read."""
     try:
-        return decode(content)
-    except MemoryError:
-        raise
-    except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more for broken images
-        reason = re.sub(r"<_io\.BytesIO[^>]*>", "", f"{type(error).__name__}: {error}")
-        return " ".join(reason.split())
+        if shard["kind"] == "files":
+            yield from lists.items(shard, max_bytes)
+        elif shard["kind"] == "npz":
+            yield from arrays.items(shard)
+        elif shard["kind"] == "tar":
+            yield from tars.items(shard, classes, max_bytes)
+        elif shard["kind"] == "parquet":
+            yield from parquets.items(shard, classes, max_bytes)
+        else:
+            yield from tfrecords.items(shard, classes, max_bytes)
+    except (OSError, StorageError) as error:
+        raise _unreadable("the images" if shard["kind"] == "files" else shard["file"], error) from error
 
 
-def decode(content: bytes) -> Pixels:
-    """Decode an image to uint8 `[height, width, 3]`, as torchvision's and timm's loaders do."""
-    import PIL.Image
+def _unreadable(name: str, error: Exception) -> BadImagesError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BadImagesError(f"{name}: cannot be read: {reason}", "put it there, or leave it out")
 
-    with PIL.Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image.convert("RGB"))
+
+def decode_ahead(name: str, content: Content, max_pixels: int) -> Pixels | bytes | UnusableImage:
+    """Return the pixels of an image, its encoding if it is large, or why it cannot be used.
+
+    Raises BadImagesError: it is not there, or the storage fails.
+    """
+    if isinstance(content, np.ndarray | UnusableImage):
+        return content
+    try:
+        encoded = content if isinstance(content, bytes) else content()
+    except UnusableImage as error:
+        return error
+    except (OSError, StorageError) as error:
+        raise _unreadable(name, error) from error
+    try:
+        return decode(encoded, max_pixels, PIXELS_AHEAD)
+    except LargeImage:
+        return encoded
+    except UnusableImage as error:
+        return error
+
+
+def decode_large(encoded: bytes, max_pixels: int) -> Pixels | UnusableImage:
+    """Return the pixels of an image, or why it cannot be used."""
+    try:
+        return decode(encoded, max_pixels)
+    except UnusableImage as error:
+        return error
 
 
 def versions() -> dict[str, str]:
@@ -393,7 +335,7 @@ def main() -> int:
         shard: Any = message
         return evaluator.evaluate(shard).described()
 
-    return workers.serve(answer, refusals=(BadImagesError,))
+    return workers.serve(answer, refusals=(EvaluationError,))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ out, like the quickstart's) or what `modules/publisher.toml` names as well.
 """
 
 import ipaddress
-import json
 import re
 import urllib.parse
 
 from tools.catalog import layout
+from tools.common import json_text
 from tools.common.problems import with_fix
 from tools.hub.storage import NotThere, Storage, StorageError
 
@@ -94,8 +94,8 @@ def of_index(storage: Storage) -> str | None:
 def parse_index(data: bytes) -> str | None:
     """Return the address that an `index.json` names, without a final slash; None if it is no index or names none."""
     try:
-        index = json.loads(data)
-    except (ValueError, RecursionError):
+        index = json_text.parse(data)
+    except json_text.JsonError:
         return None
     found = index.get("url") if isinstance(index, dict) else None
     return found.rstrip("/") if isinstance(found, str) and _ADDRESS.fullmatch(found) else None

@@ -6,12 +6,12 @@
 A record that obeys its schema (`tools.common.schemas`) is asked for here: check that first where it comes from others.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tools.archive.contents import LABELS, MODULE, Contents
 from tools.archive.saved_model import Signature
+from tools.common import json_text
 from tools.hub import records
 from tools.hub.records import Record
 
@@ -86,10 +86,8 @@ def _signatures(record: Record, signatures: Mapping[str, Signature]) -> Iterator
 def _description(record: Record, text: bytes | None) -> Iterator[Difference]:
     """Compare what the module says of itself."""
     try:
-        described = json.loads(text or b"{}")
-    except ValueError:
-        described = None
-    if not isinstance(described, dict):
+        described = json_text.parse_object(text or b"{}")
+    except json_text.JsonError:
         yield Difference(MODULE, "a JSON object", (text or b"")[:40])
         return
     row = described.get("row")

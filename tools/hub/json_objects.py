@@ -5,10 +5,21 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tools.common.problems import with_fix
+from tools.common import json_text
+from tools.common.problems import Problem
 from tools.hub.storage import Storage, StorageError
 
 REMOTE_READERS = 16  # small objects that are read, or written, at the same time where each takes a round trip
+MAX_BYTES = 1 << 20  # of a record or a note
+RESTORE = "restore it from a copy; what is published is never changed"
+
+
+class InvalidObject(StorageError):
+    """What lies at a path of a hub is not what must lie there; `problem` says what is wrong with it."""
+
+    def __init__(self, problem: Problem):
+        super().__init__(str(problem))
+        self.problem = problem
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
@@ -17,22 +28,35 @@ def encode(value: Mapping[str, Any]) -> bytes:
 
 
 def read(storage: Storage, path: str) -> dict[str, Any]:
-    """Return the object at `path`; an empty one if the JSON there is none.
+    """Return the object at `path`.
 
     Raises:
       NotThere: nothing lies there.
-      StorageError: it is no JSON, or cannot be read.
+      InvalidObject: it is no JSON object.
+      StorageError: it cannot be read.
     """
+    data = storage.read(path)
     try:
-        content = json.loads(storage.read(path))
-    except (ValueError, RecursionError) as error:
-        message = f"{storage.url_for(path)} is no JSON: {error}"
-        raise StorageError(with_fix(message, "restore it from a copy; what is published is never changed")) from error
-    return content if isinstance(content, dict) else {}
+        return json_text.parse_object(data, max_bytes=MAX_BYTES)
+    except json_text.JsonError as error:
+        raise InvalidObject(Problem(storage.url_for(path), str(error), RESTORE)) from error
 
 
-def read_all(storage: Storage, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the objects at `paths`, by path; raises as `read` does."""
+def read_all(storage: Storage, paths: Iterable[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Problem]]:
+    """Return the objects at `paths`, by path, and what is wrong with those that are none.
+
+    Raises:
+      NotThere, StorageError: as `read` does.
+    """
+
+    def read_one(path: str) -> dict[str, Any] | Problem:
+        try:
+            return read(storage, path)
+        except InvalidObject as error:
+            return error.problem
+
     wanted = list(paths)
     with ThreadPoolExecutor(1 if storage.is_local else REMOTE_READERS) as pool:
-        return dict(zip(wanted, pool.map(lambda path: read(storage, path), wanted), strict=True))
+        found = dict(zip(wanted, pool.map(read_one, wanted), strict=True))
+    objects = {path: each for path, each in found.items() if isinstance(each, dict)}
+    return objects, {path: each for path, each in found.items() if isinstance(each, Problem)}

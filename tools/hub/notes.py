@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from tools.catalog import layout
+from tools.common import clock
 from tools.common.problems import UsageError, with_fix
-from tools.common.schemas import is_valid, schema_problems
+from tools.common.schemas import schema_problems
 from tools.hub import json_objects
 from tools.hub.storage import AlreadyThere, Storage, StorageError
 
@@ -137,18 +138,29 @@ def measurement_problems(kind: MeasurementKind, measurement: Any) -> list[str]:
 
 def yanked(storage: Storage, listed: Iterable[str]) -> dict[str, str]:
     """Return the withdrawn handles, with why, among the paths of a listing."""
-    return reasons(json_objects.read_all(storage, filter(layout.parse_note_path, listed)))
+    return reasons(json_objects.read_all(storage, filter(layout.parse_note_path, listed))[0])
+
+
+def problems(content: Any, place: layout.NotePath | None = None) -> list[str]:
+    """Return what keeps a JSON value from being a note, the one of `place` if it is given: in sentences without a full stop."""
+    if wrong := _problems(content):
+        return wrong
+    if place is not None and (content["handle"], content["number"]) != place:
+        return [f"it is note {content['number']} of {content['handle']}"]
+    return []
 
 
 def reasons(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the withdrawn handles, with why, as the notes among `contents`, objects by path, say.
 
-    A yank counts even where its note says too little: in doubt a module stays withdrawn.
+    A yank counts even where its note says too little, and its undo only where its note is whole: in doubt a module stays withdrawn.
     """
     last: dict[str, tuple[int, str]] = {}
     for path, note in contents.items():
         where = layout.parse_note_path(path)
-        if where and note.get("kind") == "Note" and note.get("action") in (YANK, UNYANK):
+        if not where or note.get("kind") != "Note":
+            continue
+        if note.get("action") == YANK or (note.get("action") == UNYANK and not problems(note, where)):
             last[where.handle] = max(last.get(where.handle, (0, "")), (where.number, path))
     return {
         handle: str(contents[path].get("why") or "")
@@ -158,7 +170,7 @@ def reasons(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def measurements(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Note]]:
-    """Return the notes of measurements among `contents`, objects by path that `readable` let pass: by handle, each by number."""
+    """Return the notes of measurements among `contents`, valid notes by path: by handle, each by number."""
     found: dict[str, list[tuple[int, Note]]] = {}
     for path, note in contents.items():
         where = layout.parse_note_path(path)
@@ -167,13 +179,6 @@ def measurements(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, list[No
     return {
         handle: [note for _, note in sorted(notes, key=lambda each: each[0])] for handle, notes in sorted(found.items())
     }
-
-
-def readable(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a note's content as it is, or an empty one for a measurement that nobody could show."""
-    if content.get("action") in MEASUREMENTS and not (is_valid(content, "note") and not _contradictions(content)):
-        return {}
-    return content
 
 
 def _add(
@@ -192,7 +197,8 @@ def _add(
         raise NoSuchModule(with_fix(f"{handle} is not published in {storage.url}", "check publisher, name and version"))
     while True:
         listed = [path for path in storage.list(layout.note_prefix(handle), ".json") if layout.parse_note_path(path)]
-        past = {path: readable(each) for path, each in json_objects.read_all(storage, listed).items()}
+        found, _ = json_objects.read_all(storage, listed)
+        past = {path: each for path, each in found.items() if each.get("action") == YANK or not _problems(each)}
         said = content(past)
         if said is None:
             return None
@@ -219,10 +225,12 @@ def _note(handle: str, number: int, action: str, said: Mapping[str, Any], date: 
     }
 
 
-def _problems(note: dict[str, Any]) -> list[str]:
+def _problems(note: Any) -> list[str]:
     """Return what breaks the schema, or what it cannot say."""
-    if problems := schema_problems(note, "note") or _contradictions(note):
-        return problems
+    if wrong := schema_problems(note, "note") or _contradictions(note):
+        return wrong
+    if not clock.is_moment(note["date"]):
+        return [f"date: {note['date']!r} is no time in ISO 8601"]
     try:
         json.dumps(note, allow_nan=False)
     except (TypeError, ValueError) as error:

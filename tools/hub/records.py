@@ -13,8 +13,12 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from tools.catalog import layout
 from tools.catalog.catalog import Module
+from tools.common import clock
+from tools.common.problems import Problem
+from tools.common.schemas import schema_problems
 from tools.hub import json_objects, notes
-from tools.hub.storage import NotThere, ObjectInfo, Storage
+from tools.hub.json_objects import InvalidObject
+from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
 
 SCHEMA = 1
 Head = Literal["classifier", "feature_extractor"]
@@ -80,7 +84,11 @@ class Measured(TypedDict):
 
 
 class RecordedCheckpoint(TypedDict):
-    """The file that the weights come from; `mirror` is present if it did not come from its URL."""
+    """The file that the weights come from; `mirror` is present if it did not come from its URL.
+
+    What was taken of it: `entry` is the network's entry of a file with several, `prefix` was before all names and was taken off,
+    `left_aside` are the few tensors without it. None of them is present for a flat file that was taken whole.
+    """
 
     url: str
     file: str
@@ -88,6 +96,9 @@ class RecordedCheckpoint(TypedDict):
     bytes: int
     sha256: str
     mirror: NotRequired[bool]
+    entry: NotRequired[str]
+    prefix: NotRequired[str]
+    left_aside: NotRequired[list[str]]
 
 
 class Archive(TypedDict):
@@ -148,21 +159,73 @@ class HubSnapshot:
     """Everything that a hub holds at one moment.
 
     `records` are in the order of publisher, name and version; `yanked` says why by handle; `listing` is that of
-    `Storage.list_objects`; `measurements` are the notes of evaluations and speeds by handle, in the order of their numbers.
+    `Storage.list_objects`; `measurements` are the notes of evaluations and speeds by handle, in the order of their numbers;
+    `problems` say what is wrong with the records and notes that were left out, by path.
     """
 
     records: list[Record]
     yanked: dict[str, str]
     listing: dict[str, ObjectInfo | None] = field(default_factory=dict)
     measurements: dict[str, list[notes.Note]] = field(default_factory=dict)
+    problems: dict[str, Problem] = field(default_factory=dict)
+
+
+class DamagedHub(StorageError):
+    """All was done, but records or notes that are malformed were left out; the message names each.
+
+    `pages` is the number of pages that were written.
+    """
+
+    def __init__(self, problems: Mapping[str, Problem], *, pages: int = 0):
+        super().__init__("\n".join(str(problems[path]) for path in sorted(problems)))
+        self.pages = pages
 
 
 def load(storage: Storage, handle: str) -> Record | None:
-    """Return the record of a handle, or None if it is not published."""
+    """Return the record of a handle, or None if it is not published.
+
+    Raises:
+      InvalidObject: what lies there is no record of it.
+      StorageError: it cannot be read.
+    """
+    path = layout.record_path(handle)
     try:
-        return cast(Record, json_objects.read(storage, layout.record_path(handle)))
+        content = json_objects.read(storage, path)
     except NotThere:
         return None
+    if wrong := record_problems(content, handle):
+        raise InvalidObject(_problem(storage, path, wrong))
+    return cast(Record, content)
+
+
+def record_problems(content: Any, handle: str | None = None) -> list[str]:
+    """Return what keeps a JSON value from being a record, that of `handle` if one is given: in sentences without a full stop.
+
+    Every field that becomes a path, an address or a name has been checked when there is none.
+    """
+    if isinstance(content, dict) and isinstance(content.get("schema"), int) and content["schema"] > SCHEMA:
+        return [
+            f"it obeys schema {content['schema']}, and this program knows {SCHEMA}: a newer one is needed to read it"
+        ]
+    if wrong := schema_problems(content, "record"):
+        return wrong
+    stated = content["handle"]
+    if handle is not None and stated != handle:
+        return [f"it is the record of {stated}"]
+    if not layout.is_handle(stated) or stated != f"{content['publisher']}/{content['name']}/{content['version']}":
+        wrong.append(f"handle: {stated!r} is not publisher/name/version of the record")
+    if content["archive"]["path"] != layout.archive_path(stated):
+        wrong.append(f"archive.path: {content['archive']['path']!r} is not {layout.archive_path(stated)}")
+    if content["sibling"] is not None and not layout.is_handle(content["sibling"]):
+        wrong.append(f"sibling: {content['sibling']!r} is no handle")
+    if not clock.is_moment(content["published"]):
+        wrong.append(f"published: {content['published']!r} is no time in ISO 8601")
+    return wrong
+
+
+def _problem(storage: Storage, path: str, wrong: list[str]) -> Problem:
+    what = "record" if layout.handle_of_record(path) else "note"
+    return Problem(storage.url_for(path), f"the {what} is malformed: {'; '.join(wrong)}", json_objects.RESTORE)
 
 
 def is_record_or_note(path: str) -> bool:
@@ -176,33 +239,42 @@ def snapshot(
     *,
     listing: dict[str, ObjectInfo | None] | None = None,
 ) -> HubSnapshot:
-    """Read every record and note of the hub, from one listing.
+    """Read every record and note of the hub, from one listing; what is malformed is left out and named in `problems`.
 
     Args:
-      contents: records and notes that were read already, by path, since neither ever changes; what is read is added. A measurement
-        that breaks the schema is read as an empty note: checking takes longer than reading, and is done once.
+      contents: records and notes that were read and found valid already, by path, since neither ever changes; what is read and
+        valid is added. Checking takes longer than reading, and is done once.
       listing: `storage.list_objects()` of just now, where somebody asked already.
     """
     listing = storage.list_objects() if listing is None else listing
     contents = {} if contents is None else contents
-    record_paths = [path for path in listing if layout.handle_of_record(path)]
-    note_paths = [path for path in listing if layout.parse_note_path(path)]
-    missing = [path for path in (*record_paths, *note_paths) if path not in contents]
-    contents |= json_objects.read_all(storage, missing)
-    for path in set(missing).intersection(note_paths):
-        contents[path] = notes.readable(contents[path])
-    found = [
-        contents[path]
-        for path in record_paths
-        if contents[path].get("kind") == "Module" and layout.record_path(str(contents[path].get("handle"))) == path
-    ]
-    found.sort(key=lambda record: _order(record["handle"]))
-    about = {path: contents[path] for path in note_paths}
-    return HubSnapshot(found, notes.reasons(about), listing, notes.measurements(about))
+    handles = {path: handle for path in listing if (handle := layout.handle_of_record(path))}
+    note_paths = {path: place for path in listing if (place := layout.parse_note_path(path))}
+    found, problems = json_objects.read_all(storage, [path for path in (*handles, *note_paths) if path not in contents])
+    doubtful: dict[str, Any] = {}  # yanks that say too little: they count
+    for path, content in found.items():
+        wrong = (
+            record_problems(content, handles[path]) if path in handles else notes.problems(content, note_paths[path])
+        )
+        if wrong:
+            problems[path] = _problem(storage, path, wrong)
+            if path in note_paths:
+                doubtful[path] = content
+        else:
+            contents[path] = content
+    valid = [cast(Record, contents[path]) for path in handles if path in contents]
+    about = {path: contents[path] for path in note_paths if path in contents}
+    return HubSnapshot(
+        sorted(valid, key=lambda record: _order(record["handle"])),
+        notes.reasons(doubtful | about),
+        listing,
+        notes.measurements(about),
+        problems,
+    )
 
 
 def _order(handle: str) -> tuple[str, str, int]:
-    """Return publisher, name and version: what records are sorted by, which the record of another shape need not state."""
+    """Return publisher, name and version, by which records are sorted."""
     name, _, version = handle.rpartition("/")
     publisher, _, name = name.partition("/")
     return publisher, name, int(version)
@@ -252,7 +324,7 @@ def assemble(
             "gflops": built["multiply_adds"] / 1e9,
             "top1": top1,
         },
-        "checkpoint": spec["module"]["checkpoint"] | ({"mirror": True} if spec.get("mirror") else {}),
+        "checkpoint": spec["module"]["checkpoint"] | built["taken"] | ({"mirror": True} if spec.get("mirror") else {}),
         "archive": {"path": layout.archive_path(module.handle), **packed},
         "verification": {
             "golden_tolerance": checked["golden_tolerance"],

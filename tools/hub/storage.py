@@ -61,6 +61,10 @@ class StorageError(RuntimeError):
     """Reading or writing a hub failed; the message says what failed, why, and what to do."""
 
 
+class PathError(StorageError):
+    """A path can lie in no hub."""
+
+
 class NotThere(StorageError):
     """The object does not exist."""
 
@@ -95,7 +99,7 @@ def content_type(path: str) -> str:
 
 @functools.lru_cache(maxsize=4096)  # a server and a listing ask of the same paths again and again
 def checked(path: str) -> str:
-    """Return `path` if it is a plain path below a hub, and raise StorageError otherwise.
+    """Return `path` if it is a plain path below a hub, and raise PathError otherwise.
 
     Plain means: segments joined by single slashes, none empty, none beginning with a dot (so no `.`, `..`, temporary or
     hidden file), no backslash and no control character, at most 255 bytes each (what file systems take), and at most
@@ -117,7 +121,7 @@ def checked(path: str) -> str:
             elif len(segment.encode("utf-8", "surrogateescape")) > 255:
                 reason = "has a segment of more than 255 bytes"
     if reason:
-        raise StorageError(
+        raise PathError(
             with_fix(f"{path!r} is no path of a hub: it {reason}", "give a path relative to the hub, like 'a/b/1.json'")
         )
     return path

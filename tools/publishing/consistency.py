@@ -109,6 +109,8 @@ def _with_row(record: Record, module: Module, catalog: Catalog) -> Iterator[str]
     }
     if variant.sha256:
         expected["checkpoint.sha256"] = variant.sha256
+    if variant.checkpoint_key:
+        expected["checkpoint.entry"] = variant.checkpoint_key
     for key, value in expected.items():
         yield from _differences(f"`{key}`", "row", value, "record", _at(record, key))
     signature, low_high = record["signature"], [float(each) for each in variant.pixel_range]
@@ -188,7 +190,9 @@ def expected(record: Record, *, base_url: str) -> dict[str, Any]:
             "size": checkpoint["bytes"],
             "SHA-256": checkpoint["sha256"],
             "weight names and layout": checkpoint["format"],
-        },
+        }
+        | {key: checkpoint[key] for key in ("entry", "prefix") if key in checkpoint}
+        | ({"left aside": ", ".join(checkpoint["left_aside"])} if "left_aside" in checkpoint else {}),
         "code loads": {record["handle"]},
         "fine-tuning code": row["fine_tunable"],
     }

@@ -1,6 +1,6 @@
 """Copy published modules for other hubs: into folders that are ready to upload to Hugging Face and Kaggle.
 
-    folders = write(records, storage=storage, hub=gather(storage, catalog, url), directory=Path("mirror"))
+    folders = write(records, storage=storage, hub=gather(snapshot(storage), catalog, url), directory=Path("mirror"))
 
     mirror/huggingface/NAME/                    README.md (a model card) and the SavedModel
         huggingface-cli upload PUBLISHER/NAME mirror/huggingface/NAME
@@ -26,8 +26,8 @@ from tools.archive.contents import GRAPH
 from tools.catalog import Catalog
 from tools.common.problems import with_fix
 from tools.documents.document import parse
-from tools.hub import records, unpacked
-from tools.hub.records import Record
+from tools.hub import unpacked
+from tools.hub.records import HubSnapshot, Record
 from tools.hub.storage import Storage
 from tools.site import pages, rendering
 from tools.site.gathering import Hub
@@ -76,9 +76,8 @@ class MirrorError(ValueError):
         super().__init__(with_fix(message, fix))
 
 
-def gather(storage: Storage, catalog: Catalog, base_url: str) -> Hub:
+def gather(hub: HubSnapshot, catalog: Catalog, base_url: str) -> Hub:
     """Return everything that is published in a hub, as its pages see it."""
-    hub = records.snapshot(storage)
     return pages.gather(
         hub.records,
         publisher=catalog.publisher,

@@ -28,7 +28,7 @@ from tools.publishing import closure
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "CUDA_VISIBLE_DEVICES": "-1",  # the golden outputs are a CPU's
+    "CUDA_VISIBLE_DEVICES": "-1",  # what is built and checked is what a CPU computes
 }
 
 BUILD_PROGRAMS = ("builders.build", "tools.archive.packing")
@@ -48,6 +48,7 @@ BUILD_KEY_FIELDS = (
     "pixel_range",
     "precision",
     "format",
+    "checkpoint_key",
     "licence",
     "fine_tunable",
 )
@@ -212,7 +213,9 @@ def versions(root: Path) -> dict[str, str]:
 
 def build_sources(root: Path, family: str) -> str:
     """Return the digest of the code that makes a family's archives: what the building process and packing import."""
-    return _digest(_listed(root, BUILD_PROGRAMS, family) + f"isal {importlib.metadata.version('isal')}")
+    # ISA-L compresses to the same bytes on every x86-64 processor that runs TensorFlow, and to others on ARM.
+    compressor = f"isal {importlib.metadata.version('isal')} {platform.machine()}"
+    return _digest(_listed(root, BUILD_PROGRAMS, family) + compressor)
 
 
 def check_sources(root: Path, family: str) -> str:
@@ -223,7 +226,7 @@ def check_sources(root: Path, family: str) -> str:
 def _definition(variant: Variant, catalog: Catalog, checkpoint: CheckpointFacts) -> Definition:
     facts, shared = variant.facts(), catalog.preprocessing
     return {
-        "row": {key: facts[key] for key in BUILD_KEY_FIELDS} | {"paper": variant.paper["url"]},
+        "row": {key: facts[key] for key in BUILD_KEY_FIELDS if key in facts} | {"paper": variant.paper["url"]},
         "preprocessing": {
             "transform": shared["transforms"][variant.transform],
             "normalization": shared["normalizations"][variant.normalization],

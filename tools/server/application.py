@@ -7,6 +7,7 @@
 | `/<handle>` with `Accept: text/markdown`, `/<handle>.md` | the Hub document |
 | `/<handle>?tf-hub-format=uncompressed` | 303 with the `gs://` path of the unpacked module if there is one, else 404 |
 | `/<publisher>/<name>`, with or without a query | 302 to the newest published version that is not yanked |
+| `?lite-format=...`, `?tfjs-format=...`, `?coral-format=...` | the file at this path, else 404; never a page |
 | any other path | the hub's file, or the `index.html` of that folder |
 
 The site of a tree of documents is served as well: its pages need no record. Redirects are relative, so that the hub also works
@@ -16,7 +17,6 @@ behind a proxy and below a prefix.
 import contextlib
 import gzip
 import hashlib
-import json
 import logging
 import os
 import re
@@ -33,10 +33,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tools.catalog import layout
 from tools.common.problems import with_fix
-from tools.hub import notes
-from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, Storage, StorageError, checked, content_type
+from tools.hub import json_objects, notes
+from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, PathError, Storage, StorageError, checked, content_type
 from tools.server import access_log, conditions
-from tools.server.messages import PLAIN_TEXT, SECURITY_HEADERS, SHARING_HEADERS, Request, Response, redirect, text
+from tools.server.messages import (
+    MAX_HEAD_BYTES,
+    MAX_TARGET_BYTES,
+    OTHER_FORMATS,
+    PLAIN_TEXT,
+    SECURITY_HEADERS,
+    SHARING_HEADERS,
+    Request,
+    Response,
+    redirect,
+    text,
+)
 from tools.server.sending import send_response
 
 WHOLE_BYTES = 8 << 20  # pages and indexes up to this size are read whole, tagged by content, and compressed
@@ -62,8 +73,10 @@ def application(storage: Storage, log: access_log.Log | None = None) -> ASGIApp:
             raise RuntimeError(f"a hub speaks HTTP only, not {scope['type']}")
         started = time.monotonic()
         # For an archive of a folder, the status of two files is all that is asked for: handing that to a thread would take longer.
+        path = scope["path"][: MAX_TARGET_BYTES + 1].strip("/")
         quick = storage.is_local and (
-            b"tf-hub-format" in scope["query_string"] or scope["path"].endswith(layout.ARCHIVE_SUFFIX)
+            path.endswith(layout.ARCHIVE_SUFFIX)
+            or (b"tf-hub-format" in scope["query_string"] and layout.is_handle(path))
         )
         response = responder.respond(scope) if quick else await run_in_threadpool(responder.respond, scope)
         try:
@@ -90,7 +103,7 @@ class _Responder:
         """Return the response to a request; runs in a thread, and never raises."""
         try:
             response = self._respond(scope)
-        except NotThere:
+        except (NotThere, PathError):
             response = self._missing("Not found.")
         except StorageError as error:
             logger.error("%s", error)
@@ -121,6 +134,9 @@ class _Responder:
                     "Access-Control-Max-Age": "86400",
                 },
             )
+        too_long = _too_long(scope)
+        if too_long:
+            return too_long
         path = _decoded(scope.get("raw_path") or scope["path"].encode())
         if path is None:
             message = "This address cannot be understood: it holds encoded slashes or broken characters"
@@ -133,18 +149,21 @@ class _Responder:
         except ValueError:
             return text(400, with_fix("The query of this address has too many fields", "leave them out"))
         request = Request(method, path, query, raw_query, Headers(scope=scope))
+        wanted = next((f"{key}={query[key]}" for key in ("tf-hub-format", *OTHER_FORMATS) if key in query), None)
         if not path:
-            return self._file(request, layout.HOME_PAGE)
+            return self._file(request, layout.HOME_PAGE) if wanted is None else _no_format("The hub itself", wanted)
         name = path.removesuffix("/")
+        if name.count("/") >= layout.MAX_SEGMENTS:
+            return self._missing("Not found.", request)
         try:
-            checked(name)
-        except StorageError:
+            checked(layout.page_path(name))
+        except PathError:
             return self._missing("Not found.", request)
         if name.endswith(layout.ARCHIVE_SUFFIX):
             return self._archive(request, name.removesuffix(layout.ARCHIVE_SUFFIX))
         if "tf-hub-format" in query:
             return self._module(request, name, query["tf-hub-format"])
-        return self._page(request, name)
+        return self._page(request, name) if wanted is None else self._other_format(request, name, wanted)
 
     # Modules
 
@@ -165,7 +184,15 @@ class _Responder:
                 )
             fix = "load it compressed: unset TFHUB_MODEL_LOAD_FORMAT and try again"
             return text(404, with_fix(f"{handle} is not kept unpacked", fix))
-        return text(404, with_fix(f"This hub has no format {wanted[:40]!r}", "ask for tf-hub-format=compressed"))
+        return _no_format(handle, f"tf-hub-format={wanted}")
+
+    def _other_format(self, request: Request, path: str, wanted: str) -> Response:
+        """Return the file that a client of TensorFlow Lite or TensorFlow.js asks for by its path, never a page."""
+        handles = layout.handles_of_path(path)
+        if not request.path.endswith((".html", "/")) and (not handles or self._published(handles)):
+            with contextlib.suppress(NotThere):
+                return self._file(request, path)
+        return _no_format(path, wanted)
 
     def _archive(self, request: Request, handle: str) -> Response:
         if not layout.is_handle(handle):
@@ -215,14 +242,9 @@ class _Responder:
                 self._records.move_to_end(key)
                 return self._records[key]
         try:
-            record = json.loads(self.storage.read(path))
+            record = json_objects.read(self.storage, path)
         except NotThere:
             return None
-        except ValueError as error:
-            message = f"{self.storage.url_for(path)}: is no JSON: {error}"
-            raise StorageError(with_fix(message, "restore it")) from error
-        if not isinstance(record, dict):
-            raise StorageError(with_fix(f"{self.storage.url_for(path)}: is no JSON object", "restore it"))
         if key is not None:
             with self._lock:
                 self._records[key] = record
@@ -260,7 +282,7 @@ class _Responder:
 
     def _page(self, request: Request, path: str) -> Response:
         handles = layout.handles_of_path(path)
-        handle = next((each for each in handles if self._record(each) is not None), None)
+        handle = self._published(handles)
         if handles and handle is None and not self._is_site_of_documents():
             return self._redirect_to_newest(request, path, "/") or self._not_published(handles[0], request)
         if request.path.endswith("/"):
@@ -280,6 +302,10 @@ class _Responder:
             with contextlib.suppress(NotThere):
                 return self._file(request, layout.document_path(path), {"Content-Type": PLAIN_TEXT})
         return self._redirect_to_newest(request, path, "/") or self._missing("Not found.", request)
+
+    def _published(self, handles: list[str]) -> str | None:
+        """Return the first of the handles that has a record."""
+        return next((each for each in handles if self._record(each) is not None), None)
 
     def _is_site_of_documents(self) -> bool:
         """Return whether the site was made from documents alone: its pages need no record."""
@@ -334,6 +360,21 @@ class _Responder:
                 headers = {"Content-Type": content_type(layout.NOT_FOUND_PAGE), "Cache-Control": REVALIDATE}
                 return Response(404, headers, body)
         return text(404, message)
+
+
+def _too_long(scope: Scope) -> Response | None:
+    """Return the response to a request whose address or headers are too long, else None."""
+    if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
+        return text(414, with_fix("This address is too long", "shorten it"), {"Connection": "close"})
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+        return text(431, with_fix("The headers of this request are too long", "send fewer"), {"Connection": "close"})
+    return None
+
+
+def _no_format(what: str, wanted: str) -> Response:
+    """Return 404 for a module in a format that it does not have, in plain text: clients would save a page as a model."""
+    message = f"{what} has no file for {wanted[:60]!r}"
+    return text(404, with_fix(message, "ask for tf-hub-format=compressed, the SavedModel, and convert it"))
 
 
 def _decoded(raw_path: bytes) -> str | None:

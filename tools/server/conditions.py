@@ -58,15 +58,18 @@ def _range(header: str, size: int) -> range | None:
 
     None for all of the content: without a range, with several, or with one that makes no sense.
     """
-    match = re.fullmatch(r"\s*bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", header, re.IGNORECASE)
-    if not match or not (match[1] or match[2]):
+    unit, _, wanted = header.partition("=")
+    first_text, hyphen, last_text = (part.strip() for part in wanted.partition("-"))
+    if unit.strip().lower() != "bytes" or not hyphen or not (first_text or last_text):
         return None
-    if not match[1]:
-        return range(max(size - int(match[2]), 0), size)
-    first = int(match[1])
-    if match[2] and int(match[2]) < first:
+    if not all(re.fullmatch("[0-9]{0,18}", text) for text in (first_text, last_text)):
         return None
-    return range(first, min(int(match[2]) + 1, size) if match[2] else size)
+    if not first_text:
+        return range(max(size - int(last_text), 0), size)
+    first = int(first_text)
+    if last_text and int(last_text) < first:
+        return None
+    return range(first, min(int(last_text) + 1, size) if last_text else size)
 
 
 def prefers_markdown(headers: Headers) -> bool:

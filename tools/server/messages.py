@@ -21,7 +21,11 @@ SHARING_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag",
 }
+# The queries of clients of TensorFlow Lite and TensorFlow.js, as tfhub.dev had them.
+OTHER_FORMATS = ("lite-format", "tfjs-format", "coral-format")
 PLAIN_TEXT = "text/plain; charset=utf-8"
+MAX_TARGET_BYTES = 8 << 10  # of path and query
+MAX_HEAD_BYTES = 16 << 10  # of all headers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import re
 
 from tools.common.problems import with_fix
 from tools.hub.storage import CONTENT_TYPES, IMMUTABLE, REVALIDATE, Storage, StorageError
-from tools.server.messages import SECURITY_HEADERS
+from tools.server.messages import OTHER_FORMATS, SECURITY_HEADERS
 
 # nginx compresses these for those who take it; archives and pictures are compressed already.
 COMPRESSED = (".css", ".js", ".json", ".md", ".svg", ".txt", ".xml")
@@ -17,10 +17,11 @@ COMPRESSED = (".css", ".js", ".json", ".md", ".svg", ".txt", ".xml")
 TEMPLATE = """\
 # A hub's folder behind nginx: include this in the http block (a file in conf.d is). Made by `tools/serve.py --print-nginx`.
 
-# $arg_NAME cannot name an argument with hyphens, so the format that tensorflow_hub asks for is taken from the query.
+# $arg_NAME cannot name an argument with hyphens, so the format that a client asks for is taken from the query.
 map $args $hub_format {
-    default                                      "";
-    "~(?:^|&)tf-hub-format=([a-z]+)(?:&|$)"      $1;
+    default                                         "";
+    "~(?:^|&)tf-hub-format=compressed(?:&|$)"       compressed;
+    "~(?:^|&)(?:@FORMATS@)(?:=|&|$)"  other;
 }
 
 # Archives never change; pages do, and are asked for again. Without `always` below, errors are never kept.
@@ -33,6 +34,7 @@ server {
     listen       @LISTEN@;
     root         "@ROOT@";
     index        index.html;
+    disable_symlinks on from=$document_root;  # a link below the hub's folder might lead out of it
     sendfile     on;
     tcp_nopush   on;
     charset      utf-8;
@@ -75,12 +77,23 @@ server {
     location / {
         # hub.load("https://HOST/PUBLISHER/NAME/VERSION") asks for ?tf-hub-format=compressed.
         if ($hub_format = compressed) {
-            rewrite ^(/.+?)/?$ $1.tar.gz last;
-        }
-        # A folder has no gs:// address to send anybody to.
-        if ($hub_format = uncompressed) {
+            rewrite ^(/.+/[0-9]+)/?$ $1.tar.gz last;
             return 404;
         }
+        # No other format is here: a client would save the page as a model. A file that it names is sent, as to everybody.
+        set $hub_missing $hub_format;
+        if (-f $request_filename) {
+            set $hub_missing "";
+        }
+        if ($hub_missing = other) {
+            rewrite ^ /.no-format last;
+        }
+    }
+
+    location = /.no-format {
+        internal;
+        default_type text/plain;
+        return 404 "This address has no file in the format that was asked for. Fix: ask for tf-hub-format=compressed.\\n";
     }
 }
 """
@@ -103,6 +116,7 @@ def configuration(storage: Storage, *, listen: str) -> str:
         types.setdefault(media_type.partition(";")[0], []).append(ending.rpartition(".")[2])
     del types["application/gzip"]
     values = {
+        "FORMATS": "|".join(("tf-hub-format", *OTHER_FORMATS)),
         "LISTEN": listen,
         "ROOT": storage.url,
         "TYPES": "\n".join(f"        {media_type:24} {' '.join(endings)};" for media_type, endings in types.items()),

@@ -6,11 +6,14 @@
 `tools.server.application` says what is served at which address.
 """
 
+import asyncio
 import contextlib
+import functools
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import uvicorn
 
@@ -19,9 +22,19 @@ from tools.hub import address
 from tools.hub.storage import Storage, StorageError
 from tools.server.access_log import Log, access_log
 from tools.server.application import application
-from tools.server.sending import SendfileProtocol
+from tools.server.connections import (
+    ACCEPTED_AT_ONCE,
+    AcceptErrors,
+    ConnectionTable,
+    LimitedProtocol,
+    Limits,
+    default_limits,
+    raise_limit_of_files,
+)
+from tools.server.messages import MAX_HEAD_BYTES
 
 GRACE_SECONDS = 3  # for responses that are on their way when the server is told to stop
+QUEUE_LENGTH = 512  # connections that the kernel keeps until they are accepted
 
 
 class _Server(uvicorn.Server):
@@ -30,7 +43,10 @@ class _Server(uvicorn.Server):
     ready: Callable[[], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(AcceptErrors())
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUE_LENGTH)  # asyncio has one number for this queue and for how many it accepts at once
         if self.ready:
             self.ready()
 
@@ -41,11 +57,14 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()  # else they are raised once more, and end the process with an error
 
 
-def _server(storage: Storage, log: Log | None = None) -> _Server:
+def _server(storage: Storage, log: Log | None = None, limits: Limits | None = None) -> _Server:
+    table = ConnectionTable(limits or default_limits())
     return _Server(
         uvicorn.Config(
             application(storage, log),
-            http=SendfileProtocol,
+            http=cast(Any, functools.partial(LimitedProtocol, table)),  # a class, says uvicorn, and only calls it
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            backlog=ACCEPTED_AT_ONCE,
             loop="asyncio",
             lifespan="off",
             ws="none",
@@ -67,7 +86,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> tuple[socket.socket, str]:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.create_server(address[:2], family=family, backlog=512) as listener:
+        with socket.create_server(address[:2], family=family, backlog=QUEUE_LENGTH) as listener:
             # Declared as TCP, which create_server leaves open: asyncio sends at once (TCP_NODELAY) only on such a socket. Else the
             # body of each response would wait until the client acknowledges its headers, which takes 40 ms.
             listener = socket.socket(family, listener.type, socket.IPPROTO_TCP, listener.detach())
@@ -80,10 +99,10 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> tuple[socket.socket, str]:
 
 
 @contextlib.contextmanager
-def serve(storage: Storage | str | os.PathLike[str], port: int = 0) -> Iterator[str]:
+def serve(storage: Storage | str | os.PathLike[str], port: int = 0, *, limits: Limits | None = None) -> Iterator[str]:
     """Serve a hub from a thread while the block runs; yield the base URL, without a final slash."""
     listener, url = listen(port=port)
-    server = _server(storage if isinstance(storage, Storage) else Storage(storage))
+    server = _server(storage if isinstance(storage, Storage) else Storage(storage), limits=limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="hub server", daemon=True)
     thread.start()
     try:
@@ -100,6 +119,7 @@ def run(storage: Storage, *, host: str, port: int, ready: Callable[[str], None],
 
     `log` is given a line for each response (`access_log`).
     """
+    raise_limit_of_files()
     listener, url = listen(host, port)
     with listener:
         server = _server(storage, log)

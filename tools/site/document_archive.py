@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.common.files import write_atomically
-from tools.common.problems import Problem, with_fix
-from tools.documents.tree import OFFICIAL
+from tools.common.problems import WARNING, Problem, with_fix
+from tools.documents.tree import OFFICIAL, UsageError
 from tools.site import document_pages, rendering
 from tools.site.document_facts import DocumentFacts, describe_document, scan
 from tools.site.document_index import VOCABULARIES, DocumentIndex
@@ -38,7 +38,7 @@ STATIC_FILES = ("style.css", "site.js", "search.js")
 
 @dataclass
 class RenderReport:
-    """The numbers of pages written, kept and removed, and the documents that have no page."""
+    """The numbers of pages written, kept and removed; errors name documents without a page, warnings those shown as plain text."""
 
     written: int = 0
     kept: int = 0
@@ -180,7 +180,10 @@ def _check_site_folder(out: Path) -> None:
 
 def _read(root: Path, code: str, page_cache: PageCache, problems: list[Problem]) -> list[DocumentFacts]:
     """Return the facts of all documents: remembered ones whose size and time are the same, others read."""
-    found = dict(scan(root))
+    try:
+        found = dict(scan(root))
+    except UsageError as error:
+        raise PageError(str(error)) from error
     stamps = {file: f"{code}-{file_stamp(status)}" for file, status in found.items()}
     known: dict[str, DocumentFacts] = page_cache.records(stamps)
     for file in found.keys() - known.keys():
@@ -190,6 +193,10 @@ def _read(root: Path, code: str, page_cache: PageCache, problems: list[Problem])
         else:
             known[file] = facts
             page_cache.store_record(file, facts, stamps[file])
+    for file, each in known.items():
+        if each["excess"]:
+            message = f"is shown as plain text: {each['excess']}"
+            problems.append(Problem(file, message, "make it shorter or flatter", line=1, severity=WARNING))
     problems.sort()
     return sorted(
         known.values(),

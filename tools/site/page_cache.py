@@ -39,8 +39,11 @@ def _digest(text: str) -> bytes:
 
 
 def file_stamp(status: os.stat_result) -> str:
-    """Return what tells a file from any other that ever lay under its path, without reading it."""
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+    """Return what tells a file from any other that ever lay under its path, without reading it.
+
+    A program can put back the time of a file's content, and not that of its last change of any kind (ctime).
+    """
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
 
 
 def cache_file(folder: Path, name: str) -> Path:

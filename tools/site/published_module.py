@@ -127,7 +127,7 @@ class PublishedModule:
 
     @property
     def change(self) -> float | None:
-        """The distance of its golden output from the same network's in float32, over max(1, largest magnitude)."""
+        """The distance of its output from the golden one, of the same network in float64, over max(1, largest magnitude)."""
         change: float | None = self.record["verification"].get("precision_change")
         return change
 
@@ -260,6 +260,14 @@ class PublishedModule:
     @property
     def checkpoint_is_link(self) -> bool:
         return bool(WEB_ADDRESS.fullmatch(self.record["checkpoint"]["url"]))
+
+    @property
+    def taken(self) -> list[tuple[str, str]]:
+        """What of the checkpoint's file was taken, where it was not all: [("entry", "model_ema"), ("prefix", "module.")]."""
+        checkpoint = self.record["checkpoint"]
+        said = {"entry": checkpoint.get("entry"), "prefix": checkpoint.get("prefix")}
+        said["left aside"] = ", ".join(checkpoint.get("left_aside", []))
+        return [(name, value) for name, value in said.items() if value]
 
     @property
     def changes(self) -> str:

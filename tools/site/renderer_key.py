@@ -10,24 +10,20 @@ file, which would be a fifth of the time of a run that makes one page again.
 """
 
 import hashlib
+import importlib.metadata
 import re
 from functools import cache
 from pathlib import Path
-
-import jinja2
-import markdown
-import nh3
-import pygments
 
 from tools.common.files import ROOT
 
 PACKAGES = ("tools", "builders")  # of this repository
 # One import on a line, as the formatter writes them; names in brackets may take several lines.
 _IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+([\w., \t]+))", re.M
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^()]*\)|[^\n]*)|import[ \t]+([\w., \t]+))", re.M
 )
 # What turns Markdown, code and templates into HTML: another version may do it otherwise.
-_LIBRARIES = (jinja2, markdown, nh3, pygments)
+_LIBRARIES = ("cmarkgfm", "jinja2", "nh3", "pygments")
 
 
 @cache
@@ -38,7 +34,7 @@ def renderer_key(module: str, root: Path = ROOT) -> str:
         name = path.relative_to(root).as_posix().encode()
         data = path.read_bytes()
         content.update(b"%s\0%d\0%s" % (name, len(data), data))
-    content.update(repr([getattr(library, "__version__", "") for library in _LIBRARIES]).encode())
+    content.update(repr([importlib.metadata.version(library) for library in _LIBRARIES]).encode())
     return content.hexdigest()
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import markdown
 import nh3
 import pygments
 import pygments.lexers
@@ -26,7 +25,7 @@ from pygments.formatters import HtmlFormatter
 
 from tools.catalog import layout
 from tools.common.files import ROOT
-from tools.site import formatting, plots
+from tools.site import formatting, github_markdown, plots
 from tools.site.published_collection import cell, raw
 from tools.site.published_module import PublishedModule, crop_of
 
@@ -185,7 +184,7 @@ def page(template: str, **context: Any) -> str:
     """Render a template of HTML, with everything escaped that is not markup already."""
     rendered = _site().get_template(template).render(context)
     # Empty lines that templates leave behind go; those of code stay.
-    parts = re.split(r"(<pre\b.*?</pre>)", rendered, flags=re.DOTALL)
+    parts = re.split(r"(<pre\b(?s:.*?)(?:</pre>|\Z))", rendered)
     return (
         "".join(part if part.startswith("<pre") else re.sub(r"\n\s*\n+", "\n", part) for part in parts).strip() + "\n"
     )
@@ -201,14 +200,8 @@ def in_cell(value: Any) -> str:
     return plain(value).replace("|", "\\|")
 
 
-@cache
-def markdown_converter() -> markdown.Markdown:
-    """Return the converter of Markdown to HTML, which is to be reset for each text, and made anew after one that it failed at."""
-    return markdown.Markdown(extensions=["tables", "fenced_code", "sane_lists"], output_format="html")
-
-
 def prose(source: str, *, link: Callable[[str], str] | None = None, inline: bool = False) -> Markup:
-    """Return sanitised HTML of a piece of Markdown.
+    """Return sanitised HTML of a piece of Markdown; one that breaks a limit of `github_markdown` is shown as it is written.
 
     `link` maps each link's target to the one to write (absolute addresses inside the hub to relative ones); `inline`
     takes the single paragraph off. Scripts, styles, event handlers and foreign schemes do not survive.
@@ -222,7 +215,7 @@ def prose(source: str, *, link: Callable[[str], str] | None = None, inline: bool
         attribute_filter=attribute,
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener",
-    )
+    ).strip()
     if inline and clean.startswith("<p>") and clean.count("<p>") == 1:
         clean = clean.removeprefix("<p>").strip().removesuffix("</p>")
     return Markup(clean)
@@ -231,7 +224,10 @@ def prose(source: str, *, link: Callable[[str], str] | None = None, inline: bool
 @lru_cache(maxsize=1024)
 def _converted(source: str) -> str:
     # Cached, since most sentences are the same on the pages of all modules.
-    return markdown_converter().reset().convert(source)
+    try:
+        return github_markdown.to_html(source, nh3.ALLOWED_TAGS)
+    except github_markdown.TooComplexError:
+        return f"<pre>{html.escape(source)}</pre>"
 
 
 def highlight(code: str, language: str, *, volatile: tuple[str, ...] = ()) -> Markup:

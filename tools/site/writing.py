@@ -8,7 +8,6 @@ With a `cache` folder, one change among thousands of modules costs a listing of 
 
 import contextlib
 import hashlib
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,12 +15,16 @@ from typing import Any
 
 from tools.catalog import layout
 from tools.catalog.catalog import Catalog
-from tools.common.problems import with_fix
+from tools.common import json_text
+from tools.common.problems import Problem
+from tools.common.schemas import schemas_digest
 from tools.hub import records
+from tools.hub.records import HubSnapshot
 from tools.hub.storage import ObjectInfo, Storage
 from tools.site import jobs, pages, rendering
+from tools.site.benchmark_report import report_problems
 from tools.site.benchmarks import FILE as BENCHMARKS
-from tools.site.jobs import Job, Page, PageError, rare_collections
+from tools.site.jobs import Job, Page, rare_collections
 from tools.site.page_cache import PageCache, cache_file, file_stamp
 
 WRITERS = 16  # files that are written at the same time: each waits for the disk, or for a round trip
@@ -39,7 +42,8 @@ def write_pages(
     """Derive pages and index from the hub's records and notes, again if others add some meanwhile; return how many were written.
 
     `known` are records that were read already, by path; `cache` is the publisher's folder, where what lies in the hub is
-    remembered. Raises `PageError` for a record that has no page, `StorageError` for a hub that cannot be read or written.
+    remembered. Raises `PageError` for a record that has no page, `StorageError` for a hub that cannot be read or written, and
+    `DamagedHub`, when all else is done, for records and notes that were left out.
     """
     known = {} if known is None else known
     if cache:
@@ -52,21 +56,13 @@ def write_pages(
             if contents == seen:  # records and notes are only ever added
                 break
             stamps = _stamps(storage, listing)
-            known |= page_cache.records({path: stamps[path] for path in contents - set(known) if path in stamps})
+            # Only what was found valid is stored, and only as long as the same schemas ask for the same.
+            checked = {path: f"{stamps[path]} {schemas_digest()}" for path in contents if path in stamps}
+            known |= page_cache.records({path: checked[path] for path in checked.keys() - known.keys()})
             hub = records.snapshot(storage, known, listing=listing)
-            for path in contents:
-                page_cache.store_record(path, known[path], stamps.get(path))
-            planned = pages.plan(
-                hub.records,
-                publisher=catalog.publisher,
-                collections=catalog.collections,
-                base_url=base_url,
-                tags=catalog.tags,
-                yanked=hub.yanked,
-                measurements=hub.measurements,
-                benchmarks=_benchmarks(storage, listing),
-                digest_of=lambda handle: page_cache.digest_of(layout.record_path(handle)),
-            )
+            for path in contents.intersection(known):
+                page_cache.store_record(path, known[path], checked.get(path))
+            planned = plan_pages(catalog, storage, base_url, hub, page_cache)
             stale = [
                 job
                 for job in planned
@@ -79,19 +75,49 @@ def write_pages(
             written, seen = written + count, contents
             if not count:
                 break
+    if hub.problems:
+        raise records.DamagedHub(hub.problems, pages=written)
     return written
 
 
-def _benchmarks(storage: Storage, listing: dict[str, ObjectInfo | None]) -> dict[str, Any] | None:
-    """Return what `tools/benchmark.py` wrote into the hub, if it did."""
+def plan_pages(
+    catalog: Catalog, storage: Storage, base_url: str, hub: HubSnapshot, page_cache: PageCache | None = None
+) -> list[Job]:
+    """Return the jobs that make all pages of a hub, as `write_pages` would write them; adds to `hub.problems`.
+
+    Raises:
+      PageError: a record has no page.
+      StorageError: the hub cannot be read.
+    """
+    known = page_cache or PageCache(None)
+    return pages.plan(
+        hub.records,
+        publisher=catalog.publisher,
+        collections=catalog.collections,
+        base_url=base_url,
+        tags=catalog.tags,
+        yanked=hub.yanked,
+        measurements=hub.measurements,
+        benchmarks=_benchmarks(storage, hub.listing, hub.problems),
+        digest_of=lambda handle: known.digest_of(layout.record_path(handle)),
+    )
+
+
+def _benchmarks(
+    storage: Storage, listing: dict[str, ObjectInfo | None], problems: dict[str, Problem]
+) -> dict[str, Any] | None:
+    """Return what `tools/benchmark.py` wrote into the hub, if it did; add to `problems` if it is malformed."""
     if BENCHMARKS not in listing:
         return None
     try:
-        report: dict[str, Any] = json.loads(storage.read(BENCHMARKS))
-    except ValueError as error:
-        raise PageError(
-            with_fix(f"{BENCHMARKS}: is no JSON: {error}", "measure again, or take the file away")
-        ) from error
+        report = json_text.parse_object(storage.read(BENCHMARKS))
+        wrong = report_problems(report)
+    except json_text.JsonError as error:
+        wrong = [str(error)]
+    if wrong:
+        message = f"the report is malformed: {'; '.join(wrong)}"
+        problems[BENCHMARKS] = Problem(storage.url_for(BENCHMARKS), message, "measure again, or take the file away")
+        return None
     return report
 
 

@@ -2,27 +2,31 @@
 
     report = audit(Storage("gs://bucket/hub"))                    # sizes, and digests where the storage keeps them
     report = audit(Storage("hub"), thorough=True)                 # every archive is read: digests, signatures, labels
+    report = audit(Storage("hub"), thorough=True, catalog=catalog.load())        # and every page compared with what it should be
 
 Errors are what makes a published module unusable or a page untrue; warnings are what a publisher at work, or one that was cut
 off, leaves until the same command is run again.
 """
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from tools.archive import contents as archive_contents
-from tools.archive.members import ArchiveError
+from tools.archive.members import ArchiveError, refusal
 from tools.archive.saved_model import SavedModelError
 from tools.catalog import layout
+from tools.catalog.catalog import Catalog
+from tools.common import json_text
 from tools.common.problems import ERROR, WARNING, Problem, with_fix
-from tools.common.schemas import schema_problems
-from tools.hub import records
+from tools.hub import address, records
 from tools.hub.differences import differences, file_differences
 from tools.hub.records import HubSnapshot, Record
 from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
+from tools.site.benchmarks import FILE as BENCHMARKS
+from tools.site.jobs import Job, perform
+from tools.site.writing import plan_pages
 
 READERS = 4  # archives that are read at the same time
 RENDER = "run tools/render.py"
@@ -45,14 +49,21 @@ class AuditReport:
         return [problem for problem in self.problems if problem.is_error]
 
 
-def audit(storage: Storage, *, thorough: bool = False) -> AuditReport:
+def audit(
+    storage: Storage, *, thorough: bool = False, catalog: Catalog | None = None, base_url: str | None = None
+) -> AuditReport:
     """Check every record, archive, note, page and index of a hub.
 
+    Args:
+      thorough: read every archive, and with a `catalog` every page, too.
+      catalog: what pages are made from besides records.
+      base_url: the address that pages are for; by default `address.for_writing` decides.
+
     Raises:
-      StorageError: the storage cannot be read, or a record is no JSON.
+      StorageError: the storage cannot be read.
     """
     hub = records.snapshot(storage)
-    report = AuditReport(modules=len(hub.records))
+    report = AuditReport(modules=len(hub.records), problems=list(hub.problems.values()))
     digests = True
     with ThreadPoolExecutor(READERS) as pool:
         checked = pool.map(lambda record: _check_module(storage, record, hub.listing, thorough), hub.records)
@@ -63,6 +74,8 @@ def audit(storage: Storage, *, thorough: bool = False) -> AuditReport:
     report.depth = "content" if thorough else "digests" if digests and hub.records else "sizes"
     report.problems += _without_record(hub)
     report.problems += _index(storage, hub)
+    if thorough and catalog:
+        report.problems += _pages(storage, hub, catalog, base_url)
     return report
 
 
@@ -76,9 +89,6 @@ def _check_module(
         for path in (layout.document_path(handle), layout.page_path(handle))
         if path not in listing
     ]
-    if wrong := schema_problems(record, "record"):
-        message = f"the record is malformed: {'; '.join(wrong)}"
-        return None, [Problem(layout.record_path(handle), message, "restore it from a copy"), *pages]
     path = layout.archive_path(handle)
     restore = f"restore it from a copy (its build key is {record['build']['key']}), or yank {handle}"
     if path not in listing:
@@ -111,7 +121,7 @@ def _content(storage: Storage, path: str, record: Record) -> list[str]:
 
 def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
     """Yield archives, pages and notes of modules that have no record, and notes whose numbers have gaps."""
-    handles = {record["handle"] for record in hub.records}
+    handles = _recorded(hub)
     numbers: dict[str, list[int]] = {}
     for path in hub.listing:
         if path.endswith(layout.ARCHIVE_SUFFIX) and layout.handle_of_archive(path) not in handles:
@@ -129,6 +139,46 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
             yield Problem(handle, message, "restore it from a copy")
 
 
+def _pages(storage: Storage, hub: HubSnapshot, catalog: Catalog, base_url: str | None) -> Iterator[Problem]:
+    """Yield the pages that are not what they should be, and the files that nobody made."""
+    try:
+        url = address.for_writing(storage, base_url, catalog.publisher.url)
+    except address.AddressError as error:
+        message, _, fix = str(error).partition(". Fix: ")
+        yield Problem(layout.INDEX, message.partition(": ")[2], fix)
+        return
+    left_out = set(hub.problems)
+    planned = plan_pages(catalog, storage, url, hub)
+    yield from (hub.problems[path] for path in hub.problems.keys() - left_out)
+    made: set[str] = set()
+    for batch in perform(planned, Job.pages, processes=1):
+        for page in (page for _, pages in batch for page in pages):
+            made.add(page.path)
+            if page.path in hub.listing and storage.read(page.path) != page.data:
+                message = "it is not what its records give: somebody changed it, or other templates made it"
+                yield Problem(page.path, message, f"delete it, then {RENDER}")
+    recorded = _recorded(hub)
+    pages_of_damaged = {
+        path for handle in recorded for path in (layout.document_path(handle), layout.page_path(handle))
+    }
+    for path in sorted(hub.listing.keys() - made - pages_of_damaged):
+        if not _belongs(path, recorded):
+            yield Problem(path, "nobody of hubpress made this file", "look at it, and delete it")
+
+
+def _belongs(path: str, recorded: set[str]) -> bool:
+    """Return whether a path is that of a record, a note, an archive, a member of an unpacked module, or a report."""
+    if path == BENCHMARKS or records.is_record_or_note(path) or layout.handle_of_archive(path):
+        return True
+    handles = [handle for handle in layout.handles_of_path(path) if handle in recorded]
+    return any(refusal(path.removeprefix(f"{handle}/"), is_folder=False) is None for handle in handles)
+
+
+def _recorded(hub: HubSnapshot) -> set[str]:
+    """Return the handles that have a record, be it malformed."""
+    return {handle for path in hub.listing if (handle := layout.handle_of_record(path))}
+
+
 def _index(storage: Storage, hub: HubSnapshot) -> Iterator[Problem]:
     """Yield where the index is not what the records and notes say."""
 
@@ -138,7 +188,7 @@ def _index(storage: Storage, hub: HubSnapshot) -> Iterator[Problem]:
     if not hub.records:
         return
     try:
-        index = json.loads(storage.read(layout.INDEX))
+        index = json_text.parse(storage.read(layout.INDEX))
         listed = {str(module["handle"]): (module["archive"]["sha256"], module["yanked"]) for module in index["modules"]}
     except NotThere:
         yield problem("it is missing", WARNING)
@@ -152,11 +202,10 @@ def _index(storage: Storage, hub: HubSnapshot) -> Iterator[Problem]:
             yield problem(f"it does not list {handle}", WARNING)
             continue
         sha256, yanked = listed.pop(handle)
-        stated: Any = record.get("archive")
-        if isinstance(stated, dict) and sha256 != stated.get("sha256"):
+        if sha256 != record["archive"]["sha256"]:
             yield problem(f"it has another sha256 for {handle}")
         elif (yanked is not None) != (handle in hub.yanked):
             says = "is yanked" if handle in hub.yanked else "is not yanked"
             yield problem(f"{handle} {says}, and the index says otherwise", WARNING)
-    for handle in listed:
+    for handle in listed.keys() - _recorded(hub):
         yield problem(f"it lists {handle}, which has no record")

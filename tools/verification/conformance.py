@@ -121,8 +121,8 @@ def replay_case(folder: Path) -> ConformanceResult:
 
 
 def architecture_of(case: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the architecture of a case: the keys of its case.json that are arguments of its family's `create`."""
-    known = inspect.signature(builders.family_module(case["family"]).create).parameters
+    """Return the architecture of a case: the keys of its case.json that are arguments of its family's `network`."""
+    known = inspect.signature(builders.family_module(case["family"]).network).parameters
     return {key: value for key, value in case.items() if key in known and key != "num_classes"}
 
 

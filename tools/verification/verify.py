@@ -11,7 +11,6 @@ which is started for the first replay and answers all.
 
 import contextlib
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,19 +23,20 @@ from tools.archive import reading, saved_model
 from tools.archive.contents import Contents
 from tools.archive.members import ArchiveError
 from tools.catalog import layout
-from tools.common.download import DownloadError, NotFound, fetch, fetch_text, plain_address
+from tools.common import json_text
+from tools.common.download import Budget, DownloadError, NotFound, fetch, fetch_text, plain_address
 from tools.common.files import sha256_of_file
 from tools.common.problems import UsageError, with_fix
-from tools.common.schemas import schema_problems
 from tools.common.workers import Worker, WorkerError, WorkerRefusal
 from tools.documents import archives
 from tools.documents.document import parse
 from tools.hub import notes
 from tools.hub.differences import differences, file_differences
-from tools.hub.records import Record
+from tools.hub.records import Record, record_problems
 from tools.hub.storage import StorageError, checked
 
 REPLAY_SECONDS = 600
+SMALL_BYTES = 16 << 20  # of a record, a note, a document, an index
 CHECKS = ("record", "archive", "members", "document", "golden")
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
@@ -62,6 +62,32 @@ class Check:
     message: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class VerificationLimits:
+    """What a server may make a verification spend, on one module or on the list of a hub's modules.
+
+    Attributes:
+        seconds: of downloads, together.
+        requests: to the server, those for notes included.
+        bytes: of downloads, together, and of an unpacked archive.
+        memory_bytes: of a module's graph, labels and description, which are read into memory; a small multiple of it is taken.
+    """
+
+    seconds: float = 3600
+    requests: int = 200
+    bytes: int = 16 << 30
+    memory_bytes: int = archive_contents.MEMORY_BYTES
+
+    def budget(self) -> Budget:
+        """Return the budget of the downloads for one module."""
+        fix = "raise --max-seconds, --max-requests or --max-bytes if you trust the server"
+        return Budget(seconds=self.seconds, requests=self.requests, bytes=self.bytes, fix=fix)
+
+    def of_archives(self) -> reading.Limits:
+        """Return the limits of unpacking."""
+        return reading.Limits(member_size=self.bytes, unpacked_size=self.bytes)
+
+
 @dataclass
 class VerificationResult:
     """The checks of one module; `note` says that it is withdrawn, and why."""
@@ -84,20 +110,27 @@ class VerificationResult:
 
 @dataclass(frozen=True)
 class Target:
-    """A module to verify: `url` is its address without an ending, `listed` its entry in the hub's index, where one was read."""
+    """A module to verify.
+
+    `url` is its address without an ending, `listed` its entry in the hub's index, where one was read; `problem` says what is wrong
+    with that entry, so that nothing can be verified.
+    """
 
     url: str
     listed: dict[str, Any] | None = None
+    problem: str = ""
 
 
 class Verification:
     """Verifies modules one after the other; a context manager, because it keeps a process and a scratch folder.
 
-    `replay=False` leaves the golden inputs out: a module is a program, and replaying one runs it.
+    `replay=False` leaves the golden inputs out: a module is a program, and replaying one runs it. `limits` are for each module.
     """
 
-    def __init__(self, *, replay: bool = True):
+    def __init__(self, *, replay: bool = True, limits: VerificationLimits | None = None):
         self._replay = replay
+        self._limits = limits or VerificationLimits()
+        self._budget = self._limits.budget()
         self._worker: Worker | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="hubpress-verify-")
 
@@ -120,15 +153,16 @@ class Verification:
           NothingThereError: there is nothing to verify.
           VerificationError: nobody can tell.
         """
+        self._budget = self._limits.budget()
         address = plain_address(address)
         address = address if "://" in address else str(Path(address).absolute())
         if address.endswith(layout.ARCHIVE_SUFFIX):
             return [Target(address.removesuffix(layout.ARCHIVE_SUFFIX))]
         last = address.rpartition("/")[2]
         try:
-            if last.isdecimal() and _there(layout.record_path(address)):
+            if last.isdecimal() and self._there(layout.record_path(address)):
                 return [Target(address)]
-            index = _json(f"{address}/{layout.INDEX}")
+            index = self._json(f"{address}/{layout.INDEX}")
         except NotFound as error:
             raise NothingThereError(
                 with_fix(
@@ -150,6 +184,7 @@ class Verification:
     def verify(self, target: Target) -> VerificationResult:
         """Download a module and check everything that its hub says of it; what is wrong is in the result."""
         result = VerificationResult(target.url)
+        self._budget = self._limits.budget()
         with tempfile.TemporaryDirectory(dir=self._scratch.name) as folder:
             self._verify(target, result, Path(folder))
         done = {check.name for check in result.checks}
@@ -161,25 +196,26 @@ class Verification:
         with _checking(result, "record") as message:
             record = self._record(target)
             result.handle = record["handle"]
-            result.note = _withdrawn(target.url)
+            result.note = self._withdrawn(target.url)
             message.append(f"published {record['published']}")
         if result.checks[-1].state == FAILED:
             return
         file: Path | None = None
         with _checking(result, "archive") as message:
-            limit = record["archive"]["bytes"] if record else None
-            file = fetch(layout.archive_path(target.url), cache=folder / "downloads", limit_bytes=limit)
+            limit = min(record["archive"]["bytes"] if record else self._limits.bytes, self._limits.bytes)
+            url = layout.archive_path(target.url)
+            file = fetch(url, cache=folder / "downloads", limit_bytes=limit, budget=self._budget)
             message.append(_check_file(file, record))
         if file is None or result.checks[-1].state == FAILED:
             return
         contents: Contents | None = None
         with _checking(result, "members") as message:
-            contents = _read(file)
+            contents = self._read(file)
             message.append(_check_contents(contents, record))
         with _checking(result, "document") as message:
             if record is None:
                 raise SkippedCheck("without a record nobody knows where it is")
-            message.append(_check_document(fetch_text(layout.document_path(target.url)), record, contents))
+            message.append(_check_document(self._text(layout.document_path(target.url)), record, contents))
         if contents is None:
             return
         with _checking(result, "golden") as message:
@@ -188,19 +224,21 @@ class Verification:
             message.append(self._golden(file, folder / "module", record))
 
     def _record(self, target: Target) -> Record:
+        if target.problem:
+            raise VerificationError(target.problem)
         url = layout.record_path(target.url)
         try:
-            found = _json(url)
+            found = self._json(url)
         except NotFound:
             if target.listed is not None:
                 raise
             raise SkippedCheck("there is none beside the archive, so its bytes are compared with nothing") from None
-        if wrong := schema_problems(found, "record"):
+        handle = found.get("handle")
+        if isinstance(handle, str) and not f"/{target.url}".endswith(f"/{handle}"):
+            raise VerificationError(f"the record at {url} is that of {handle}")
+        if wrong := record_problems(found):
             raise VerificationError(f"{url} is malformed: {'; '.join(wrong)}")
         record = cast(Record, found)
-        handle = record["handle"]
-        if not f"/{target.url}".endswith(f"/{handle}"):
-            raise VerificationError(f"the record at {url} is that of {handle}")
         listed = (target.listed or {}).get("archive")
         sha256 = listed.get("sha256") if isinstance(listed, dict) else None
         if target.listed is not None and sha256 != record["archive"]["sha256"]:
@@ -208,7 +246,7 @@ class Verification:
         return record
 
     def _golden(self, file: Path, folder: Path, record: Record | None) -> str:
-        reading.unpack(file, folder)
+        reading.unpack(file, folder, self._limits.of_archives())
         if not (folder / "assets.extra/golden.npz").is_file():
             raise VerificationError("the archive has no assets.extra/golden.npz to replay")
         if self._worker is None or not self._worker.is_alive:
@@ -227,6 +265,38 @@ class Verification:
                 f"{found['differences']}"
             )
         return f"differs by {worst:.2g}, tolerance {tolerance:.2g}"
+
+    def _read(self, file: Path) -> Contents:
+        limits, memory = self._limits.of_archives(), self._limits.memory_bytes
+        with file.open("rb", buffering=0) as stream:
+            return archive_contents.read(stream, file.name, memory_bytes=memory, limits=limits)
+
+    def _text(self, url: str) -> str:
+        return fetch_text(url, limit_bytes=SMALL_BYTES, budget=self._budget)
+
+    def _there(self, url: str) -> bool:
+        try:
+            self._text(url)
+            return True
+        except NotFound:
+            return False
+
+    def _json(self, url: str) -> dict[str, Any]:
+        try:
+            return json_text.parse_object(self._text(url))
+        except json_text.JsonError as error:
+            raise VerificationError(f"{url} cannot be used: {error}") from error
+
+    def _withdrawn(self, url: str) -> str:
+        """Return why a module was withdrawn, as its notes say: they are numbered without gaps, so nobody need list the hub."""
+        why, number = "", 1
+        with contextlib.suppress(NotFound):
+            while True:
+                note = self._json(layout.note_path(url, number))
+                if note.get("action") in (notes.YANK, notes.UNYANK):
+                    why = f"withdrawn: {note.get('why')}" if note["action"] == notes.YANK else ""
+                number += 1
+        return why
 
 
 @contextlib.contextmanager
@@ -260,11 +330,6 @@ def _check_file(file: Path, record: Record | None) -> str:
     return f"{found['bytes']:,} bytes, sha256 {found['sha256']}"
 
 
-def _read(file: Path) -> Contents:
-    with file.open("rb", buffering=0) as stream:
-        return archive_contents.read(stream, file.name)
-
-
 def _check_contents(contents: Contents, record: Record | None) -> str:
     """Compare signatures, description and labels with the record."""
     if "serving_default" not in contents.signatures:
@@ -291,50 +356,36 @@ def _check_document(text: str, record: Record, contents: Contents | None) -> str
     return "agrees with the signature" if contents else "agrees with the record"
 
 
-def _there(url: str) -> bool:
-    try:
-        fetch_text(url)
-        return True
-    except NotFound:
-        return False
-
-
-def _json(url: str) -> dict[str, Any]:
-    try:
-        content = json.loads(fetch_text(url))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise VerificationError(f"{url} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise VerificationError(f"{url} is no JSON object")
-    return content
-
-
-def _withdrawn(url: str) -> str:
-    """Return why a module was withdrawn, as its notes say: they are numbered without gaps, so nobody need list the hub."""
-    why, number = "", 1
-    with contextlib.suppress(NotFound):
-        while True:
-            note = _json(layout.note_path(url, number))
-            if note.get("action") in (notes.YANK, notes.UNYANK):
-                why = f"withdrawn: {note.get('why')}" if note["action"] == notes.YANK else ""
-            number += 1
-    return why
-
-
 def _listed(base: str, index: dict[str, Any], every: bool) -> list[Target]:
-    """Return the modules of a hub's index; an index that cannot be understood is no hub's."""
-    try:
-        modules = [(str(each["name"]), int(each["version"]), each) for each in index["modules"]]
-        for _, _, each in modules:
-            checked(each["handle"])
-    except (KeyError, TypeError, ValueError, StorageError) as error:
-        message = f"{base}/{layout.INDEX} is no index of a hub ({error!r})"
-        raise NothingThereError(with_fix(message, "give a hub's address")) from error
+    """Return the modules of a hub's index, with what is wrong with an entry where it is no module's."""
+    modules = index.get("modules")
+    if not isinstance(modules, list):
+        message = f"{base}/{layout.INDEX} is no index of a hub: it has no list of modules"
+        raise NothingThereError(with_fix(message, "give a hub's address"))
     if not modules:
         raise NothingThereError(with_fix(f"{base} lists no module", "publish one first"))
+    targets: list[Target] = []
     newest: dict[str, int] = {}
-    for name, version, each in modules:
+    for number, each in enumerate(modules):
+        if not isinstance(each, dict) or not _is_entry(each):
+            problem = f"{layout.INDEX} has an entry that is no module's: modules[{number}]"
+            targets.append(Target(f"{base}/{layout.INDEX}#{number}", {}, problem))
+            continue
+        targets.append(Target(f"{base}/{each['handle']}", each))
         if not each.get("yanked"):
-            newest[name] = max(version, newest.get(name, 0))
-    wanted = [each for name, version, each in modules if every or newest.get(name) == version]
-    return [Target(f"{base}/{each['handle']}", each) for each in wanted]
+            newest[each["name"]] = max(each["version"], newest.get(each["name"], 0))
+    return [
+        target
+        for target in targets
+        if every or not target.listed or newest.get(target.listed["name"]) == target.listed["version"]
+    ]
+
+
+def _is_entry(each: dict[str, Any]) -> bool:
+    """Return whether an object of an index names a module."""
+    try:
+        checked(each["handle"])
+    except (KeyError, TypeError, AttributeError, StorageError):
+        return False
+    version = each.get("version")
+    return isinstance(each.get("name"), str) and isinstance(version, int) and not isinstance(version, bool)

@@ -1,0 +1,27 @@
+"""Environment of a process that makes or checks modules: what its user has set up for other work does not count.
+
+    environment.isolate()        # before Keras or TensorFlow is imported
+
+Variables change what Keras, TensorFlow, XLA and oneDNN compute, and can break them; `~/.keras/keras.json` changes the backend, and
+the type and the layout of what layers compute.
+"""
+
+import os
+
+PREFIXES = ("KERAS_", "TF_", "TF2_", "XLA_", "ONEDNN_", "DNNL_")
+# These stay: how much is said, how many threads compute, and with which instructions of the processor. No archive depends on them.
+KEPT = (
+    "TF_CPP_MIN_LOG_LEVEL",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+)
+
+
+def isolate() -> None:
+    """Remove the user's settings for Keras and TensorFlow from the variables of this process."""
+    for name in [each for each in os.environ if each.startswith(PREFIXES) and each not in KEPT]:
+        del os.environ[name]
+    os.environ["KERAS_HOME"] = os.devnull  # where keras.json can neither be nor be written
