@@ -336,7 +336,7 @@ def test_wrong_arguments(arguments, said, capsys):
 )
 def test_what_cannot_be_measured(arguments, said, capsys, hub, tmp_path):
     arguments = [each.format(empty=tmp_path, hub=hub) for each in arguments]
-    assert benchmark.main([*arguments, "--out", str(tmp_path / "b.json"), "--cache", str(tmp_path)]) == 1
+    assert benchmark.main([*arguments, "--out", str(tmp_path / "b.json"), "--cache", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "b.json").exists()
 
 

@@ -137,8 +137,9 @@ def test_notes_are_added_and_numbered_by_whoever_comes(storage):
         ([HANDLE, "--why", " "], 2, "--why: the reason is empty. Fix: say why"),
         ([HANDLE, "--why", "x", "--undo"], 2, "not allowed with"),
         (["--why", "x"], 2, "HANDLE"),
-        (["hubpress/nothing/1", "--why", "x"], 1, "is not published"),
-        (["../../etc/passwd", "--undo"], 1, "is no path of a hub"),
+        (["hubpress/nothing/1", "--why", "x"], 2, "is not published"),
+        (["../../etc/passwd", "--undo"], 2, "is no handle of a module"),
+        (["../../etc/1", "--undo"], 1, "is no path of a hub"),
     ],
 )
 def test_yanks_that_are_refused(publisher, published, arguments, code, said):
@@ -246,7 +247,7 @@ def test_published_into_a_bucket(in_bucket, bucket_service, published):
     assert not audit.audit(storage, thorough=True).problems
 
 
-def test_publishing_the_same_again_costs_one_look_for_each_module(publisher, in_bucket, bucket_service):
+def test_publishing_the_same_again_costs_two_looks_for_each_module(publisher, in_bucket, bucket_service):
     url, environment, _ = in_bucket
     before = len(bucket_service.requests)
     done = publisher(NAME, "--hub", url, "--url", "http://one", environment=environment)
@@ -254,8 +255,10 @@ def test_publishing_the_same_again_costs_one_look_for_each_module(publisher, in_
     made = bucket_service.requests[before:]
     assert {method for method, _ in made} == {"GET"}
     looks = [path for _, path in made if "alt=media" in path or "/o/" in path]
-    listings = [path for _, path in made if path not in looks]
-    assert len(looks) == 2 and len(listings) <= 2, made
+    assert len(looks) == 4, made  # the record, and the size of the archive
+    # gcsfs asks whether an object is a folder as well; the rest are those of the pages.
+    listings = [path for _, path in made if path not in looks and ".tar.gz" not in path]
+    assert len(listings) <= 2, made
 
 
 def test_a_bucket_is_rendered_yanked_and_served(publisher, in_bucket, bucket_service):

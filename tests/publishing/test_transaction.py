@@ -228,7 +228,7 @@ def test_a_record_that_is_none_is_named(publisher, hub_copy, content):
     file.write_text(content)
     done = publisher(NAME, "--hub", hub_copy)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert f"{file} is no " in done.stderr and "Fix: restore it from a copy" in done.stderr
+    assert f"{file}: " in done.stderr and "Fix: restore it from a copy" in done.stderr
     assert file.read_text() == content
 
 

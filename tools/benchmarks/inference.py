@@ -18,7 +18,7 @@ from typing import Any
 from tools import catalog
 from tools.benchmarks import engines, measuring, synthesise
 from tools.benchmarks.engines import EngineError, EngineWorker
-from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
+from tools.benchmarks.measuring import Contestant, NoSuchRowError, Settings
 from tools.benchmarks.rows import OURS, PEERS, TRAINERS, row_of
 from tools.common.problems import with_fix
 
@@ -77,7 +77,7 @@ def measure(names: Iterable[str], settings: InferenceSettings) -> dict[str, Any]
         row = row_of(name)
         variant = next((each for each in rows.variants if each.stem == row), None)
         if variant is None or variant.classes is None:
-            raise BenchmarkError(
+            raise NoSuchRowError(
                 f"{name} is no row with a classifier", f"choose one that has peers: {', '.join(PEERS)}"
             )
         row_comparisons, row_versions = _measure_row(variant, settings)

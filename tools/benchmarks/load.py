@@ -20,7 +20,7 @@ from typing import Any
 
 from tools.benchmarks import measuring, synthesise
 from tools.benchmarks.engine_process import limit, raw
-from tools.benchmarks.measuring import BenchmarkError, Contestant, Settings
+from tools.benchmarks.measuring import Contestant, NoSuchRowError, Settings
 from tools.benchmarks.rows import OURS, PEERS, row_of
 
 URL = "http://127.0.0.1/hub"  # nobody is asked: the cache has it
@@ -48,7 +48,7 @@ def measure(names: Iterable[str], settings: Settings) -> dict[str, Any]:
     comparisons = []
     for row in map(row_of, names):
         if row not in sides:
-            raise BenchmarkError(f"{row} is no row with a classifier", "choose one of tools/publish.py --dry-run")
+            raise NoSuchRowError(f"{row} is no row with a classifier", "choose one of tools/publish.py --dry-run")
         comparisons += _measure_row(row, sides[row], settings)
     return measuring.section(
         comparisons,

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from tools.common.clock import now
 from tools.common.files import ROOT, write_atomically
-from tools.common.problems import with_fix
+from tools.common.problems import UsageError, with_fix
 from tools.site.benchmark_report import BETTER, empty_report, report_problems
 
 Key = TypeVar("Key")
@@ -34,6 +34,10 @@ class BenchmarkError(RuntimeError):
 
     def __init__(self, message: str, fix: str = ""):
         super().__init__(with_fix(message, fix) if fix else message)
+
+
+class NoSuchRowError(UsageError, BenchmarkError):
+    """A name is that of no row that can be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

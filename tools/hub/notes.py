@@ -190,6 +190,9 @@ def _add(
     date: str,
 ) -> Note | None:
     """Create the next note of a published module with what `content` says, given the notes so far by path; None: nothing new."""
+    if not layout.is_handle(handle):
+        fix = "name publisher, name and version, as in hubpress/convnext_digits/1"
+        raise NoSuchModule(with_fix(f"{handle} is no handle of a module", fix))
     if not storage.exists(layout.record_path(handle)):
         raise NoSuchModule(with_fix(f"{handle} is not published in {storage.url}", "check publisher, name and version"))
     while True:
