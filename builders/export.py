@@ -1,8 +1,8 @@
 """Export of Keras models as SavedModels for `hub.load`, `hub.KerasLayer`, TensorFlow Serving and TFSMLayer, preprocessing inside.
 
 `module(images, training=False, drop_path_rate=0.0, seed=0)` with `images` `[batch, height, width, 3]`, float32 in the row's pixel
-range or uint8, gives the answer, logits or features. `module.stages(images, ...)` gives a dictionary of one pass: the answer under its
-name, and the maps between the layers. Further `variables`, `trainable_variables`, `regularization_losses`, `labels()` and the
+range or uint8, gives the answer, logits or features. `module.stages(images, ...)` gives a dictionary of one pass: the answer, under
+its name, and the maps between the layers. Further `variables`, `trainable_variables`, `regularization_losses`, `labels()` and the
 signatures "serving_default" (float32) and "serving_uint8".
 
 - An empty batch gives an empty answer.
@@ -10,8 +10,8 @@ signatures "serving_default" (float32) and "serving_uint8".
   what it drops from a sequence that begins anew in each process, and with `tf.random.set_seed`: runs repeat. `seed` (a number or a
   scalar int32 tensor) chooses the sequence; `tf.random.set_seed` does not, since no graph that is loaded knows its number.
 - `stages(images, shifts={name: [batch, h, w, channels]})` adds a tensor to each of the maps, from which the network goes on. The
-  gradient of the answer with respect to a shift of zeros is that with respect to the map, as Grad-CAM needs it. (Between two results
-  of one call TensorFlow has no gradient.)
+  gradient of the answer with respect to a shift of zeros is that with respect to the map, as Grad-CAM needs it. (Between two
+  results of one call TensorFlow has no gradient.)
 """
 
 import json
@@ -165,40 +165,48 @@ def _functions(
 
     @tf.function(input_signature=[normalised])
     def infer(x: Any) -> Any:
-        return model(x, training=False)
+        return tf.cast(model(x, training=False), tf.float32)
 
-    @tf.function(input_signature=[normalised, specs])
-    def look(x: Any, shifts: Any) -> Any:
-        with override_shifts(shifts):
-            return shifted(x, training=False)
+    @tf.function(input_signature=[normalised, tf.TensorSpec([], tf.int32), specs])
+    def look(x: Any, count: Any, shifts: Any) -> Any:
+        """Return all outputs of the first `count` images; those for which there are no shifts are not shifted."""
+        missing = {name: tf.zeros([tf.shape(x)[0] - tf.shape(s)[0], *s.shape[1:]]) for name, s in shifts.items()}
+        with override_shifts({name: tf.concat([shifts[name], missing[name]], 0) for name in shifts}):
+            return {name: tf.cast(y, tf.float32)[:count] for name, y in shifted(x, training=False).items()}
 
-    @tf.function(input_signature=[normalised, tf.TensorSpec([len(dropping), None], tf.float32)])
-    def train(x: Any, factors: Any) -> Any:
-        with override_drop_path({layer.name: factors[row] for row, layer in enumerate(dropping)}):
-            return joint(x, training=True)
+    def training_step(network: Any) -> Any:
+        @tf.function(input_signature=[normalised, tf.TensorSpec([len(dropping), None], tf.float32)])
+        def train(x: Any, factors: Any) -> Any:
+            with override_drop_path({layer.name: factors[row] for row, layer in enumerate(dropping)}):
+                return {name: tf.cast(y, tf.float32) for name, y in network(x, training=True).items()}
 
-    def trained(images: Any, rate: Any, seed: Any) -> Any:
-        count = tf.shape(images)[0]
-        factors = _drop_path_factors([layer.share for layer in dropping], count, rate, seed)
-        return train(prepare[images.dtype](images)[:count], factors)
+        def trained(images: Any, rate: Any, seed: Any) -> Any:
+            count = tf.shape(images)[0]
+            factors = _drop_path_factors([layer.share for layer in dropping], count, rate, seed)
+            return train(prepare[images.dtype](images)[:count], factors)
+
+        return trained
+
+    train = train_all = training_step(joint)
+    if len(joint.layers) > len(
+        model.layers
+    ):  # maps with layers of their own, which would cost each step their gradients
+        train = training_step(keras.Model(model.input, {output: model.output}))
 
     def answer(images: Any, training: Any, rate: Any, seed: Any) -> Any:
         if training:
-            return tf.cast(trained(images, rate, seed)[output], tf.float32)
-        return tf.cast(infer(prepare[images.dtype](images)), tf.float32)[: tf.shape(images)[0]]
+            return train(images, rate, seed)[output]
+        return infer(prepare[images.dtype](images))[: tf.shape(images)[0]]
 
     def stages(images: Any, training: Any, rate: Any, seed: Any, shifts: Any) -> Any:
-        count = tf.shape(images)[0]
         if training:
-            outputs = trained(images, rate, seed)
+            return train_all(images, rate, seed)
+        count = tf.shape(images)[0]
+        if shifts is None:
+            given = {name: tf.zeros([0, *spec.shape[1:]]) for name, spec in specs.items()}
         else:
-            x = prepare[images.dtype](images)
-            nothing = {name: tf.zeros([tf.shape(x)[0], *spec.shape[1:]]) for name, spec in specs.items()}
-            if shifts is not None:  # `x` has an image where `images` may have none
-                missing = tf.shape(x)[0] - count
-                nothing = {name: tf.concat([shift, nothing[name][:missing]], 0) for name, shift in shifts.items()}
-            outputs = look(x, nothing)
-        return {name: tf.cast(values, tf.float32)[:count] for name, values in outputs.items()}
+            given = {name: tf.reshape(shift, [count, *shift.shape[1:]]) for name, shift in shifts.items()}
+        return look(prepare[images.dtype](images), count, given)
 
     return answer, stages, specs
 
@@ -210,7 +218,7 @@ def _shiftable(joint: Any, names: Sequence[str]) -> Any:
         operation = joint.output[name]._keras_history.operation
         while operation not in joint.layers or operation.name == f"map.{name}":  # tokens, put in rows and columns
             operation = operation.input._keras_history.operation
-        shifts[operation.name] = Shift(name, name=f"shift.{name}")
+        shifts[operation.name] = Shift(name, name=f"shift.{name}")  # type: ignore[no-untyped-call]
 
     def call(layer: Any, *arguments: Any, **more: Any) -> Any:
         outputs = layer(*arguments, **more)
@@ -222,7 +230,7 @@ def _shiftable(joint: Any, names: Sequence[str]) -> Any:
 def _drop_path_factors(shares: Sequence[float], count: Any, rate: Any, seed: Any) -> Any:
     """Return the factors `[branches, count]` of a training step. Without a rate nothing is drawn.
 
-    An operation with a seed in the graph counts the steps: it repeats, also with `enable_op_determinism`, and in compiled functions.
+    An operation with a seed in the graph counts the steps, so that they repeat; `enable_op_determinism` refuses one without.
     """
     if isinstance(rate, float) and rate == 0.0:
         return tf.ones([len(shares), count])

@@ -17,6 +17,8 @@ from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 
 # Attributes that only say what TensorFlow finds out again, or tell the tracing of more Python.
 NEEDLESS = ("_output_shapes", "debug_name", "_has_manual_control_dependencies")
+# Operations whose results get their shapes from those of variables.
+READS = {"ReadVariableOp"}
 
 
 def slim(directory: Path) -> None:
@@ -42,7 +44,9 @@ def slim(directory: Path) -> None:
                     node.attr.pop(attribute, None)
             _drop_copies(function, kept.get(function.signature.name, set()))
             names[function.signature.name] = _shorten_names(function)
-            if "__inference__traced_" in function.signature.name:  # saving and restoring ask nobody for shapes
+            # Who only passes variables on needs no shapes of theirs, and saving and restoring ask nobody for them.
+            reads = any(node.op == "ReadVariableOp" for node in function.node_def)
+            if not reads or "__inference__traced_" in function.signature.name:
                 for argument in function.signature.input_arg:
                     argument.ClearField("handle_data")
         _drop_reads(graph.graph_def)

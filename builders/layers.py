@@ -314,8 +314,8 @@ def activate(inputs: Any, activation: str | None) -> Any:
         case None:
             return inputs
         case "gelu":
-            # Not tf.nn.gelu, which is written with erfc: converters have no such operation. This spelling is the one that TensorFlow's
-            # own optimiser, OpenVINO and LiteRT all make one kernel of.
+            # Not tf.nn.gelu: it is written with erfc, which converters do not know. Of this spelling TensorFlow's own graph
+            # optimiser, OpenVINO and LiteRT all make one kernel.
             return 0.5 * inputs * (1.0 + tf.math.erf(inputs / math.sqrt(2)))
         case "gelu_tanh":
             # What tf.nn.gelu(approximate=True) computes, without its power, which keeps the CPU's graph optimiser from fusing it.

@@ -192,8 +192,8 @@ def _checked(images):
 def _unless_right_size(images, transform, *, same, other, never_empty=False):
     """Return `same(images)` for images that have the module's resolution already, else `other(images)`.
 
-    Decided while tracing if possible. Else both are computed, of which one gets no images. A branch (`tf.cond`) would be plainer, but
-    its sides have different shapes, of which XLA, OpenVINO and most converters make no graph or a wrong one.
+    Decided while tracing if possible. Else both are computed, of which one gets no images. A branch (`tf.cond`) would be plainer,
+    but of its sides, which have different shapes, XLA, OpenVINO and most converters make no graph or a wrong one.
     """
     resolution = transform.resolution
     count, height, width = images.shape[:3]
@@ -220,26 +220,20 @@ def _resample(images, transform, to_levels):
     shape = tf.shape(images)  # taken on the images' own device: on the CPU it would first fetch them from a GPU
     # Sizes, positions and weights are a few thousand numbers: cheaper on the CPU, and no positions to be fetched back.
     with tf.device("/device:CPU:0"):
-        batch, height, width = shape[0], shape[1], shape[2]
-        if transform.resize == "warp":
-            new_height = new_width = transform.size
-            top = left = 0
-        else:
-            short = tf.maximum(tf.minimum(height, width), 1)  # empty images are refused by the reshape below
-            new_height, new_width = (transform.size * side // short for side in (height, width))
-            top, left = (_crop_offset(side, transform) for side in (new_height, new_width))
-        some = tf.minimum(batch, 1)  # no weights are computed for no images
-        rows = _windows(height, new_height, top, transform, some, pixels=2)
-        columns = _windows(width, new_width, left, transform, some, pixels=1)
-        first_row, used_height = rows.used()
-        first_column, used_width = columns.used()
-        starts = tf.unstack((columns.starts - first_column) * 3)
-        window_rows = (rows.starts - first_row)[:, tf.newaxis] + tf.range(rows.window)
-        piece = tf.stack([batch * used_height, columns.window * 3])
+        batch, lengths = shape[0], shape[1:3]
+        axes = _windows(lengths, *_new_lengths(lengths, transform), transform, tf.minimum(batch, 1))
+        row_window, column_window = tf.unstack(axes.windows)
+        first_row, first_column = tf.unstack(axes.starts[:, 0])
+        used_height, used_width = tf.unstack(axes.starts[:, -1] + axes.windows - axes.starts[:, 0])
+        row_starts, column_starts = tf.unstack(axes.starts - axes.starts[:, :1])
+        window_rows = row_starts[:, tf.newaxis] + tf.range(row_window)
+        pieces = tf.unstack(tf.stack([tf.zeros_like(column_starts), column_starts * 3], axis=1))
+        piece_size = tf.stack([batch * used_height, column_window * 3])
+        row_weights, column_weights = axes.weights[0, :, :row_window], axes.weights[1, :, :column_window]
         # Weights of the channels of neighbours, [blocks, window * 3, block * 3]: 0 between two different channels.
-        same_channel = np.tile(np.eye(3, dtype=np.float32), columns.block)
-        per_channel = tf.gather(columns.weights, np.repeat(np.arange(columns.block), 3), axis=2)[:, :, tf.newaxis]
-        per_channel = tf.reshape(per_channel * same_channel, [columns.blocks, -1, columns.block * 3])
+        same_channel = np.tile(np.eye(3, dtype=np.float32), axes.block)
+        per_channel = tf.gather(column_weights, np.repeat(np.arange(axes.block), 3), axis=2)[:, :, tf.newaxis]
+        per_channel = tf.unstack(tf.reshape(per_channel * same_channel, [axes.blocks, -1, axes.block * 3]))
 
     levels = to_levels(images[:, first_row : first_row + used_height, first_column : first_column + used_width])
     rounded = tf.identity
@@ -257,31 +251,35 @@ def _resample(images, transform, to_levels):
     )
     flat = tf.concat(
         [
-            tf.matmul(tf.slice(flat, tf.stack([0, start]), piece), weights)
-            for start, weights in zip(starts, tf.unstack(per_channel), strict=True)
+            tf.matmul(tf.slice(flat, start, piece_size), weights)
+            for start, weights in zip(pieces, per_channel, strict=True)
         ],
         axis=1,
     )
     flat = rounded(flat)
 
     # Vertical pass: whole rows are gathered and mixed.
-    padded_width = columns.blocks * columns.block
-    flat = tf.reshape(flat, tf.stack([batch, used_height, padded_width * 3]))
+    padded = axes.blocks * axes.block
+    flat = tf.reshape(flat, tf.stack([batch, used_height, padded * 3]))
     flat = tf.gather(flat, window_rows, axis=1)
-    flat = rounded(tf.matmul(rows.weights, flat))
-    levels = tf.reshape(flat, tf.stack([batch, rows.blocks * rows.block, padded_width, 3]))
+    flat = rounded(tf.matmul(row_weights, flat, transpose_a=True))
+    levels = tf.reshape(flat, tf.stack([batch, padded, padded, 3]))
     levels = levels[:, :resolution, :resolution]
     return tf.ensure_shape(levels, [images.shape[0], resolution, resolution, 3])
 
 
-def _crop_offset(side, transform):
-    """Return where the centre crop begins, for a side (a scalar int32 tensor) of at least the crop."""
-    margin = side - transform.crop
+def _new_lengths(lengths, transform):
+    """Return height and width after the resize, and where the crop begins in them; all are int32 `[2]`."""
+    if transform.resize == "warp":
+        return tf.fill([2], transform.size), tf.zeros([2], tf.int32)
+    short = tf.maximum(tf.reduce_min(lengths), 1)  # empty images are refused later, by an operation with a name
+    new = transform.size * lengths // short
+    margin = new - transform.crop
     if transform.crop_offset == "ceil":
-        return (margin + 1) // 2
+        return new, (margin + 1) // 2
     # Python's round(margin / 2): a half goes to the even neighbour.
     half = margin // 2
-    return half + (margin % 2) * (half % 2)
+    return new, half + (margin % 2) * (half % 2)
 
 
 def _to_8_bits(levels):
@@ -302,30 +300,25 @@ def _to_8_bits_and_back(levels):
 
 @dataclasses.dataclass
 class _Windows:
-    """The weights of one axis: block i of `block` outputs is `weights[i] @ pixels[starts[i] : starts[i] + window]`.
+    """The weights of both axes: block i of `block` outputs is `transpose(weights[axis, i]) @ pixels[start : start + window]`.
 
     Attributes:
-        starts: int32 `[blocks]`, ascending.
-        window: scalar int32 tensor.
-        weights: float32 `[blocks, block, window]`, or transposed, `[blocks, window, block]`.
+        starts: int32 `[2, blocks]`, ascending.
+        windows: int32 `[2]`, of each axis.
+        weights: float32 `[2, blocks, window, block]`; the window is the larger one.
     """
 
     starts: tf.Tensor
-    window: tf.Tensor
+    windows: tf.Tensor
     weights: tf.Tensor
     blocks: int
     block: int
 
-    def used(self):
-        """Return the first pixel, and the number of pixels, that any block reads."""
-        return self.starts[0], self.starts[-1] + self.window - self.starts[0]
 
+def _windows(lengths, new_lengths, offsets, transform, some):
+    """Return the weights of axes of `lengths` pixels resized to `new_lengths`, of which the crop from `offsets` on is wanted.
 
-def _windows(length, new_length, offset, transform, some, *, pixels):
-    """Return the weights of an axis of `length` pixels resized to `new_length`, of which the crop from `offset` on is wanted.
-
-    With `some` = 0 instead of 1, the window is empty. `pixels` is the axis of the weights that counts them: 2, or 1 for transposed
-    weights (a transposition costs a CPU more than all else here).
+    With `some` = 0 instead of 1, windows are empty. Both axes share their operations: on a CPU these cost more than their numbers.
     Positions are float64 throughout: the virtual axis of a 1 x 4000 image is a million pixels long.
     """
     resolution = transform.resolution
@@ -334,33 +327,34 @@ def _windows(length, new_length, offset, transform, some, *, pixels):
     bicubic = transform.interpolation == "bicubic"
     radius = 2.0 if bicubic else 1.0
 
-    source, target = tf.cast(length, tf.float64), tf.cast(new_length, tf.float64)
+    source, target = (tf.cast(each, tf.float64)[:, tf.newaxis] for each in (lengths, new_lengths))
     scale = source / target
     # The last block may reach over the crop; what it computes there is cut off, from positions that exist.
-    outputs = tf.minimum(tf.range(blocks * block), resolution - 1) + offset
+    outputs = tf.minimum(tf.range(blocks * block), resolution - 1) + offsets[:, tf.newaxis]
     outputs = tf.cast(outputs, tf.float64)
     centers = _centers(outputs, source, target, transform)
 
     reach = radius * tf.maximum(scale, 1.0) if transform.antialias else tf.constant(radius, tf.float64)
-    centers = tf.reshape(centers, [blocks, block])
-    last = length - 1
-    low = tf.clip_by_value(tf.cast(tf.floor(centers[:, 0] - reach - 0.5), tf.int32), 0, last)
-    high = tf.clip_by_value(tf.cast(tf.math.ceil(centers[:, -1] + reach + 0.5), tf.int32), 0, last)
-    window = (tf.reduce_max(high - low) + 1) * some
-    starts = tf.minimum(low, length - window)
+    centers = tf.reshape(centers, [2, blocks, block])
+    last = lengths[:, tf.newaxis] - 1
+    low = tf.clip_by_value(tf.cast(tf.floor(centers[:, :, 0] - reach - 0.5), tf.int32), 0, last)
+    high = tf.clip_by_value(tf.cast(tf.math.ceil(centers[:, :, -1] + reach + 0.5), tf.int32), 0, last)
+    windows = (tf.reduce_max(high - low, axis=1) + 1) * some
+    starts = tf.minimum(low, (lengths - windows)[:, tf.newaxis])
 
-    positions = tf.expand_dims(starts[:, tf.newaxis] + tf.range(window), 3 - pixels)
-    centers = tf.expand_dims(centers, pixels)
+    positions = (starts[:, :, tf.newaxis] + tf.range(tf.reduce_max(windows)))[..., tf.newaxis]
+    centers = centers[:, :, tf.newaxis]
+    last = tf.reshape(last, [2, 1, 1, 1])
     kernel = (lambda x: _bicubic(x, -0.75 if transform.library == "opencv" else -0.5)) if bicubic else _triangle
     if transform.antialias:
-        weights = kernel((tf.cast(positions, tf.float64) + 0.5 - centers) / tf.maximum(scale, 1.0))
-        weights = _normalized(weights, pixels)
+        scale = tf.reshape(tf.maximum(scale, 1.0), [2, 1, 1, 1])
+        weights = _normalized(kernel((tf.cast(positions, tf.float64) + 0.5 - centers) / scale), positions, last)
         if transform.library == "pil":
             weights = tf.sign(weights) * tf.floor(tf.abs(weights) * PIL_WEIGHT_SCALE + 0.5) / PIL_WEIGHT_SCALE
     elif bicubic and transform.library == "tensorflow":
         first = tf.floor(centers - 0.5)
         fraction = tf.round((centers - 0.5 - first) * TENSORFLOW_TABLE_SIZE) / TENSORFLOW_TABLE_SIZE
-        weights = _normalized(kernel(tf.cast(positions, tf.float64) - first - fraction), pixels)
+        weights = _normalized(kernel(tf.cast(positions, tf.float64) - first - fraction), positions, last)
     else:
         # Borders are replicated: the weight of a tap outside goes to the pixel at the border.
         first = tf.floor(centers - 0.5)
@@ -369,7 +363,7 @@ def _windows(length, new_length, offset, transform, some, *, pixels):
         for tap in (-1, 0, 1, 2) if bicubic else (0, 1):
             pixel = tf.clip_by_value(tf.cast(first, tf.int32) + tap, 0, last)
             weights += kernel(tap - fraction) * tf.cast(tf.equal(positions, pixel), tf.float64)
-    return _Windows(starts, window, tf.cast(weights, tf.float32), blocks, block)
+    return _Windows(starts, windows, tf.cast(weights, tf.float32), blocks, block)
 
 
 def _centers(outputs, source, target, transform):
@@ -386,8 +380,10 @@ def _centers(outputs, source, target, transform):
     return tf.cast((outputs + 0.5) * (source / target) - 0.5, tf.float64) + 0.5
 
 
-def _normalized(weights, axis):
-    return weights / tf.reduce_sum(weights, axis=axis, keepdims=True)
+def _normalized(weights, positions, last):
+    """Return the weights of pixels that exist, divided by their sum over the window."""
+    weights *= tf.cast(positions <= last, tf.float64)
+    return weights / tf.reduce_sum(weights, axis=2, keepdims=True)
 
 
 def _triangle(x):
