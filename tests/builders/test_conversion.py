@@ -15,6 +15,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 import builders
 from builders import export
+from builders.preprocessing import Transform, resize_and_crop
 from tests.builders import battery, test_convnextv2, test_vit
 from tests.support.commands import ROOT, environment
 from tools import catalog
@@ -31,9 +32,9 @@ BUILT = {
 }
 NAMES = [*PUBLISHED, *BUILT]
 CLASSIFIERS = [name for name, module in PUBLISHED.items() if module.head == "classifier"]
-SIZES = {"own size": None, "smaller": (20, 28), "larger": (90, 75)}
+TILED = {"smaller": (20, 28), "larger": (90, 75)}
+SIZES = ["own size", *TILED]
 TOLERANCE = 1e-4  # over the largest answer
-TILES = (3, 2)  # rows and columns
 # Of files with smaller weights: what of the float32 file's bytes is left, at most. Halves and quarters, and what has no weights.
 SMALLER = {"float16": 0.6, "int8": 0.5}
 
@@ -50,25 +51,23 @@ def described(family):
     }
 
 
-def batches(row, labelled=None):
-    """Return batches of images: `SIZES`, and "labelled" if there are such.
+def batches(definition, labelled=None):
+    """Return the batches of images of `SIZES`. Images of the module's own size are not resampled: noise, or the labelled ones.
 
-    Images of the module's own size, which are not resampled, are noise. The others are tiles, which have few levels after
-    resampling, and none close to a half: where PIL's arithmetic rounds, all runtimes round alike.
+    The others are tiles, which have few levels after resampling, and none close to a half: where PIL's arithmetic rounds, all
+    runtimes round alike.
     """
-    low, high = row["pixel_range"]
+    resolution, (low, high) = definition["row"]["resolution"], definition["row"]["pixel_range"]
     random = np.random.default_rng(2)  # with this seed no level is closer to a half than 0.0007
-    found = {}
-    for name, size in SIZES.items():
-        height, width = size or [row["resolution"]] * 2
-        levels = random.integers(0, 256, (2, *(TILES if size else (height, width)), 3))
-        rows, columns = (
-            np.arange(side) * count // side for side, count in zip((height, width), levels.shape[1:3], strict=True)
-        )
-        found[name] = levels[:, rows][:, :, columns] / 255
+    found = {"own size": random.integers(0, 256, (2, resolution, resolution, 3))}
     if labelled is not None:
-        found["labelled"] = labelled / 255
-    return {name: (images * (high - low) + low).astype(np.float32) for name, images in found.items()}
+        found["own size"] = resize_and_crop(
+            labelled, Transform.from_dict(definition["preprocessing"]["transform"])
+        ).numpy()
+    for name, (height, width) in TILED.items():
+        tiles = random.integers(0, 256, (2, 3, 2, 3))
+        found[name] = tiles[:, np.arange(height) * 3 // height][:, :, np.arange(width) * 2 // width]
+    return {name: (levels / 255 * (high - low) + low).astype(np.float32) for name, levels in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +84,7 @@ def modules(hub, digits, shared):
             family, head = BUILT[name]
             definition = described(family)
             export.save(export.head_model(family.model(), head), head, definition, folder / "module")
-        images = batches(definition["row"], digits[0] if name in CLASSIFIERS else None)
+        images = batches(definition, digits[0] if name in CLASSIFIERS else None)
         module = tf.saved_model.load(str(folder / "module"))
         np.savez(folder / "images.npz", **images)
         np.savez(folder / "expected.npz", **{name: module(batch).numpy() for name, batch in images.items()})
@@ -127,29 +126,19 @@ def test_converted_module_answers_the_same(modules, converted, converter, name):
     """At its own resolution and at others, all images of a batch; a LiteRT file has one size."""
     answers, expected = converted(converter, name), np.load(modules / name / "expected.npz")
     found = {
-        size: difference(answers[size], expected[size]) for size in (SIZES if converter != "litert" else ["own size"])
+        size: difference(answers[size], expected[size]) for size in (SIZES if converter != "litert" else SIZES[:1])
     }
     assert max(found.values()) < TOLERANCE, found
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
-@pytest.mark.parametrize("kind", ["onnx", "openvino", "litert float32", "litert float16", "litert int8"])
-def test_converted_classifier_is_as_accurate(modules, converted, digits, kind, name):
-    """Not compared number by number: where an image is resampled, runtimes may round a level that lies at a half either way."""
-    converter, _, weights = kind.partition(" ")
-    answers = converted(converter, name)[f"labelled {weights}".strip()]
-    right, expected = (
-        np.sum(each.argmax(-1) == digits[1]) for each in (answers, np.load(modules / name / "expected.npz")["labelled"])
-    )
-    assert expected >= 0.98 * len(digits[1]) and right >= expected - 1
-
-
 @pytest.mark.parametrize("weights", SMALLER)
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_smaller_weights_of_litert_make_smaller_files(modules, converted, name, weights):
-    converted("litert", name)
+def test_smaller_weights_of_litert_are_smaller_and_as_accurate(modules, converted, digits, name, weights):
+    answers = converted("litert", name)
     size, whole = ((modules / name / f"{each}.tflite").stat().st_size for each in (weights, "float32"))
     assert size < SMALLER[weights] * whole
+    right, expected = (np.sum(answers[each].argmax(-1) == digits[1]) for each in (weights, "own size"))
+    assert expected >= 0.98 * len(digits[1]) and right >= expected - 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,8 +150,7 @@ def test_operations_and_types_are_those_of_tensorflow_js(modules, name):
     """
     known = json.loads((ROOT / "tests/builders/tfjs/operations.json").read_text())
     module = tf.saved_model.load(str(modules / name / "module"))
-    for signature in module.signatures.values():
-        nodes = convert_variables_to_constants_v2(signature).graph.as_graph_def().node
-        assert {node.op for node in nodes} <= set(known["operations"])
-        types = {each for node in nodes for value in node.attr.values() for each in (value.type, *value.list.type)}
-        assert {types_pb2.DataType.Name(each) for each in types - {0}} <= set(known["types"])
+    nodes = convert_variables_to_constants_v2(module.signatures["serving_default"]).graph.as_graph_def().node
+    assert {node.op for node in nodes} <= set(known["operations"])
+    types = {each for node in nodes for value in node.attr.values() for each in (value.type, *value.list.type)}
+    assert {types_pb2.DataType.Name(each) for each in types - {0}} <= set(known["types"])

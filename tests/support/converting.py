@@ -3,8 +3,8 @@
     python -m tests.support.converting onnx FOLDER
 
 Each folder in FOLDER has a SavedModel `module` and `images.npz`, batches of images. It gets `onnx.npz` with the answers under the
-names of the batches, or `onnx.txt` with what went wrong. `litert` converts for two batches, "own size" and, where there is one,
-"labelled": for this with all kinds of weights, to `float32.tflite`, `float16.tflite` and `int8.tflite`.
+names of the batches, or `onnx.txt` with what went wrong. `litert` answers the batch "own size" only, and if it has many images also
+with smaller weights, under "float16" and "int8"; its files are `float32.tflite`, `float16.tflite` and `int8.tflite`.
 """
 
 import os
@@ -18,6 +18,7 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CI"] = "true"  # OpenVINO then reports nothing to its makers
 Batches = dict[str, np.ndarray]
+MANY = 100  # images, which are enough to measure accuracy with
 
 
 def onnx(folder: Path, images: Batches) -> Batches:
@@ -43,35 +44,30 @@ def openvino(folder: Path, images: Batches) -> Batches:
 
 
 def litert(folder: Path, images: Batches) -> Batches:
-    """By LiteRT's converter, which TensorFlow has, and its interpreter: a file for one size of images, which go one at a time."""
+    """By LiteRT's converter, which TensorFlow has, and its interpreter: images of one size, one at a time."""
     import tensorflow as tf
 
-    module = tf.saved_model.load(str(folder / "module"))
-
-    def file(size: tuple[int, ...], smaller: bool = False, types: list[tf.DType] = []) -> bytes:  # noqa: B006
-        function = tf.function(lambda images: module(images))
-        fixed = function.get_concrete_function(tf.TensorSpec([1, *size], tf.float32))
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([fixed], module)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT] if smaller else []
-        converter.target_spec.supported_types = types
-        return converter.convert()
-
-    own = images["own size"]
-    answers = {"own size": _interpreted(file(own.shape[1:]), own)}
-    if "labelled" in images:
-        batch = images["labelled"]
-        for kind, settings in {"float32": (), "float16": (True, [tf.float16]), "int8": (True,)}.items():
-            data = file(batch.shape[1:], *settings)
-            (folder / f"{kind}.tflite").write_bytes(data)
-            answers[f"labelled {kind}"] = _interpreted(data, batch)
+    module, batch = tf.saved_model.load(str(folder / "module")), images["own size"]
+    fixed = tf.TensorSpec([1, *batch.shape[1:]], tf.float32)
+    function = tf.function(lambda images: module(images)).get_concrete_function(fixed)
+    answers = {}
+    for weights, types in {"float32": None, "float16": [tf.float16], "int8": []}.items():
+        if types is not None and len(batch) < MANY:
+            continue
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+        if types is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = types
+        (folder / f"{weights}.tflite").write_bytes(converter.convert())
+        answers["own size" if types is None else weights] = _interpreted(folder / f"{weights}.tflite", batch)
     return answers
 
 
-def _interpreted(model: bytes, batch: np.ndarray) -> np.ndarray:
+def _interpreted(path: Path, batch: np.ndarray) -> np.ndarray:
     """Return what LiteRT, which has its built-in operations only, answers to the images of a batch."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=model)
+    interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
     (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
     answers = []
