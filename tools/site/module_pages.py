@@ -18,7 +18,7 @@ from tools.site.published_module import PublishedModule
 
 # The tabs of the examples: id and label.
 WAYS = [("hub-load", "hub.load"), ("keras-layer", "KerasLayer"), ("fine-tune", "Fine-tune"), ("keras-3", "Keras 3")]
-SHELL = ("verify", "checksum")  # snippets that are commands
+SHELL = ("verify", "checksum", "signature")  # snippets that are commands
 
 
 def texts(hub: Hub, module: PublishedModule) -> tuple[str, str]:
@@ -45,6 +45,7 @@ def inputs(hub: Hub, module: PublishedModule) -> list[Any]:
         module.digest,
         module.yanked,
         module.notes,
+        module.signer,
         [[kind, tag and [tag.id, tag.display_name, tag.url]] for kind, tag in named],
         module.sibling and [module.sibling.digest, module.sibling.yanked],
         [[other.handle, other.published, other.changes, other.yanked] for other in module.versions],
@@ -58,7 +59,7 @@ def _context(module: PublishedModule) -> dict[str, Any]:
     names = ["hub_load", "keras_layer", "keras_3"] + (["fine_tune"] if module.row["fine_tunable"] else [])
     names += ["stages"] if module.maps else []
     snippets = {name: rendering.text(f"snippets/{name}.py.j2", module=module).rstrip() for name in names}
-    for name in SHELL:
+    for name in SHELL if module.signer else SHELL[:-1]:
         snippets[name] = rendering.text(f"snippets/{name}.sh.j2", module=module).rstrip()
     snippets["citation"] = rendering.text("snippets/citation.bib.j2", module=module).rstrip()
     return {"description": rendering.describe(module), "snippets": snippets}
