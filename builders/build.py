@@ -51,7 +51,11 @@ def build(spec, out, say):
     changes = {}
     if row["precision"] != "float32":
         own = answer(model, parts, normalised)
-        changes = {head: precision.difference(own[name], golden[name]) for head, name in export.OUTPUTS.items() if head in parts}
+        changes = {
+            head: precision.difference(own[name], golden[name])
+            for head, name in export.OUTPUTS.items()
+            if head in parts
+        }
     for head, change in changes.items():
         if not change <= precision.LARGEST_CHANGE:
             raise ValueError(

@@ -113,7 +113,10 @@ def golden_images(transform: Mapping[str, Any]) -> Array:
     of that are multiples of 1/256, whatever the kernel, except near a border, where it reads black only. Sums of levels
     (even, for one bit less) with such weights are exact in float32, so that every processor rounds them alike, also in the middle between two levels.
     """
-    size, halved = transform["size"], 7  # pixels that are read where a kernel ends at the border, of a side that is halved
+    size, halved = (
+        transform["size"],
+        7,
+    )  # pixels that are read where a kernel ends at the border, of a side that is halved
     sides = [(2 * size, halved), (2 * (size + size // 4), halved)]
     if transform["resize"] == "warp":
         sides[1] = (size, 0) if size % 2 else (size // 2, 4)

@@ -448,7 +448,9 @@ def _grid(checkpoint: checkpoints.Checkpoint, grid: Grid | None) -> Grid | None:
     """Return the grid of the file's positions that the caller or the file says. Raises RestoreError if they disagree."""
     said = checkpoint.metadata.get("grid")
     stated = (int(said.split("x")[0]), int(said.split("x")[1])) if said else None
-    given = None if grid is None else (int(grid[0]), int(grid[1]))
+    given: Grid | None = None if grid is None else (*grid,)
+    if given and not (len(given) == 2 and all(isinstance(side, int) and side > 0 for side in given)):
+        raise ValueError(f"grid={grid!r} are no rows and columns. Fix: pass two positive numbers.")
     if given and stated and given != stated:
         raise RestoreError(
             f"{checkpoint.path}: its positions are a grid of {said}, not of {given[0]}x{given[1]}. Fix: leave grid out."

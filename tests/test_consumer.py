@@ -111,6 +111,72 @@ def test_keras_3_through_its_signature(any_url, load, digits, module):
     np.testing.assert_allclose(uint8[output], loaded(images), atol=1e-3)
 
 
+# What the pages warn of happens, and what they advise helps.
+
+
+@pytest.mark.parametrize("module", [m for m in CLASSIFIERS if m.variant.pixel_range != (0, 1)], **by_name)
+def test_pixels_of_another_range_are_answered_wrongly(load, digits, module):
+    images, labels = digits
+    wrong = load(module.handle)((images / 255).astype("float32")).numpy().argmax(-1)
+    assert (wrong == labels).mean() < 0.3
+
+
+@pytest.fixture
+def trained(any_url, digits):
+    """Return a model of Keras 2 with a new head on a module."""
+    layer = tensorflow_hub.KerasLayer(f"{any_url}/{EXTRACTORS[0].handle}")
+    model = tf_keras.Sequential([layer, tf_keras.layers.Dense(5)])
+    model.build((None, 32, 32, 3))
+    return model
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_saved_model_is_loaded_with_custom_objects(trained, digits, tmp_path, ending):
+    images = floats(digits[0][:4], EXTRACTORS[0])
+    trained.save(tmp_path / f"trained.{ending}")
+    with pytest.raises((TypeError, ValueError), match="KerasLayer"):
+        tf_keras.models.load_model(tmp_path / f"trained.{ending}")
+    custom_objects = {"KerasLayer": tensorflow_hub.KerasLayer}
+    again = tf_keras.models.load_model(tmp_path / f"trained.{ending}", custom_objects=custom_objects)
+    np.testing.assert_array_equal(again(images), trained(images))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_needs_the_layer_in_float32(any_url, load, digits, policy):
+    images = floats(digits[0][:4], CLASSIFIERS[0])
+    tf_keras.mixed_precision.set_global_policy(policy)
+    try:
+        with pytest.raises(ValueError, match="Could not find matching concrete function"):
+            tensorflow_hub.KerasLayer(f"{any_url}/{CLASSIFIERS[0].handle}")(images)
+        answers = tensorflow_hub.KerasLayer(f"{any_url}/{CLASSIFIERS[0].handle}", dtype="float32")(images)
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    np.testing.assert_array_equal(answers, load(CLASSIFIERS[0].handle)(images))
+
+
+def test_keras_3_cannot_train_a_module_and_saves_its_folder_only(any_url, digits, tmp_path):
+    path = tensorflow_hub.resolve(f"{any_url}/{EXTRACTORS[0].handle}")
+
+    def model(**settings):
+        layer = keras.layers.TFSMLayer(path, call_endpoint="serving_default", **settings)
+        inputs = keras.Input((32, 32, 3))
+        made = keras.Model(inputs, keras.layers.Dense(5)(layer(inputs)["features"]))
+        made.compile("adam", "mse")
+        return made
+
+    with pytest.raises(ValueError, match="not a valid scope name"):
+        model()
+    made = model(trainable=False)
+    assert len(made.trainable_variables) == 2
+    made.save(tmp_path / "trained.keras")
+    assert (tmp_path / "trained.keras").stat().st_size < 3_000_000
+    with pytest.raises(ValueError, match="safe_mode=False"):
+        keras.models.load_model(tmp_path / "trained.keras")
+    again = keras.models.load_model(tmp_path / "trained.keras", safe_mode=False)
+    images = floats(digits[0][:4], EXTRACTORS[0])
+    np.testing.assert_array_equal(again(images), made(images))
+
+
 @pytest.mark.parametrize("module", CLASSIFIERS[:1], **by_name)
 def test_plain_archive_url_and_unversioned_handle(any_url, load, digits, module):
     expected = load(module.handle)(digits[0][:2])

@@ -46,7 +46,7 @@ def snippets(hub):
     return found
 
 
-# One process for all, since importing TensorFlow and Keras takes longer than most snippets; each has names of its own.
+# One process for all, since importing TensorFlow and Keras takes longer than most snippets; each has names and a policy of its own.
 RUNNER = """
 import json, sys, traceback
 
@@ -58,6 +58,8 @@ for where, code in json.load(sys.stdin):
     except BaseException:
         failed = True
         print(f"{where}:", *traceback.format_exc().splitlines()[-20:], sep="\\n", file=sys.stderr)
+    if "tf_keras" in sys.modules:
+        sys.modules["tf_keras"].mixed_precision.set_global_policy("float32")
 sys.exit(failed)
 """
 
@@ -85,7 +87,11 @@ def test_every_snippet_runs(hub, hub_url, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("word", ["hub.load(", "hub.KerasLayer(", "trainable=True", "TFSMLayer("])
+WORDS = ["hub.load(", "hub.KerasLayer(", "trainable=True", "TFSMLayer(", "trainable=False", "safe_mode=False"]
+WORDS += ['dtype="float32")', "custom_objects=", "tf.lite.TFLiteConverter", "for image in images"]
+
+
+@pytest.mark.parametrize("word", WORDS)
 def test_each_way_of_use_is_shown_for_each_module(hub, word):
     for path in hub.glob("*/*/*.md"):
         if path.parent.name != "collections":

@@ -6,7 +6,6 @@ Stop it with Ctrl-C.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from tools.common import scripts
@@ -51,11 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"Serving {options.hub} at {url}", flush=True)
             made_for = server.other_address(storage, url)
             if made_for:
-                print(
+                console.note(
                     f"The pages were made for {made_for}: their snippets name that address. For this one, run "
-                    f"python tools/render.py --hub {options.hub} --url {url}",
-                    file=sys.stderr,
-                    flush=True,
+                    f"python tools/render.py --hub {options.hub} --url {url}"
                 )
 
         with server.access_log(options.access_log) as log:

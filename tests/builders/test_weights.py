@@ -134,6 +134,13 @@ def test_a_grid_that_the_file_does_not_say(tmp_path, old, new, said, expected, f
         np.testing.assert_allclose(positions_of(other), now, atol=0 if expected == new else 1e-6)
 
 
+@pytest.mark.parametrize("grid", [(0, 16), (-2, -8), (16,), (4, 4, 1), (4.0, 4.0), "44"])
+def test_a_grid_that_is_none_is_refused(tmp_path, grid):
+    path, _ = file_of(tmp_path, (4, 4), says_grid=False)
+    with pytest.raises(ValueError, match=r"are no rows and columns\. Fix: pass two positive numbers"):
+        builders.restore(model_of((4, 4), purpose="other"), path, grid=grid)
+
+
 def test_a_grid_for_a_network_without_positions_is_refused(tmp_path):
     family = test_convnext.TestStaged.family
     model = family.model()

@@ -13,6 +13,7 @@ from builders import checkpoints
 from tests.support.commands import environment, run_script
 from tools import catalog
 from tools.catalog import scaffolding
+from tools.catalog.reading import ROW_KEYS
 from tools.common.files import ROOT
 
 pytestmark = pytest.mark.slow
@@ -210,9 +211,39 @@ def test_refuses_and_says_what_to_do(capsys, monkeypatch, repository, arguments,
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
 
 
-def test_what_a_row_says_wrongly_is_the_catalogues_business(repository):
-    scaffolding.variant("convnext", {"size": "digits", "colour": "red"}, repository)
-    assert any("unknown key `colour`" in str(problem) for problem in problems(repository))
+def test_a_row_is_not_given_what_the_family_does_not_have(repository):
+    """Everything that is unknown is told at once, with the family's own names; nothing is written."""
+    before = (repository / "modules/convnext.toml").read_bytes()
+    done = run(
+        repository, "new", "variant", "convnext", "size=tny", "colour=red", "data=2k", "source=timm", "resolutoin=224"
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: modules/convnext.toml has no size 'tny'. Fix: did you mean `tiny`, or add it to [architectures] first.",
+        f"error: a row of modules/convnext.toml has no key 'colour'. Fix: write one of {', '.join(sorted(ROW_KEYS))}.",
+        "error: modules/convnext.toml has no data '2k'. Fix: did you mean `21k`, or add it to [data] first.",
+        "error: a row of modules/convnext.toml has no key 'resolutoin'. Fix: did you mean `resolution`?",
+    ]
+    assert (repository / "modules/convnext.toml").read_bytes() == before
+
+
+def test_every_key_of_a_row_may_be_given(repository):
+    values = {
+        "precision": "float32",
+        "source": "timm",
+        "stem": "x",
+        "heads": ["classifier"],
+        "transform": "convnext_224",
+    }
+    values |= {"version": 2, "changes": "c", "sha256": "0" * 64, "parameters": 1, "gflops": 1.5, "top1": 1, "top5": 2}
+    values |= {
+        "fine_tunable": False,
+        "evaluation": "quickstart/digits_test.npz",
+        "checkpoint": "x.pth",
+        "resolution": 224,
+    }
+    scaffolding.variant("convnext", {"size": "tiny", "data": "1k", **values}, repository)
+    assert set(values) | {"size", "data"} == set(ROW_KEYS) and not problems(repository)
 
 
 @pytest.mark.parametrize(

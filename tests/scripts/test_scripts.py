@@ -27,6 +27,7 @@ def test_help_says_what_to_type_and_loads_nothing_heavy(script):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert f"tools/{script.name}" in done.stdout and len(done.stdout) > 200
+    assert scripts.STATUSES in done.stdout
     assert not re.search(r"HEAVY(.*)", done.stdout)[1]
 
 
@@ -77,6 +78,74 @@ def test_a_reader_who_leaves_ends_it_quietly(code):
         done = ends(code, stdout=reader.stdin)
         reader.stdin.close()
     assert (done.returncode, done.stderr) == (1, "")
+
+
+# Nothing is wrong: 0. Something is: 1. What was typed does not fit, or names what is not there: 2.
+STATUSES = [
+    (0, "publish", "--dry-run"),
+    (2, "publish", "--dry-run", "nothing"),
+    (2, "publish", "quickstart"),
+    (0, "bazel", "--check"),
+    (0, "validate", "--rules"),
+    (1, "validate", "{folder}/bad"),
+    (2, "validate", "{folder}/none.md"),
+    (2, "audit", "--hub", "{folder}/none"),
+    (2, "render", "--hub", "{folder}/none"),
+    (2, "mirror", "quickstart", "--hub", "{folder}/none", "--out", "{folder}/out"),
+    (2, "mirror", "quickstart", "--hub", "{folder}/hub", "--out", "{folder}/out"),
+    (2, "serve", "--hub", "{folder}/none"),
+    (2, "yank", "a/b/1", "--hub", "{folder}/none", "--why", "x"),
+    (2, "yank", "a/b/1", "--hub", "{folder}/hub", "--why", "x"),
+    (2, "verify", "{folder}/none"),
+    (1, "verify", "gs://bucket/hub"),
+    (1, "audit", "--hub", "gs://bucket/hub"),
+    (2, "evaluate", "{folder}/none/1", "--images", "modules/quickstart/digits_test.npz"),
+    (2, "new", "variant", "nothing"),
+    (2, "benchmark", "inference", "--record", "--hub", "{folder}/none"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("status", "words"), [(each[0], each[1:]) for each in STATUSES], ids=lambda each: " ".join(each[:2]) if isinstance(each, tuple) else str(each))  # fmt: skip
+def test_exit_statuses_of_scripts(tmp_path, status, words):
+    """The same for all scripts, in words and without a traceback."""
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/1.md").write_text("nothing")
+    words = [word.format(folder=tmp_path) for word in words]
+    done = run_script(*words, check=False, STORAGE_EMULATOR_HOST="http://127.0.0.1:9")
+    assert done.returncode == status, done.stdout + done.stderr
+    said = done.stdout if words[0] == "validate" and status == 1 else done.stderr  # problems are what it is asked for
+    assert "Traceback" not in done.stderr and ("Fix: " in said) == (status != 0)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [("--dry-run",), ("--help",)], ids=lambda words: words[0])
+def test_a_standard_output_that_is_full(words, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command("publish", *words),
+            cwd=ROOT,
+            env=environment(PYTHONUNBUFFERED=unbuffered),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    fix = "free some space, or send it elsewhere, and run the same command again."
+    assert done.stderr == f"error: standard output cannot be written (No space left on device). Fix: {fix}\n"
+    assert done.returncode == 1
+
+
+def test_an_error_that_has_nothing_to_do_with_the_output_keeps_its_traceback():
+    done = ends("raise OSError(28, 'No space left on device', '/cache/x')")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "/cache/x" in done.stderr
+
+
+def test_what_was_typed_is_shown_with_escapes():
+    done = run_script("publish", "--\x1b[31m", check=False)
+    assert done.returncode == 2 and "unrecognized arguments: --\\x1b[31m" in done.stderr and "\x1b" not in done.stderr
 
 
 def test_without_a_standard_output():

@@ -42,6 +42,9 @@ def sentences(record, licences):
         yield "labels", f"`module.labels()` returns the names of the {width} classes"
     elif classifier:
         yield "labels", f"The {width} classes have no names in this module"
+    if row["pixel_range"] != [0, 1]:
+        low, high = row["pixel_range"]
+        yield "range", f"`float32` images have values from {low:g} to {high:g} here, not from 0 to 1.**"
     if row.get("precision", "float32") != "float32":
         yield "precision", f"The network computes in `{row['precision']}`:"
 
@@ -67,9 +70,15 @@ def test_every_row():
         for fact, sentence in sentences(record, made.tags()["license"]):
             assert sentence in text, (record["handle"], sentence)
             stated.add(fact)
+        usual = record["row"]["pixel_range"] == [0, 1]
+        assert ("**Mind the range: " in text.split("```python")[0]) == (not usual), (
+            "the warning stands before the first code"
+        )
+        page = pages[f"{record['handle']}/index.html"].data.decode("utf-8")
+        assert ("<strong>Mind the range: " in page.split("<pre")[0]) == (not usual)
         float32 = record["row"]["precision"] == "float32"
         assert ("The network computes in" in text) == (not float32)
-    assert "precision" in stated and len(stated) == 13
+    assert "precision" in stated and len(stated) == 14
 
 
 CHANGES = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from tools.catalog import labels, preprocessing, vocabularies
 from tools.catalog.catalog import COLAB, COLUMNS, HEADS, PRECISIONS, Catalog, Collection, Publisher, Variant, compose
-from tools.catalog.fields import CatalogError, Problems, Table, one_of, read_toml, shown, suggest
+from tools.catalog.fields import REQUIRED, CatalogError, Problems, Table, one_of, read_toml, shown, suggest
 from tools.catalog.layout import is_name, is_publisher_name
 from tools.catalog.preprocessing import PreprocessingRows
 from tools.catalog.vocabularies import Vocabularies
@@ -18,6 +18,21 @@ from tools.common.files import ROOT
 
 NO_FAMILIES = {"publisher.toml", "preprocessing.toml"}  # the files of modules/ that hold no rows
 SELECTABLE = ("family", "size", "data", "resolution", "licence", "stem", "precision")
+# Keys of a row that are fields of its `Variant` as they are: type, and default.
+_OWN: dict[str, tuple[type, Any]] = {
+    "resolution": (int, REQUIRED),
+    "version": (int, 1),
+    "changes": (str, None),
+    "sha256": (str, None),
+    "parameters": (int, None),
+    "gflops": (float, None),
+    "top1": (float, None),
+    "top5": (float, None),
+    "fine_tunable": (bool, True),
+    "evaluation": (str, None),
+    "checkpoint_key": (str, None),
+}
+ROW_KEYS = ("size", "data", "precision", "source", "stem", "heads", "transform", "checkpoint", *_OWN)
 NAME_FIX = "use lower-case letters, digits, `_`, `.`, `-`"
 
 
@@ -201,18 +216,8 @@ class _Families:
         own = {
             "size": table.take("size", str, choices=family.architectures),
             "data": table.take("data", str, choices=family.data),
-            "resolution": table.take("resolution", int),
-            "version": table.take("version", int, 1),
-            "changes": table.take("changes", str, None),
-            "sha256": table.take("sha256", str, None),
-            "parameters": table.take("parameters", int, None),
-            "gflops": table.take("gflops", float, None),
-            "top1": table.take("top1", float, None),
-            "top5": table.take("top5", float, None),
-            "fine_tunable": table.take("fine_tunable", bool, True),
             "precision": table.take("precision", str, "float32", choices=PRECISIONS),
-            "evaluation": table.take("evaluation", str, None),
-            "checkpoint_key": table.take("checkpoint_key", str, None),
+            **{key: table.take(key, kind, default) for key, (kind, default) in _OWN.items()},
         }
         source_key = table.take("source", str, family.default_source, choices=family.sources)
         stem = table.take("stem", str, family.patterns["stem"])

@@ -6,13 +6,13 @@ A stub need not be complete: `tools.catalog.load` refuses every TODO, and says w
 import keyword
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tools.catalog.fields import suggest
+from tools.catalog.fields import Problems, read_toml, suggest
 from tools.catalog.layout import is_name
-from tools.catalog.reading import NAME_FIX, NO_FAMILIES
+from tools.catalog.reading import NAME_FIX, NO_FAMILIES, ROW_KEYS
 from tools.common.files import ROOT
 from tools.common.problems import UsageError, with_fix
 
@@ -25,12 +25,23 @@ ROW = {
 }
 
 
+_TABLES = {
+    "size": "architectures",
+    "data": "data",
+    "source": "sources",
+}  # of a family's file, by the key that names a row of it
+
+
 class ScaffoldingError(UsageError, ValueError):
     """A stub cannot be written; the message ends with the fix."""
 
 
 def variant(family: str, values: dict[str, Any], root: Path = ROOT) -> list[str]:
-    """Add a row with `values` to the file of `family`; return the changed files, relative to `root`."""
+    """Add a row with `values` to the file of `family`; return the changed files, relative to `root`.
+
+    Raises:
+      ScaffoldingError: there is no such family, or it has no such key, size, data or source.
+    """
     path = root / f"modules/{family}.toml"
     families = {p.stem for p in (root / "modules").glob("*.toml") if p.name not in NO_FAMILIES}
     if family not in families:
@@ -40,6 +51,8 @@ def variant(family: str, values: dict[str, Any], root: Path = ROOT) -> list[str]
                 f"start it: `tools/new.py family {family}`; or {suggest(family, families)}",
             )
         )
+    if wrong := list(_unknown(path, values)):
+        raise ScaffoldingError("\n".join(wrong))
     row = ", ".join(f"{key} = {toml(value)}" for key, value in (ROW | values).items())
     text = path.read_text(encoding="utf-8")
     changed = re.sub(r"(?ms)^(variants = \[\n.*?)^\]$", lambda m: f"{m[1]}  {{ {row} }},\n]", text, count=1)
@@ -101,6 +114,19 @@ def parse(assignment: str) -> tuple[str, Any]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
+
+
+def _unknown(path: Path, values: dict[str, Any]) -> Iterator[str]:
+    """Yield what the rows of a family's file cannot say."""
+    file = f"modules/{path.name}"
+    tables = read_toml(path, file, Problems())
+    for key, value in values.items():
+        if key not in ROW_KEYS:
+            yield with_fix(f"a row of {file} has no key {key!r}", suggest(key, ROW_KEYS))
+        known = tables.get(_TABLES.get(key, ""))
+        if isinstance(known, dict) and str(value) not in known:
+            fix = f"{suggest(value, known).rstrip('?')}, or add it to [{_TABLES[key]}] first"
+            yield with_fix(f"{file} has no {key} {value!r}", fix)
 
 
 def _refuse_existing(files: Iterable[str], root: Path) -> None:

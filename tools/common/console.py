@@ -83,7 +83,8 @@ def show(content: str | rich.table.Table) -> None:
         OUT.print(rich.text.Text(printable_lines(content)), soft_wrap=True)
         return
     needed = rich.measure.Measurement.get(OUT, OUT.options.update(max_width=_WIDEST), content).maximum
-    rich.console.Console(file=sys.stdout, width=max(needed, OUT.width), highlight=False).print(content)
+    width = max(needed, OUT.width)
+    rich.console.Console(file=sys.stdout, width=width, height=OUT.height, highlight=False).print(content)
 
 
 def show_json(value: Any) -> None:

@@ -99,7 +99,7 @@ def check_head(
     for height, width in SIZES:
         answer = module(np.full((1, height, width, 3), high, np.float32)).numpy()
         require(np.isfinite(answer).all(), f"answers {answer.ravel()[:3]} to a white {height}x{width} image")
-    _check_maps(module, built, images[:1], tolerance, require)
+    _check_maps(module, built, images[:1], expected[:1], tolerance, require)
     if head == "classifier" and spec["labels"]:
         names = [name.decode() for name in module.labels().numpy()]
         require(names == spec["labels"], f"labels() gives {len(names)} names, not the {len(spec['labels'])} of the row")
@@ -119,18 +119,22 @@ def check_head(
     return findings
 
 
-def _check_maps(module: Any, built: Mapping[str, Any], images: Any, tolerance: float, require: Require) -> None:
-    """Check that `stages()` gives the maps that the signature lists, with the Keras model's values (by their mean magnitudes)."""
+def _check_maps(
+    module: Any, built: Mapping[str, Any], images: Any, expected: Any, tolerance: float, require: Require
+) -> None:
+    """Check `stages()`: the answer, and the maps that the signature lists, with the Keras model's values (by their mean magnitudes)."""
     import numpy as np
 
-    expected = {each["name"]: each for each in built["signature"]["maps"]}
-    if not expected:
-        return
-    found = module.stages(images)
-    require(set(found) == set(expected), f"stages() gives {sorted(found)}, not {sorted(expected)}")
-    for name, answer in found.items():
-        require(list(answer.shape[1:]) == expected[name]["shape"][1:], f"stages()[{name!r}] is {answer.shape}")
-        magnitude = float(np.abs(answer.numpy()).mean())
+    output = built["signature"]["outputs"][0]["name"]
+    maps = {each["name"]: each for each in built["signature"]["maps"]}
+    found = {name: answer.numpy() for name, answer in module.stages(images).items()}
+    require(set(found) == {output, *maps}, f"stages() gives {sorted(found)}, not {sorted({output, *maps})}")
+    answer = found.pop(output)
+    difference = float(np.abs(answer - expected).max() / max(1, np.abs(expected).max()))
+    require(difference <= tolerance, f"stages()[{output!r}] differs from the Keras model by {difference:.2g}")
+    for name, values in found.items():
+        require(list(values.shape[1:]) == maps[name]["shape"][1:], f"stages()[{name!r}] is {values.shape}")
+        magnitude = float(np.abs(values).mean())
         difference = abs(magnitude - built["magnitudes"][name]) / max(1e-6, built["magnitudes"][name])
         require(difference <= tolerance, f"stages()[{name!r}] differs from the Keras model by {difference:.2g}")
 

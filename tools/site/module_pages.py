@@ -5,7 +5,7 @@ module_markdown(record, hub)            # the document alone, in tfhub.dev's for
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -16,8 +16,31 @@ from tools.site.gathering import Hub
 from tools.site.hub_layout import naming, page
 from tools.site.published_module import PublishedModule
 
-# The tabs of the examples: id and label.
-WAYS = [("hub-load", "hub.load"), ("keras-layer", "KerasLayer"), ("fine-tune", "Fine-tune"), ("keras-3", "Keras 3")]
+
+class Example(NamedTuple):
+    """A tab of the page: its text is `templates/hub/_usage_SNIPPET.md.j2`, its code `templates/snippets/SNIPPET.py.j2`."""
+
+    snippet: str
+    label: str
+    heading: str
+
+    @property
+    def id(self) -> str:
+        return self.snippet.replace("_", "-")
+
+
+WAYS = [
+    Example("hub_load", "hub.load", "With hub.load"),
+    Example("keras_layer", "KerasLayer", "With hub.KerasLayer"),
+    Example("fine_tune", "Fine-tune", "Fine-tuning"),
+    Example("keras_3", "Keras 3", "With Keras 3"),
+]
+DEPLOYMENT = [
+    Example("other_runtimes", "LiteRT, ONNX, OpenVINO", "LiteRT, ONNX Runtime, OpenVINO"),
+    Example("several_sizes", "Several sizes", "Images of several sizes"),
+    Example("mixed_precision", "Mixed precision, saving", "Mixed precision and saved models"),
+    Example("keras_3_saving", "Saving with Keras 3", "Saved models of Keras 3"),
+]
 SHELL = ("verify", "checksum", "signature")  # snippets that are commands
 
 
@@ -56,9 +79,11 @@ def inputs(hub: Hub, module: PublishedModule) -> list[Any]:
 
 def _context(module: PublishedModule) -> dict[str, Any]:
     """Return what the document and the page both contain: the description and the code."""
-    names = ["hub_load", "keras_layer", "keras_3"] + (["fine_tune"] if module.row["fine_tunable"] else [])
-    names += ["stages"] if module.maps else []
-    snippets = {name: rendering.text(f"snippets/{name}.py.j2", module=module).rstrip() for name in names}
+    names = [example.snippet for example in (*WAYS, *DEPLOYMENT)] + ["stages"]
+    absent = ([] if module.row["fine_tunable"] else ["fine_tune"]) + ([] if module.maps else ["stages"])
+    snippets = {
+        name: rendering.text(f"snippets/{name}.py.j2", module=module).rstrip() for name in names if name not in absent
+    }
     for name in SHELL if module.signer else SHELL[:-1]:
         snippets[name] = rendering.text(f"snippets/{name}.sh.j2", module=module).rstrip()
     snippets["citation"] = rendering.text("snippets/citation.bib.j2", module=module).rstrip()
@@ -78,4 +103,4 @@ def _page(hub: Hub, module: PublishedModule, context: Mapping[str, Any]) -> str:
 
     data = structured_data.of_module(hub, module)
     path = layout.page_path(module.handle)
-    return page(hub, "module", path, data=data, module=module, code=code, ways=WAYS, **context)
+    return page(hub, "module", path, data=data, module=module, code=code, ways=WAYS, deployment=DEPLOYMENT, **context)
