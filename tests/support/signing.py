@@ -71,11 +71,11 @@ def building(made_up: Build):
         yield
 
 
-def publish(hub: Path | Storage, by: signatures.Signer | None, *, cache: Path, pages: bool = True):
-    """Publish both modules, within `building`; returns their results."""
+def publish(hub: Path | Storage, by: signatures.Signer | None, *, cache: Path, pages: bool = True, modules=None):
+    """Publish both modules, or some, within `building`; returns their results."""
     storage = hub if isinstance(hub, Storage) else Storage(hub)
     publishing = Publishing(made.rows(), storage, base_url=made.URL, cache=cache, signer=by)
-    results = publishing.run(made.digits())
+    results = publishing.run(modules or made.digits())
     if pages:
         publishing.write_pages()
     return results

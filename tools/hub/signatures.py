@@ -33,6 +33,7 @@ MAX_BYTES = 1 << 20  # of a signature: 3 kB for a file, 200 bytes more for each 
 INSTALL = 'pip install "hubpress[sign]", or model-signing and pyopenssl'
 _PUBLIC_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")  # what model-signing takes
 _ISSUER_OIDS = (
     "1.3.6.1.4.1.57264.1.8",
     "1.3.6.1.4.1.57264.1.1",
@@ -128,11 +129,7 @@ class Signer:
             return
         self._password = os.environ.get(PASSWORD_VARIABLE, "").encode() or None
         own = _public_half(key, self._password)
-        try:
-            # Annotated as text, the password is handed on to where bytes are needed.
-            self._config = config().use_elliptic_key_signer(private_key=key, password=self._password)
-        except ValueError as error:
-            raise SigningError(with_fix(f"{key}: {error}", _MAKE_KEY)) from error
+        self._config = config().use_elliptic_key_signer(private_key=key, password=self._password)
         self.trust = Trust({**trust.keys, _fingerprint(own): own}, trust.identity, trust.issuer)
 
     def sign(self, content: bytes | Path, *, name: str) -> bytes:
@@ -315,9 +312,13 @@ def _fingerprint(pem: bytes) -> str:
 
 
 def _as_pem(key: Any) -> bytes:
-    """Return a public key as `openssl pkey -pubout` writes it."""
+    """Return a public key as `openssl pkey -pubout` writes it; raises ValueError if model-signing does not take it."""
     from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
 
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
+        kind = f"the curve {key.curve.name}" if isinstance(key, ec.EllipticCurvePublicKey) else "another kind"
+        raise ValueError(f"it is of {kind}, and not of an elliptic curve of {', '.join(_CURVES)}")
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     found: bytes = key.public_bytes(serialization.Encoding.PEM, form)
     return found
@@ -335,7 +336,6 @@ def _read(file: Path) -> bytes:
 def _public_keys_of(file: Path) -> dict[str, bytes]:
     """Return the public keys of a file."""
     from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
 
     data = _read(file)
     if b"PRIVATE KEY-----" in data:
@@ -345,8 +345,6 @@ def _public_keys_of(file: Path) -> dict[str, bytes]:
     try:
         for block in _PUBLIC_KEY.findall(data):
             key = serialization.load_pem_public_key(block + b"\n")
-            if not isinstance(key, ec.EllipticCurvePublicKey):
-                raise ValueError("it is of no elliptic curve")
             pem = _as_pem(key)
             found[_fingerprint(pem)] = pem
     except Exception as error:
@@ -367,6 +365,6 @@ def _public_half(file: Path, password: bytes | None) -> bytes:
         fix = f"put the password into the environment variable {PASSWORD_VARIABLE}, and take it away for a plain key"
         raise SigningError(with_fix(f"{file}: {error}", fix)) from error
     except Exception as error:
-        reason = str(error).partition(".")[0]
+        reason = str(error).partition(". ")[0]
         fix = f"name a private key in PEM, with its password in {PASSWORD_VARIABLE} if it has one; {_MAKE_KEY}"
-        raise SigningError(with_fix(f"{file}: the private key cannot be read: {reason}", fix)) from error
+        raise SigningError(with_fix(f"{file}: the private key cannot be used: {reason}", fix)) from error
