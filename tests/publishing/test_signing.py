@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import importlib
 import json
 import os
 import shutil
@@ -10,10 +11,10 @@ import subprocess
 import sys
 
 import pytest
+import requests
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support import made
-from tests.support.commands import run_script
 from tests.support.signing import building, made_up_build, publish, signer, trust, write_key
 from tools.archive import reading
 from tools.catalog import layout
@@ -21,6 +22,7 @@ from tools.hub import notes, records, signatures
 from tools.hub.signatures import SignatureError, SigningError
 from tools.hub.storage import Storage
 from tools.publishing import attestations
+from tools.server.server import serve
 from tools.publishing.attestations import Source
 from tools.verification.audit import audit
 from tools.verification.verify import Verification
@@ -119,6 +121,7 @@ def test_records_and_archives_are_those_of_a_hub_without_signatures(signed, cach
     assert not audit(Storage(tmp_path / "plain"), thorough=True, catalog=made.rows(), base_url=made.URL).problems
 
 
+@pytest.mark.slow
 def test_the_stock_tool_verifies_the_unpacked_archive_and_the_record(signed, keys, tmp_path):
     with (signed / f"{HANDLE}.tar.gz").open("rb") as stream:
         reading.unpack(stream, tmp_path / "module")
@@ -143,6 +146,16 @@ def test_two_signatures_of_the_same_bytes_differ_and_both_hold(keys):
     assert first != second
     for each in (first, second):
         by.trust.check(b"{}", each, name="1.json")
+
+
+def test_served_files_have_their_types(signed, keys):
+    with serve(Storage(signed)) as url:
+        for path in layout.attestation_paths(HANDLE):
+            answer = requests.get(f"{url}/{path}", timeout=10)
+            bundle = path.endswith((".sig", ".bundle"))
+            expected = "application/vnd.dev.sigstore.bundle.v0.3+json" if bundle else "application/json"
+            assert answer.headers["Content-Type"] == expected and answer.content == (signed / path).read_bytes()
+        assert verified(url, trust(keys / "new.pub")).ok
 
 
 @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: curve.name)
@@ -412,6 +425,7 @@ def killed_at(number, folder, by, cache):
     return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_at_every_moment_the_same_command_adds_what_is_missing(cache, tmp_path, keys):
     by, trusted = signer(keys / "new.pem"), trust(keys / "new.pub")
     states = []
@@ -521,6 +535,7 @@ def test_the_bill_of_materials_is_valid(signed, handle):
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.replace("machine-learning-model", "model"))
 
 
+@pytest.mark.slow
 def test_the_bill_of_materials_of_every_row_is_valid():
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
@@ -685,13 +700,18 @@ COMMANDS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", COMMANDS)
-def test_commands(signed, hub_folder, keys, tmp_path, case):
+def test_commands(signed, hub_folder, keys, tmp_path, capsys, monkeypatch, case):
     arguments, status, says = COMMANDS[case]
+    for name in ("HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody answers
     script, *rest = (each.format(hub=signed, keys=keys, tmp=tmp_path, copy=hub_folder) for each in arguments)
-    done = run_script(script, *rest, check=False, HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
-    assert done.returncode == status and says in done.stdout + done.stderr, done.stdout + done.stderr
+    try:
+        returned = importlib.import_module(f"tools.{script}").main(rest)
+    except SystemExit as done:
+        returned = done.code
+    said = "".join(capsys.readouterr())
+    assert returned == status and says in " ".join(said.split()), said
     assert not (tmp_path / "new").exists()
     if case == "yank":
         assert verified(hub_folder, trust(keys / "new.pub")).note == "withdrawn: worse"
