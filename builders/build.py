@@ -172,6 +172,8 @@ def main(arguments):
             "without PYTHONHASHSEED=0 the same row gives other bytes every time. Fix: set PYTHONHASHSEED=0."
         )
     environment.isolate()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     specification, out = arguments
     try:
         with _messages_only() as say:

@@ -2,8 +2,8 @@
 
     environment.isolate()        # before Keras or TensorFlow is imported
 
-Variables of the process change what Keras, TensorFlow, XLA and oneDNN compute, and can break them; `~/.keras/keras.json` changes the
-type and the layout of what layers compute.
+Variables change what Keras, TensorFlow, XLA and oneDNN compute, and can break them; `~/.keras/keras.json` changes the backend, and
+the type and the layout of what layers compute.
 """
 
 import os
@@ -21,9 +21,7 @@ KEPT = (
 
 
 def isolate() -> None:
-    """Set the variables of this process to those that it would have without its user's settings for Keras and TensorFlow."""
+    """Remove the user's settings for Keras and TensorFlow from the variables of this process."""
     for name in [each for each in os.environ if each.startswith(PREFIXES) and each not in KEPT]:
         del os.environ[name]
     os.environ["KERAS_HOME"] = os.devnull  # where keras.json can neither be nor be written
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

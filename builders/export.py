@@ -109,20 +109,19 @@ def write_golden(directory: str | os.PathLike[str], images: Array, outputs: Arra
 def golden_images(transform: Mapping[str, Any]) -> Array:
     """Return two uint8 images `[2, height, width, 3]` of coloured tiles in a black frame, which compress well.
 
-    `transform` (a row of modules/preprocessing.toml) makes each side half as long, or twice; an odd one of a warp stays. All weights
-    of that are multiples of 1/256, whatever the kernel, except near a border, where it reads black only. Sums of levels
-    (even, for one bit less) with such weights are exact in float32, so that every processor rounds them alike, also in the middle between two levels.
+    `transform` (a row of modules/preprocessing.toml) makes each side half as long, or twice as long; the odd width of a warp stays.
+    Then all weights are multiples of 1/256, whatever the kernel, except near a border, where they meet black only. Sums of pixels
+    with such weights are exact in float32 (of even pixels; others need one bit more), so that every processor resizes these images
+    to the same numbers, and rounds the same way where one lies in the middle between two levels.
     """
-    size, halved = (
-        transform["size"],
-        7,
-    )  # pixels that are read where a kernel ends at the border, of a side that is halved
-    sides = [(2 * size, halved), (2 * (size + size // 4), halved)]
+    size = transform["size"]
+    sides, frames = (2 * size, 2 * (size + size // 4)), (7, 7)  # a frame is what kernels read that end at the border
     if transform["resize"] == "warp":
-        sides[1] = (size, 0) if size % 2 else (size // 2, 4)
-    numbers = [(np.arange(side), side, frame) for side, frame in sides]
-    rows, columns = (np.where((n < frame) | (n >= side - frame), 0, 1 + n // 10) for n, side, frame in numbers)
-    tiles = 2 * np.random.default_rng(7).integers(0, 128, (2, rows.max() + 1, columns.max() + 1, 3), dtype=np.uint8)
+        sides, frames = (2 * size, size if size % 2 else size // 2), (7, 0 if size % 2 else 4)
+    rows, columns = (
+        np.pad(1 + np.arange(side - 2 * frame) // 10, frame) for side, frame in zip(sides, frames, strict=True)
+    )
+    tiles = 2 * np.random.default_rng(1).integers(0, 128, (2, rows.max() + 1, columns.max() + 1, 3), dtype=np.uint8)
     tiles[:, 0] = tiles[:, :, 0] = 0
     return tiles[:, rows][:, :, columns]
 
@@ -223,7 +222,7 @@ def _shiftable(joint: Any, names: Sequence[str]) -> Any:
         operation = joint.output[name]._keras_history.operation
         while operation not in joint.layers or operation.name == f"map.{name}":  # tokens, put in rows and columns
             operation = operation.input._keras_history.operation
-        shifts[operation.name] = Shift(name, name=f"shift.{name}")
+        shifts[operation.name] = Shift(name, name=f"shift.{name}")  # type: ignore[no-untyped-call]
 
     def call(layer: Any, *arguments: Any, **more: Any) -> Any:
         outputs = layer(*arguments, **more)

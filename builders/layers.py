@@ -1,6 +1,7 @@
 """Layers that two or more families share, written for the kernels that TensorFlow fuses on a CPU.
 
-Each is an ordinary Keras 3 layer: serialisable, mixed-precision aware, float32 variables. Channels are last everywhere.
+Each is an ordinary Keras 3 layer: serialisable, mixed-precision aware, float32 variables unless Keras is set to another floatx.
+Channels are last everywhere, whatever `keras.config.image_data_format()` says.
 `deferred_weights()` builds layers whose variables hold NaN until a checkpoint sets them; `override_drop_path()` and
 `override_shifts()` give layers further inputs while a graph is traced.
 """
@@ -16,6 +17,12 @@ import keras
 import tensorflow as tf
 
 from builders.registration import PACKAGE
+
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        f"the layers of builders are made of TensorFlow's operations, and Keras's backend is {keras.config.backend()}. "
+        'Fix: set KERAS_BACKEND=tensorflow, or "backend": "tensorflow" in ~/.keras/keras.json.'
+    )
 
 _DEFERRED: contextvars.ContextVar[Any] = contextvars.ContextVar("deferred_weights", default=None)
 _DROP_PATH: contextvars.ContextVar[Any] = contextvars.ContextVar("drop_path", default=None)

@@ -186,9 +186,8 @@ class StandardizedConvolution(Convolution):
     def call(self, inputs):
         kernel = tf.cast(self.kernel, statistics_dtype(inputs))
         rows = tf.reshape(kernel, [-1, self.filters])
-        mean = tf.fill(
-            [1, rows.shape[0]], tf.constant(1 / rows.shape[0], rows.dtype)
-        )  # a product takes the mean twice as fast as a reduction
+        # A product takes the mean twice as fast as a reduction.
+        mean = tf.fill([1, rows.shape[0]], tf.constant(1 / rows.shape[0], rows.dtype))
         rows -= tf.matmul(mean, rows)
         rows *= DEFINITIONS[self.definition]["scale"](tf.matmul(mean, tf.square(rows)))
         kernel = tf.cast(tf.reshape(rows, kernel.shape), inputs.dtype)

@@ -265,7 +265,7 @@ def restore(
 
     Every tensor must be used exactly once, every variable set exactly once, shapes must agree and values be finite. Of a
     checkpoint with a head, a model without one leaves the head's tensors aside. A prefix that names have in common is taken off if
-    what remains is the model's weights exactly; then up to eight other tensors that no format of the family has are left aside.
+    what remains is the model's weights exactly; then up to eight other tensors, which are no weights of it, are left aside.
     Nothing else is, and nothing is assigned on failure.
 
     With `resize`, what belongs to another image size (a position embedding) is resized the upstream way; without, it is misshaped.
@@ -354,12 +354,13 @@ def _fits(model: Any, family: Any, tensors: Mapping[str, Array], sizing: Sizing)
         except KeyError:
             continue
     names = {key for plan in plans.values() for weight in plan for key in weight.keys}
+    has_top = any(layer.name == "head" for layer in model.layers)
     found = []
     for prefix in ["", *_prefixes(tensors, names)]:
         inside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         inside = getattr(family, "canonical", dict)(inside)
         outside = [name for name in tensors if not name.startswith(prefix)]
-        is_crowded = bool(outside) and not _may_be_left(outside, names, tensors)
+        is_crowded = bool(outside) and not _may_be_left(outside, tensors, names, has_top)
         for format, plan in plans.items():
             ignored = (*family.FORMATS[format].ignored, *_top_patterns(model, family, format))
             found.append(_Fit(format, prefix, plan, inside, outside, is_crowded, ignored, sizing))
@@ -369,10 +370,16 @@ def _fits(model: Any, family: Any, tensors: Mapping[str, Array], sizing: Sizing)
     return sorted(found, key=lambda fit: (-len(fit.present), len(fit.misshaped)))
 
 
-def _may_be_left(outside: Sequence[str], names: set[str], tensors: Mapping[str, Array]) -> bool:
-    """Tell whether the tensors `outside` of a prefix are few, not named as weights (`names`), and too small for another network."""
-    is_small = 2 * sum(tensors[name].size for name in outside) < sum(tensor.size for tensor in tensors.values())
-    return is_small and len(outside) <= _FOREIGN and names.isdisjoint(outside) and all(map(_PLAIN.fullmatch, outside))
+def _may_be_left(outside: Sequence[str], tensors: Mapping[str, Array], names: set[str], has_top: bool) -> bool:
+    """Tell whether the tensors `outside` of a prefix may be left aside: they are few, small, and not called like weights (`names`).
+
+    For a model with the top, matrices may not: one of them may be the classifier that was trained.
+    """
+    found = [tensors[name] for name in outside]
+    is_small = 2 * sum(tensor.size for tensor in found) < sum(tensor.size for tensor in tensors.values())
+    is_classifier = has_top and any(tensor.ndim > 1 for tensor in found)
+    is_plain = names.isdisjoint(outside) and all(map(_PLAIN.fullmatch, outside))
+    return len(outside) <= _FOREIGN and is_small and is_plain and not is_classifier
 
 
 def _prefixes(names: Iterable[str], wanted: set[str]) -> list[str]:

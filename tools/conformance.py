@@ -10,6 +10,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from builders import environment
 from tools.common import scripts
 
 
@@ -48,4 +49,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    environment.isolate()
     scripts.run(main, __file__)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builders import environment
 from tools.common import scripts
 from tools.common.files import ROOT
 from tools.common.problems import with_fix
@@ -180,4 +181,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    environment.isolate()
     scripts.run(main, __file__)

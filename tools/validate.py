@@ -1,12 +1,12 @@
 """Validate Hub documents: files, folders, or a whole hub, in tfhub.dev's layout or as `tools/publish.py` writes it.
 
     python tools/validate.py hub
-    python tools/validate.py assets/docs --tags tags --off licence-missing
+    python tools/validate.py assets/docs --tags tags --published --off licence-missing
     python tools/validate.py hub --archives --format json
     python tools/validate.py --rules
 
 Prints `file:line: severity: what is wrong, what was expected. Fix: what to do.` for every problem of every file. Exit status 1 if
-there are errors, 0 if there are none (warnings do not count), 2 if nothing could be validated.
+there are errors, 0 if there are none (warnings do not count), 2 if nothing could be validated. Links to folders are not followed.
 """
 
 import argparse
@@ -38,6 +38,11 @@ def parser() -> argparse.ArgumentParser:
         "--archives", action="store_true", help="read every page's archive and compare it with the page"
     )
     arguments.add_argument(
+        "--published",
+        action="store_true",
+        help="take documents that were published long ago as they are: what was asked of new ones alone is a warning",
+    )
+    arguments.add_argument(
         "--off", metavar="RULE", action="append", default=[], help="leave a rule out; may be repeated"
     )
     arguments.add_argument(
@@ -56,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     from tools.documents import reporting, validation
+    from tools.documents.tree import UsageError
 
     if options.rules:
         print(reporting.rules(options.format))
@@ -72,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             url=options.url,
             off=[name for each in options.off for name in each.split(",")],
             archives=options.archives,
+            published=options.published,
         )
-    except validation.UsageError as error:
+    except UsageError as error:
         arguments.error(str(error))
     if options.quiet:
         report.problems = [each for each in report.problems if each.is_error]

@@ -404,7 +404,7 @@ class Battery:
                 with pytest.raises(ValueError, match=f"^{message}$"):
                     self.family.create(**tensor)
             if not self.family.fixed_size:
-                with pytest.raises(ValueError, match=r"the images are too small\. Fix: pass larger images\.$"):
+                with pytest.raises(ValueError, match=r"the images are too small\. Fix: pass larger images\."):
                     self.family.create()(images(1, side, side - 1, 3))
 
     def test_numbers_of_numpy_are_numbers(self):
@@ -524,6 +524,7 @@ class Battery:
             ({"model.x": np.zeros(1)}, None, rf"{after}unused \(1\): model.x\n"),
             ({key: tensors[key]}, None, rf"{after}unused \(1\): {re.escape(key)}\n"),
             (mangled, None, rf"{after}unused \({len(mangled)}\): model_ema(.|\n)*{average}"),
+            ({"fc.weight": np.ones((CLASSES, 2))}, None, rf"{after}unused \(1\): fc.weight\n(.|\n)*{average}"),
             (flat, None, rf"{after}unused \(1\): shadow\n(.|\n)*{average}"),
             (second, None, r"more than one network .* 'model\.' and 'model_ema\.module\.'\. Fix: say which with key='model' or key='model_ema.module'"),
         ):  # fmt: skip
@@ -533,6 +534,17 @@ class Battery:
         found = builders.restore(other, path, key="model_ema.module")
         assert (found, found.entry, found.prefix) == (format, "model_ema.module", "")
         assert_same_weights(model, other)
+        # A wrapper whose classifier is its own, and its backbone.
+        backbone = self.family.model("backbone", include_top=False, pooling=self.family.pooling[0], **arguments)
+        tensors, metadata = written(backbone, path, format)
+        top = {"fc.weight": np.ones((CLASSES, 2)), "fc.bias": np.ones(CLASSES)}
+        checkpoints.write(path, {f"net.{name}": value for name, value in tensors.items()} | top, metadata)
+        assert_refused(
+            other,
+            path,
+            r"after the prefix 'net.'(.|\n)*missing \(2\)(.|\n)*Fix: create the model with include_top=False",
+        )
+        assert builders.restore(backbone, path).left_aside == ("fc.bias", "fc.weight")
 
     def test_training_files_give_the_average_that_upstream_takes(self, tmp_path):
         """Of weights and their moving average; where upstream has no rule, neither."""

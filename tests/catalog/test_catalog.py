@@ -126,7 +126,7 @@ BAD = [
     ("modules/convnext.toml", "resolution = 384, parameters = 88_591_464,  gflops = 45.0", 'resolution = "384", parameters = 88_591_464,  gflops = 45.0', ["is not a whole number"]),
     ("modules/convnext.toml", "top1 = 82.1,", "top1 = 821,", ["no percentage"]),
     ("modules/convnext.toml", 'numbers = "https://github.com/facebookresearch/ConvNeXt"\n', "", ["figures without a source"]),
-    ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "timm_nano"', ["did you mean `timm_nano_224`?"]),
+    ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "timm_nano"', ["did you mean `timm_nano_224`, or add it to [transforms] of modules/preprocessing.toml."]),
     ("modules/convnext.toml", 'transform = "timm_nano_224"', 'transform = "convnext_384"', ["makes 384x384 images, not 224x224"]),
     ("modules/convnext.toml", 'checkpoint = "convnext_digits.safetensors"', 'checkpoint = "gone.safetensors"', ["modules/quickstart/gone.safetensors does not exist"]),
     ("modules/convnext.toml", 'checkpoint = "convnext_atto_d2-01bb0f51.pth"', 'checkpoint = "model.safetensors.index.json"', ["variant 1 (atto 1k 224)", "is an index of shards, whose digest does not cover them", "write them into one file"]),
@@ -360,7 +360,10 @@ def test_a_value_of_any_type_is_a_problem_in_words_or_none(copied, monkeypatch, 
             holder = functools.reduce(lambda table, key: table[key], place[:-1], spoiled[file])
             holder[place[-1]] = value
             try:
-                assert all(module.handle.isprintable() for module in catalog.load(copied).modules)
+                found = catalog.load(copied)
+                for module in found.modules:
+                    assert module.handle.isprintable() and module.variant.file_name
+                    assert found.is_named_alone(module.variant)
             except catalog.CatalogError as error:
                 told += 1
                 for problem in error.problems:

@@ -144,3 +144,30 @@ def test_the_default_cache(monkeypatch, variable, expected):
 
 def test_the_root_is_the_repository():
     assert (files.ROOT / "pyproject.toml").is_file() and (files.ROOT / "tools/common/files.py").is_file()
+
+
+def test_what_is_of_another_kind_in_a_cache_goes_and_nothing_else(tmp_path):
+    def kinds():
+        files.discard(tmp_path / "x")
+        for make in (
+            lambda path: path.write_text("x"),
+            lambda path: (path / "within").mkdir(parents=True),
+            lambda path: path.symlink_to("nowhere"),
+            lambda path: path.symlink_to(path),
+            lambda path: None,
+        ):
+            make(tmp_path / "x")
+            yield tmp_path / "x"
+            files.discard(tmp_path / "x")
+
+    assert [(files.discard_unless_file(path), os.path.lexists(path))[1] for path in kinds()] == [True] + [False] * 4
+    assert [(files.discard_unless_folder(path), os.path.lexists(path))[1] for path in kinds()] == [False, True] + [
+        False
+    ] * 3
+    assert [(files.make_cache_folder(path), path.is_dir())[1] for path in kinds()] == [True] * 5
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / "link").symlink_to("target")
+    files.discard_unless_file(tmp_path / "link")
+    assert (tmp_path / "link").read_text() == "kept"
+    files.discard(tmp_path / "link")
+    assert (tmp_path / "target").read_text() == "kept" and not (tmp_path / "link").exists()

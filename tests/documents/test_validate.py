@@ -3,16 +3,19 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.documents.test_rules import LITE, MODULE, PUBLISHER
 from tests.support import made, synthetic
-from tests.support.commands import run_script
+from tests.support.commands import run_limited, run_script
 from tests.support.synthetic import build
 from tools import validate as command
 from tools.documents import reporting, rules, validation
@@ -51,7 +54,7 @@ def test_whole_corpus_has_no_errors_when_its_path_is_given(capsys):
     checkout = os.environ.get("HUBPRESS_CORPUS")
     if not checkout:
         pytest.skip("HUBPRESS_CORPUS names no checkout of tfhub.dev")
-    status, text = run(capsys, checkout, "--format", "json")
+    status, text = run(capsys, checkout, "--published", "--format", "json")
     report = json.loads(text)
     assert status == 0 and report["errors"] == 0 and report["documents"] >= 1_848
     by_rule = {each["rule"] for each in report["problems"]}
@@ -109,6 +112,31 @@ def test_what_is_wrong_between_documents(docs, capsys):
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("asset-path: https://example.org/b/1.tflite", "asset-path: https://example.org/b/lite.tar.gz"),
+        (
+            "asset-path: https://example.org/b/1.tflite",
+            "asset-path: https://drive.google.com/file/d/1/view?usp=sharing",
+        ),
+        ("asset-path: https://example.org/b/1.tflite", "asset-path: gs://tfhub-modules/b/1.tflite"),
+    ],
+)
+def test_published_documents_are_taken_as_they_are(tmp_path, capsys, old, new):
+    lite = tmp_path / "a/b/lite/1.md"
+    for name, text in {"a/a.md": PUBLISHER, "a/b/1.md": MODULE, "a/b/lite/1.md": LITE.replace(old, new)}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    status, text = run(capsys, tmp_path)
+    assert status == 1 and re.search(rf"{lite}:6: error: .*\[asset-path\]", text)
+    status, text = run(capsys, tmp_path, "--published")
+    assert status == 0 and re.search(rf"{lite}:6: warning: .*\[asset-path\]", text)
+    spoil(lite, "# Lite a/b/1", "# Lite a/b")  # what tfhub.dev never accepted is an error of a published one, too
+    status, text = run(capsys, tmp_path, "--published")
+    assert status == 1 and f"{lite}:1: error: " in text
+
+
+@pytest.mark.parametrize(
     ("content", "rule", "line"),
     [
         (b"# Module a/b/1\n\nT\xe9xt.\n", "encoding", 3),
@@ -134,6 +162,74 @@ def test_unreadable_file(tmp_path):
     file.symlink_to(tmp_path / "nowhere.md")
     report = validation.validate([tmp_path])
     assert [each.rule for each in report.problems] == ["unreadable"]
+
+
+def test_files_that_are_no_documents_hold_nothing_up(docs):
+    """Pipes, devices, links to themselves and to large folders, and a file that is too long: named, and the rest is validated."""
+    strange = docs / "vtab/strange"
+    strange.mkdir()
+    os.mkfifo(strange / "pipe.md")
+    (strange / "zero.md").symlink_to("/dev/zero")
+    (strange / "loop.md").symlink_to("loop.md")
+    (strange / "loop").symlink_to(".")
+    (strange / "root").symlink_to("/")
+    (strange / "folder.md").mkdir()
+    with open(strange / "long.md", "wb") as file:
+        file.truncate(5_000_000_000)
+    os.mkfifo(docs.parent.parent / "tags/pipe.yaml")
+    (docs.parent.parent / "tags/zero.yaml").symlink_to("/dev/zero")
+    done = run_limited("validate", docs, "--format", "json", seconds=60, memory=1 << 30)
+    report = json.loads(done.stdout)
+    assert report["documents"] == 64
+    found = {
+        (Path(each["file"]).name, each["rule"], each["severity"])
+        for each in report["problems"]
+        if "strange" in each["file"] or "tags" in each["file"]
+    }
+    assert found == {
+        ("pipe.md", "unreadable", "error"),
+        ("zero.md", "unreadable", "error"),
+        ("loop.md", "unreadable", "error"),
+        ("long.md", "document-size", "error"),
+        ("loop", "linked-folder", "warning"),
+        ("root", "linked-folder", "warning"),
+        ("pipe.yaml", "tag-file", "error"),
+        ("zero.yaml", "tag-file", "error"),
+    }
+
+
+LINES = 50_000
+LARGE = {
+    "keys": "".join(f"<!-- kye-{number}: x -->\n" for number in range(LINES)),
+    "values": "".join(f"<!-- dataset: imagenet-{number} -->\n" for number in range(LINES)),
+    "tasks": "".join(f"<!-- task: guess-{number} -->\n" for number in range(LINES)),
+    "same": "<!-- task: image-classification -->\n" * LINES,
+    "assets": "".join(f"<!-- asset-path: https://example.org/{number}.tar.gz -->\n" for number in range(LINES)),
+    "truths": "<!-- fine-tunable: perhaps -->\n" * LINES,
+    "no metadata": "<!-- x -->\n" * LINES,
+    "spaces": "<!-- task:  image-classification -->\n" * LINES,
+    "blank lines": "\n" * LINES,
+    "description": "word\n" * LINES,
+    "links": "## x\n" + "".join(f"https://tfhub.dev/vtab/none/{number}\n" for number in range(LINES)),
+    "publishers": "## x\n" + "".join(f"https://tfhub.dev/p{number}/none/1\n" for number in range(LINES)),
+    "malformed": "## x\n" + "```\nx\n```\n" * 10_000 + "](www. ((https://x " * 20_000,
+    "brackets": "## x\n" + "[" * 1_000_000,
+    "fences": "## x\n" + "``` " * 250_000,
+    "table": "## x\n" + "| a-1 | b |\n" * LINES + "* [a-2](https://tfhub.dev/vtab/a/1)\n" * LINES,
+    "code": "## x\n```\n" + "'https://tfhub.dev/vtab/other/1' " * 30_000,
+}  # fmt: skip
+
+
+def test_large_documents_are_validated_in_bounded_time(docs):
+    """Every rule is linear in the document, and names so many problems and no more."""
+    for number, body in enumerate(LARGE.values()):
+        (docs / f"vtab/large/{number}.md").parent.mkdir(exist_ok=True)
+        (docs / f"vtab/large/{number}.md").write_text(f"# Module vtab/large/{number}\n\nText.\n\n{body}")
+    (docs / "vtab/collections/large").mkdir(parents=True)
+    (docs / "vtab/collections/large/1.md").write_text(f"# Collection vtab/large/1\n\nText.\n\n{LARGE['table']}")
+    done = run_limited("validate", docs, "--format", "json", seconds=120, memory=2 << 30)
+    problems = Counter((each["file"], each["rule"]) for each in json.loads(done.stdout)["problems"])
+    assert max(problems.values()) == rules.MOST_PROBLEMS + 1 and len(problems) > 20
 
 
 # Tag files
@@ -227,7 +323,15 @@ def test_rules_are_listed(capsys):
     listed = {line.split()[0]: line.split()[1] for line in text.splitlines()}
     assert listed == {each.name: each.severity for each in rules.RULES.values()}
     assert {"snippet-handle": "warning", "vocabulary": "error", "archive-record": "error"}.items() <= listed.items()
-    assert json.loads(reporting.rules("json"))[0].keys() == {"name", "severity", "summary", "fix", "group", "kinds"}
+    assert json.loads(reporting.rules("json"))[0].keys() == {
+        "name",
+        "severity",
+        "published",
+        "summary",
+        "fix",
+        "group",
+        "kinds",
+    }
 
 
 @pytest.mark.parametrize(

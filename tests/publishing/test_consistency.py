@@ -4,12 +4,14 @@ import copy
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support import made, synthetic
 from tests.support.commands import ROOT
 from tests.support.synthetic import build
+from tools.hub import records
 from tools.hub.storage import Storage
 from tools.publishing import consistency
 from tools.publishing.specification import specify
@@ -303,13 +305,21 @@ def test_other_words_in_templates_publish(monkeypatch, module, archive):
 # In the transaction
 
 
-def test_nothing_is_stored_of_a_module_that_disagrees(module, archive, tmp_path):
+def test_nothing_is_stored_of_a_module_that_disagrees(module, archive, tmp_path, monkeypatch):
     storage = Storage(str(tmp_path / "hub"))
     publishing = Publishing(made.rows(), storage, base_url=made.URL, cache=tmp_path)
-    record = made.record(module, archive[1])
-    wrong = changed(record, "row.licence")
+    file, packed = archive
+    head, record = module.head, made.record(module, packed)
+    manifest = {"built": {head: {}}, "checked": {head: {}}, "packed": {head: packed}}
+    row = SimpleNamespace(manifest=manifest, archive=lambda head: file)
+
+    def store(assembled):
+        monkeypatch.setattr(records, "assemble", lambda *arguments: assembled)
+        return publishing._store_row([module], [], {}, row, {module.handle: None})
+
     with pytest.raises(consistency.ConsistencyError):
-        publishing._commit(module, archive[0], archive[1], wrong, None)
+        store(changed(record, "row.licence"))
     assert list(storage.list()) == []
-    assert publishing._commit(module, archive[0], archive[1], record, None).state == "published"
+    (result,) = store(record)
+    assert result.state == "published"
     assert json.loads(storage.read(f"{module.handle}.json")) == record

@@ -40,4 +40,4 @@ def test_the_hub_moves_to_another_address(hub, tmp_path):
 
 def test_no_hub_there(tmp_path):
     done = render("--hub", tmp_path / "nothing")
-    assert done.returncode == 1 and "there is no hub here" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "there is no hub here" in done.stderr and "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.support import hostile
-from tests.support.commands import ROOT, run_script
+from tests.support.commands import ROOT, run_limited, run_script
 from tests.support.html import Reader
 from tools.documents import document as grammar
 from tools.server import server
@@ -255,6 +255,49 @@ def test_hostile_documents_become_harmless_pages(attacked, name):
     inside = text[text.index('<div class="column-main document">') : text.index('<aside class="column-side"')]
     assert all(each.startswith("doc-") for each in re.findall(r' id="([^"]*)"', inside))
     assert 'class="copy' not in inside and "\0" not in text and not re.search(r"\b49\b", reader.text)
+
+
+@pytest.mark.slow
+def test_heavy_documents_hold_nothing_up(tmp_path):
+    """Each is named, and shown as it is written where it breaks a limit; the others, and the rest of the archive, are made."""
+    docs, out = tmp_path / "docs", tmp_path / "out"
+    place = docs / "heavy"
+    place.mkdir(parents=True)
+    for number, (body, _) in enumerate(hostile.HEAVY.values()):
+        text = TEXT.format(handle=f"heavy/x/{number}", description="Heavy.", body=body)
+        (place / f"{number}.md").write_text(text)
+    long = {
+        "long name": f"# Module heavy/{'x' * 300}/1\n\nA name too long for a folder.\n\n## x\n",
+        "long path": f"# Module heavy/{'/'.join(['x' * 100] * 20)}/1\n\nA path too long.\n\n## x\n",
+        "long publisher": f"# Module {'x' * 300}/x/1\n\nA publisher.\n\n## x\n",
+    }
+    for name, text in long.items():
+        (place / f"{name}.md").write_text(text)
+    (place / "tags.md").write_text(
+        "# Module heavy/tags/1\n\nMany tags.\n\n" + "".join(f"<!-- task: image-{n} -->\n" for n in range(50_000))
+    )
+    for version in range(300):  # each page names the others: not all of them
+        (place / f"v{version}.md").write_text(f"# Module heavy/versions/{version}\n\nOne of many.\n\n## x\n")
+    os.mkfifo(place / "pipe.md")
+    (place / "loop").symlink_to(".")
+    (place / "zero.md").symlink_to("/dev/zero")
+    put(docs, "a/one/1")
+    done = run_limited("archive_docs", docs, "--out", out, seconds=120, memory=2 << 30)
+    assert done.returncode == 1
+    said = {line.partition(".md:")[0].partition("/")[2]: line for line in done.stderr.splitlines() if ".md:1: " in line}
+    errors = {name for name, line in said.items() if ".md:1: error: " in line}
+    assert errors == {*long, "pipe"}
+    for number, (name, (body, limit)) in enumerate(hostile.HEAVY.items()):
+        text = page(out, f"heavy/x/{number}")
+        shown = text[text.index('<div class="column-main document">') : text.index("<aside")]
+        is_plain = '<div class="column-main document"><pre tabindex="0"><code>## Overview\n\n' in text
+        assert is_plain == (str(number) in said) == (limit is not None), name
+        assert limit is None or limit in said[str(number)], name
+        assert not is_plain or html.escape(body.strip(), quote=False) in html.escape(
+            html.unescape(shown), quote=False
+        ), name
+    assert "Text." in page(out, "a/one/1") and (out / "heavy/tags/1/index.html").is_file()
+    assert page(out, "heavy/versions/7").count('href="../') < 100
 
 
 def test_headings_skip_no_level_and_can_be_linked():

@@ -5,6 +5,7 @@ done = run_script("bazel", "--check", root=copy_of_the_repository, check=False)
 """
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,25 @@ def start_script(script, *arguments, root=ROOT, cwd=None, **options):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     settings = {"cwd": cwd or root, "env": environment(root)} | pipes | options
     return subprocess.Popen(command(script, *arguments, root=root), **settings)
+
+
+def run_limited(script, *arguments, seconds, memory, root=ROOT):
+    """Run `tools/SCRIPT.py` with so many seconds of processor time for each process, and bytes of memory.
+
+    Raises:
+      AssertionError: it needed more, failed without saying why, or waits for something that never comes.
+    """
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    with start_script(script, *arguments, root=root, preexec_fn=limit) as process:
+        try:
+            output, errors = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise AssertionError(f"{script} {arguments} waits for something that never comes") from None
+    assert process.returncode in (0, 1) and "Traceback" not in errors, (process.returncode, errors[-3000:])
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)

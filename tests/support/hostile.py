@@ -23,6 +23,37 @@ BODIES = {
     "entities": '&lt;script&gt;alert(1)&lt;/script&gt; &amp;lt;img src=x onerror=alert(1)&amp;gt; [x](https://e.example/?a=1&b="onmouseover=alert(1)//)',
 }
 
+# Each made some part of the way slow or large: parser, check of limits, sanitiser, colours, ids. The limit that it breaks, if any.
+HEAVY = {
+    "headings": ("## a\n" * 20_000, None),
+    "numbered headings": ("".join(f"## a-{n}\n" for n in range(9_000)) + "## a\n" * 9_000, None),
+    "anchors": ("[x](#a)\n" * 9_000 + "## b\n" * 9_000, None),
+    "lists": ("<ul><li>" * 40_000, "100 deep"),
+    "hidden ends": ("<ul><li><!-- </li></ul> -->" * 10_000, "100 deep"),
+    "ends in attributes": ("<ul><li title='</li></ul>'>" * 10_000, "100 deep"),
+    "ends in scripts": ("<ul><li><script/x></li></ul></script>" * 9_000, None),  # which is taken off, so that they are ends
+    "joined tags": ("<<x>ul><<x>li>" * 10_000, None),
+    "quotes": ("> " * 200_000 + "x", "100 deep"),
+    "list items": ("- " * 200_000 + "x", "100 deep"),
+    "formats": ("".join(f"<i a={n}>" for n in range(90)) + "<p>x</p>" * 20_000, "250,000"),
+    "misnested": (("<b>" * 40 + "<p>" + "</b>" * 40 + "</p>") * 500, "100 deep"),
+    "foster parents": ("<table>" + "<b>x</b>" * 20_000, None),
+    "cells": ("|" + "a|" * 1000 + "\n|" + "-|" * 1000 + "\n" + "a\n" * 100_000, "250,000"),
+    "attributes": ("<p " + " ".join(f"a{n}" for n in range(60_000)) + ">x", None),
+    "emphasis": ("*a_ " * 100_000, None),
+    "strikes": ("a~" * 200_000, None),
+    "brackets": ("[" * 400_000, None),
+    "links": ("[a](" * 100_000, None),
+    "addresses": ("http://a" + "&a;" * 100_000, None),
+    "backticks": ("".join("e" + "`" * n for n in range(800)), None),
+    "comments": ("<div>\n" + "<!-- " * 80_000, None),
+    "open tags": ("<div>\n" + "<a x='" * 60_000, None),
+    "shell": ("```sh\n$'" + "\\0" * 200 + "\n```\n", None),
+    "cpp": ("```cpp\n$" + "\n" * 19_000 + "```\n", None),
+    "many lines": ("x\n" * 200_000, None),
+    "too long": ("word " * 200_000, "1,000,0"),
+}  # fmt: skip
+
 # Line 1 or the place of the file is the attack; none of these may have a page outside its own folder.
 NAMES = {
     "up.md": "# Module ../../up/1\n\nUp.\n\n## x\n",

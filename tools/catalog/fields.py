@@ -70,12 +70,13 @@ class Table:
         default: Any = REQUIRED,
         *,
         choices: Collection[str] | None = None,
+        listed_in: str = "",
         of: type | None = None,
     ) -> Any:
         """Return the value of `key`, or `default`; a missing, misshaped or unlisted value is a problem and gives None.
 
         `kind` is str, int, float (takes whole numbers too), bool, list or dict; `of` is the kind of a list's items;
-        `choices` is what the value, or each item, must be one of.
+        `choices` is what the value, or each item, must be one of; `listed_in` is where they are written, if others may be added.
         """
         self._taken.add(key)
         if key not in self.values:
@@ -86,7 +87,7 @@ class Table:
         value = self.values[key]
         todo = _todo(value)
         if todo is not None:
-            known = f" ({one_of(choices)})" if choices else ""
+            known = f" ({one_of(choices)}{f', of {listed_in}' if listed_in else ''})" if choices else ""
             self.complain(f"`{key}` is still to be written", f"write {todo or _TYPE_NAMES[kind]}{known}")
             return None
         if not _is(value, kind) or (of and not all(_is(item, of) for item in value)):
@@ -99,7 +100,7 @@ class Table:
         if choices is not None:
             for item in value if isinstance(value, list) else [value]:
                 if item not in choices:
-                    self.complain(f"`{key}` has the unknown value {shown(item)}", suggest(item, choices))
+                    self.complain(f"`{key}` has the unknown value {shown(item)}", suggest(item, choices, listed_in))
                     return None
         return value
 
@@ -151,11 +152,12 @@ def _todo(value: Any) -> str | None:
     return None
 
 
-def suggest(word: Any, known: Iterable[Any]) -> str:
-    """Return a fix for a mistyped word: the nearest known one, or the list of them."""
+def suggest(word: Any, known: Iterable[Any], listed_in: str = "") -> str:
+    """Return a fix for a mistyped word: the nearest known one, or the list of them, or to add it where they are listed."""
     words = sorted(map(str, known))
     close = difflib.get_close_matches(str(word), words, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"write {one_of(words)}"
+    found = f"did you mean `{close[0]}`" if close else f"write {one_of(words)}"
+    return f"{found}, or add it to {listed_in}" if listed_in else f"{found}?" if close else found
 
 
 def one_of(known: Iterable[Any]) -> str:

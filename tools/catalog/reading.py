@@ -3,6 +3,8 @@
 import math
 import os
 import re
+import urllib.parse
+from collections.abc import Collection as Names
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,10 +191,8 @@ class _Families:
             "url": table.take("url", str),
             "format": table.take("format", str),
             "licence": table.take("licence", str, choices=self.tags["license"]),
-            "normalization": table.take(
-                "normalization", str, choices=self.shared["normalizations"] if self.shared else None
-            ),
-            "transforms": {key: self._transform(transforms, key) for key in transforms.values},
+            "normalization": self._shared(table, "normalization", REQUIRED),
+            "transforms": {key: self._shared(transforms, key) for key in transforms.values},
             "pixel_range": tuple(table.take("pixel_range", list, [0.0, 1.0], of=float) or ()),
             "numbers": table.take("numbers", str, None),
             "source_text": table.take("text", str),
@@ -208,8 +208,11 @@ class _Families:
             table.complain("`pixel_range` is not a pair", "write `pixel_range = [0, 1]` or `[0, 255]`")
         return found
 
-    def _transform(self, table: Table, key: str) -> Any:
-        return table.take(key, str, None, choices=self.shared["transforms"] if self.shared else None)
+    def _shared(self, table: Table, key: str, default: Any = None) -> Any:
+        """Take the name of a normalisation, or of a transform."""
+        kind = "normalizations" if key == "normalization" else "transforms"
+        known: Names[str] | None = self.shared[kind] if self.shared else None  # type: ignore[literal-required]
+        return table.take(key, str, default, choices=known, listed_in=f"[{kind}] of {preprocessing.FILE}")
 
     def _fields(self, table: Table, family: _Family) -> dict[str, Any]:
         """Return the fields of a row's `Variant`; those that have a problem are None, and all others are checked all the same."""
@@ -222,7 +225,7 @@ class _Families:
         source_key = table.take("source", str, family.default_source, choices=family.sources)
         stem = table.take("stem", str, family.patterns["stem"])
         heads = table.take("heads", list, list(HEADS), of=str, choices=HEADS)
-        transform, checkpoint = self._transform(table, "transform"), table.take("checkpoint", str)
+        transform, checkpoint = self._shared(table, "transform"), table.take("checkpoint", str)
         table.finish()
         if source_key is None and "source" not in table.values:
             fix = f"add `source = ...` ({one_of(family.sources)})"
@@ -230,9 +233,10 @@ class _Families:
         data, source = family.data.get(own["data"], {}), family.sources.get(source_key, {})
         _check_positive(table, own, ("resolution", "version", "parameters", "gflops"))
         _check_figures(table, own, source, source_key)
-        if "transform" not in table.values and source:
-            transform = source["transforms"].get(str(own["resolution"]))
-        if own["resolution"] and source:
+        by_resolution = source.get("transforms", {})
+        if "transform" not in table.values:
+            transform = by_resolution.get(str(own["resolution"]))
+        if own["resolution"] and source and (transform or str(own["resolution"]) not in by_resolution):
             self._check_transform(table, own["resolution"], transform, source_key)
         if own["evaluation"] and not os.path.isfile(self.root / "modules" / own["evaluation"]):
             table.complain(
@@ -293,7 +297,7 @@ class _Families:
                 "write them into one file with builders.checkpoints, and name that",
             )
         if re.match(r"[a-z0-9+]+://", url):
-            if not re.fullmatch(r"[a-z0-9+]+://[^/]+/(.*/)?[^/]+", url):
+            if not _names_a_file(url):
                 table.complain(f"checkpoint {url} names no file", "correct `checkpoint`, or the `url` of its source")
             return url
         url = f"modules/{url}"
@@ -333,6 +337,15 @@ class _Families:
             table.complain(f"{name} is published by {first}, too", "give one of them another `stem` or `version`")
         else:
             self._claimed[name] = f"{table.file}, {table.row.partition('(')[2].removesuffix(')')}"
+
+
+def _names_a_file(url: str) -> bool:
+    """Return whether an address has a place and the name of a file."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    return bool((parts.netloc or parts.scheme == "file") and parts.path.rpartition("/")[2])
 
 
 def _check_positive(table: Table, own: Mapping[str, Any], keys: tuple[str, ...]) -> None:

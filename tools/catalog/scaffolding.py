@@ -125,8 +125,7 @@ def _unknown(path: Path, values: dict[str, Any]) -> Iterator[str]:
             yield with_fix(f"a row of {file} has no key {key!r}", suggest(key, ROW_KEYS))
         known = tables.get(_TABLES.get(key, ""))
         if isinstance(known, dict) and str(value) not in known:
-            fix = f"{suggest(value, known).rstrip('?')}, or add it to [{_TABLES[key]}] first"
-            yield with_fix(f"{file} has no {key} {value!r}", fix)
+            yield with_fix(f"{file} has no {key} {value!r}", suggest(value, known, f"[{_TABLES[key]}] first"))
 
 
 def _refuse_existing(files: Iterable[str], root: Path) -> None:

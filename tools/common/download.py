@@ -344,8 +344,7 @@ def _complete(
             return started_with > 0
         budget.count(source, requests=1)
         try:
-            with waiting(f"an answer from {_redacted(source)}"):
-                stream = opener(source, have, validator, missing_fix, budget)
+            stream = opener(source, have, validator, missing_fix, budget)
             try:
                 _check_size(source, stream.total, limit_bytes)
                 done = _append(source, part, stream, progress, limit_bytes, budget)
@@ -433,7 +432,8 @@ def _open_http(source: str, offset: int, validator: str | None, missing_fix: str
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     try:
         timeout = (CONNECT_SECONDS, READ_SECONDS)
-        response = deadlines.get(source, budget.remaining_seconds(), headers=headers, stream=True, timeout=timeout)
+        with waiting(f"an answer from {_redacted(source)}"):
+            response = deadlines.get(source, budget.remaining_seconds(), headers=headers, stream=True, timeout=timeout)
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
         raise DownloadError(with_fix(f"{_redacted(source)}: {_innermost_cause(error)}", "check the URL")) from error
     except requests.RequestException as error:
@@ -503,7 +503,7 @@ def _open_fsspec(source: str, offset: int, validator: str | None, missing_fix: s
     except Exception as error:  # before anything was reached
         reason, fix = remote.explain(error)
         raise DownloadError(with_fix(f"{_redacted(source)}: {reason}", f"{fix}, or {_BY_OTHER_MEANS}")) from error
-    with _fsspec_failures(source, missing_fix):
+    with _fsspec_failures(source, missing_fix), waiting(f"an answer from {_redacted(source)}"):
         files.invalidate_cache()  # the file may be another one since the last attempt
         info = files.info(path)
         if info.get("type") == "directory":

@@ -32,19 +32,24 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
-def make_cache_folder(path: Path) -> None:
-    """Make a folder of a cache and those above it; whatever else lies at `path` is damage, and deleted."""
-    if not path.is_dir():
-        with contextlib.suppress(NotADirectoryError):  # one above it is no folder, which `mkdir` says
-            discard(path)
-        path.mkdir(parents=True, exist_ok=True)
+def discard_unless_folder(path: Path) -> None:
+    """Delete what lies at a path of a cache where a folder belongs, and is none; never one that another process made just now."""
+    with contextlib.suppress(OSError):
+        if not path.is_dir():
+            path.unlink()
 
 
 def discard_unless_file(*paths: Path) -> None:
-    """Delete what lies at paths of a cache where files belong, and is none."""
+    """Delete what lies at paths of a cache where files belong, and is a folder or a link to nothing."""
     for path in paths:
-        if not path.is_file():
+        if path.is_dir() or (path.is_symlink() and not path.exists()):
             discard(path)
+
+
+def make_cache_folder(path: Path) -> None:
+    """Make a folder of a cache and those above it; whatever else lies at `path` is damage, and deleted."""
+    discard_unless_folder(path)
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:

@@ -47,6 +47,14 @@ _FATAL = re.compile(
 _AGAIN = "run the same command again"
 # Signals that come from outside; by any other one a program ends by its own fault, and would end so again.
 _ENDED_FROM_OUTSIDE = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
+# Variables of Python that a worker gets from this process: where packages and compiled files lie, and the stack of a crash.
+_INHERITED = {
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONFAULTHANDLER",
+    "PYTHONNOUSERSITE",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONUSERBASE",
+}
 
 
 class WorkerError(RuntimeError):
@@ -72,7 +80,7 @@ class Worker:
       *arguments: its arguments.
       python: the interpreter.
       root: the repository: working folder, and what modules are imported from.
-      environment: further variables.
+      environment: further variables, beside this process's own; of Python's it gets only where packages and compiled files lie.
       log: where standard error goes; a temporary file by default.
       kept: where the log is kept after a crash; in the cache, under the module's name, by default.
 
@@ -100,7 +108,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [os.fspath(python), *program, *(os.fspath(argument) for argument in arguments)],
                 cwd=root,
-                env=os.environ | {"PYTHONPATH": str(root)} | dict(environment or {}),
+                env=_inherited() | {"PYTHONPATH": str(root)} | dict(environment or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -308,6 +316,11 @@ class Worker:
     def _last_lines(self) -> list[str]:
         """Return a few lines from the end of the log."""
         return last_words(self.log_text())[-LINES_SHOWN:]
+
+
+def _inherited() -> dict[str, str]:
+    """Return this process's variables without those of Python: its user's warnings, checks and encodings are for other programs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") or name in _INHERITED}
 
 
 def last_words(log: str) -> list[str]:

@@ -17,7 +17,7 @@ from tools.common.schemas import schema_problems
 from tools.documents.document import Document
 from tools.documents.metadata import LEGACY
 from tools.documents.rule import DocumentFile, Rule
-from tools.documents.tree import Tree
+from tools.documents.tree import Tree, open_regular, read_document
 from tools.hub.differences import differences, shape_text
 
 ARCHIVE = Rule(
@@ -94,8 +94,8 @@ def _check_record(page: DocumentFile, hub: Tree, asset: str, contents: Contents)
     if not file.is_file():
         return
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = json.loads(read_document(file).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         yield RECORD, f"the record {file} cannot be read: {error!r}", "restore it from where it was published"
         return
     if wrong := schema_problems(record, "record"):
@@ -131,7 +131,7 @@ def _opened(hub: Tree, asset: str) -> Iterator[BinaryIO]:
             raise OSError("it lies outside the hub")
         # A tree with an index is the hub itself; one of documents alone has its archives at the address.
         if os.path.isfile(file) or os.path.isfile(os.path.join(root, layout.INDEX)):
-            with open(file, "rb", buffering=0) as stream:
+            with open_regular(file) as stream:
                 yield stream
             return
     import requests

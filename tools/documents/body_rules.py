@@ -54,7 +54,7 @@ def unclosed_code(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
 
 
 _ITEM = re.compile(r"^[ \t]*(?:[*+-]|\d+\.)[ \t]+(.*)$", re.M)
-_TEXT = re.compile(r"\[`?([^\]`]+)`?\]\(")
+_TEXT = re.compile(r"\[`?([^\[\]`]+)`?\]\(")
 
 
 @rule(

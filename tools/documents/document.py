@@ -10,6 +10,7 @@ every part knows its line: errors say `file:line`. Needs nothing but the standar
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -122,6 +123,12 @@ class Document:
     def line_at(self, position: int) -> int:
         """The number of the line in which character `position` of the body lies."""
         return self.body_line + (self.body or "").count("\n", 0, position)
+
+    def lines_of(self, key: str) -> Iterator[tuple[int, str]]:
+        """Yield (line number, value) of each line with this key."""
+        for number, each in enumerate(self.metadata, self.metadata_line):
+            if isinstance(each, Entry) and each.key == key:
+                yield number, each.value
 
     def line_of(self, key: str, value: str | None = None) -> int:
         """The number of the first line with this key (and value); of the first entry if there is none."""

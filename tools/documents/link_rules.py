@@ -108,10 +108,10 @@ def unknown_publisher(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     kinds=tuple(grammar.FORMATS),
 )
 def parent_model(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
-    for value in page.document.values("parent-model"):
+    for line, value in page.document.lines_of("parent-model"):
         if hub.find(value) is False:
             yield (
-                page.document.line_of("parent-model", value),
+                line,
                 f"parent-model {value[:120]!r} is no document of this hub",
                 hub.suggest(value),
             )
@@ -127,6 +127,7 @@ _MALFORMED = (
         "a link that is never closed",
     ),
 )
+REFERENCE = 200  # characters before an address in which the number of its reference is looked for
 _NUMBERED = re.compile(r"\[\d+\]\s")  # [1] (https://...) is a reference, and no link
 
 
@@ -143,7 +144,7 @@ def malformed_link(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
         if needed not in body:
             continue
         for match in pattern.finditer(body):
-            reference = _NUMBERED.match(body, body.rfind("[", 0, match.start() + 1))
+            reference = _NUMBERED.match(body, body.rfind("[", max(0, match.start() - REFERENCE), match.start() + 1))
             if not page.in_code(match.start()) and not reference:
                 shown = " ".join(body[match.start() : match.end() + 40].split())
                 yield page.document.line_at(match.start()), f"{what}: {shown[:70]!r}", "write [text](https://...)"

@@ -113,10 +113,10 @@ def vocabulary(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     fix="choose a task that begins with a domain",
 )
 def task_domain(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
-    for value in page.document.values("task"):
+    for line, value in page.document.lines_of("task"):
         if not value.startswith(DOMAINS):
             yield (
-                page.document.line_of("task", value),
+                line,
                 f"task {value[:60]!r} belongs to no domain, it should start with {', '.join(DOMAINS)}",
                 "choose another task",
             )
@@ -151,12 +151,13 @@ def metadata_value(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     "fine-tunable is true or false",
     fix="write `<!-- fine-tunable: true -->` if the module can be trained further, else false",
     kinds=("Module", "Placeholder"),
+    is_for_new=True,
 )
 def fine_tunable(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
-    for value in page.document.values("fine-tunable"):
+    for line, value in page.document.lines_of("fine-tunable"):
         if value not in ("true", "false"):
             yield (
-                page.document.line_of("fine-tunable", value),
+                line,
                 f"fine-tunable is {value[:60]!r}, true or false was expected",
                 "write `<!-- fine-tunable: true -->` if the module can be trained further, else false",
             )
@@ -168,14 +169,14 @@ def fine_tunable(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     "asset-path is the web address of an archive of the right type",
     fix="write the https address of the archive, with the ending that the kind has (`.tar.gz`, `.tflite`)",
     kinds=grammar.MODELS,
+    is_for_new=True,
 )
 def asset_path(page: DocumentFile, hub: Tree) -> Iterator[LineProblem]:
     document = page.document
     suffix = FIELDS[document.kind].asset_suffix
-    for value in document.values("asset-path") if suffix else ():
+    for where, value in document.lines_of("asset-path") if suffix else ():
         if LEGACY.fullmatch(value):
             continue
-        where = document.line_of("asset-path", value)
         if not re.match(r"https?://[^\s/]+/\S+$", value):
             yield where, f"{value[:80]!r} is no web address", f"write https://.../{document.version}{suffix}"
         elif not value.endswith(suffix):

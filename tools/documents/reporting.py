@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from tools.common.printable import json_text, printable_lines
-from tools.common.problems import Problem, with_fix
+from tools.common.problems import WARNING, Problem, with_fix
 from tools.documents import document as grammar
 from tools.documents.rule import Rule
 from tools.documents.rules import GROUPS, RULES
@@ -68,6 +68,7 @@ def rules(form: str) -> str:
                 {
                     "name": each.name,
                     "severity": each.severity,
+                    "published": WARNING if each.is_for_new else each.severity,
                     "summary": each.summary,
                     "fix": each.fix,
                     "group": groups[each.name],
@@ -85,6 +86,7 @@ INTRODUCTION = """# Rules of the validator
 
 `python tools/validate.py PATH` checks Hub documents in tfhub.dev's format against these rules. An error is what the format
 forbids, and makes the exit status 1; a warning is what misleads a reader all the same. `--off RULE` leaves a rule out.
+`--published` takes documents that were published before as they are: what tfhub.dev asked of new documents alone is a warning then.
 
 This file is written by `python tools/validate.py --rules --format markdown`."""
 
@@ -94,7 +96,8 @@ def _markdown() -> str:
     for group, members in GROUPS.items():
         parts.append(f"## {group}")
         for each in members:
-            parts.append(f"### `{each.name}` ({each.severity})")
+            published = "; with `--published` a warning" if each.is_for_new else ""
+            parts.append(f"### `{each.name}` ({each.severity}{published})")
             parts.append(f"{_sentence(each.summary.removeprefix('--archives: '))}{_scope(group, each)}")
             parts.append(f"Fix: {each.fix}.")
     return "\n\n".join(parts)

@@ -7,14 +7,16 @@
 `tools.documents.rules` lists all of them.
 """
 
+import bisect
 import difflib
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from tools.common.problems import Problem
+from tools.common.problems import WARNING, Problem
 from tools.documents import document as grammar
 from tools.documents.document import Document, parse
 from tools.documents.tree import Tree
@@ -42,7 +44,8 @@ class DocumentFile:
 
     def in_code(self, position: int) -> bool:
         """Return whether a position of the body lies in a fenced block."""
-        return any(start <= position < end for start, end, _ in self.code)
+        block = bisect.bisect_right(self.code, (position, sys.maxsize)) - 1
+        return block >= 0 and position < self.code[block][1]
 
 
 _FENCE = re.compile(r"[`~]{3,}")
@@ -83,7 +86,7 @@ class Rule(NamedTuple):
     """A rule by its name: what it asks for, and what to do if it is broken.
 
     `kinds` are the kinds of documents that it is about, "" among them if it is also about one whose line 1 cannot be read; `check`
-    is None if it is about more than one document.
+    is None if it is about more than one document. A rule that `is_for_new` was not asked of the documents that tfhub.dev published.
     """
 
     name: str
@@ -92,17 +95,25 @@ class Rule(NamedTuple):
     fix: str
     kinds: frozenset[str] = frozenset()
     check: Check | None = None
+    is_for_new: bool = False
 
-    def problem(self, file: str, line: int, message: str, fix: str) -> Problem:
-        """Return the problem that the rule is broken in a line of a file."""
-        return Problem(file, message, fix, line=line, rule=self.name, severity=self.severity)
+    def problem(self, file: str, line: int, message: str, fix: str, *, published: bool = False) -> Problem:
+        """Return the problem that the rule is broken in a line of a file: in a published document, maybe only a warning."""
+        severity = WARNING if published and self.is_for_new else self.severity
+        return Problem(file, message, fix, line=line, rule=self.name, severity=severity)
 
 
 def rule(
-    name: str, severity: str, summary: str, *, fix: str, kinds: Collection[str] = (*grammar.KINDS, "")
+    name: str,
+    severity: str,
+    summary: str,
+    *,
+    fix: str,
+    kinds: Collection[str] = (*grammar.KINDS, ""),
+    is_for_new: bool = False,
 ) -> Callable[[Check], Rule]:
     """Return a decorator that makes a rule of its check, for documents of some kinds."""
-    return lambda check: Rule(name, severity, summary, fix, frozenset(kinds), check)
+    return lambda check: Rule(name, severity, summary, fix, frozenset(kinds), check, is_for_new)
 
 
 def nearest(word: str, known: Collection[str], limit: int = 12) -> str:

@@ -4,6 +4,7 @@ for rule, line, message, fix in check(DocumentFile("google/x/1.md", "google/x/1.
     ...
 """
 
+import itertools
 from collections.abc import Collection, Iterator
 
 from tools.documents import archives, body_rules, heading_rules, link_rules, metadata_rules, tagfiles, tree_rules
@@ -15,6 +16,8 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
     "Text and line 1": (
         tree_rules.ENCODING,
         tree_rules.UNREADABLE,
+        tree_rules.DOCUMENT_SIZE,
+        tree_rules.LINKED_FOLDER,
         heading_rules.crlf,
         heading_rules.handle,
         heading_rules.description,
@@ -53,6 +56,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
     "Tag files": (tagfiles.TAG_FILE,),
     "Archives": archives.RULES,
 }
+MOST_PROBLEMS = 100  # of one rule in one document
 RULES = {rule.name: rule for group in GROUPS.values() for rule in group}
 
 
@@ -65,9 +69,19 @@ def active(off: Collection[str] = ()) -> dict[str, list[Rule]]:
 def check(
     page: DocumentFile, hub: Tree, rules: dict[str, list[Rule]] | None = None
 ) -> Iterator[tuple[Rule, int, str, str]]:
-    """Apply the rules to a document; yield each that is broken, the line, what is wrong, and what to do."""
+    """Apply the rules to a document; yield each that is broken, the line, what is wrong, and what to do.
+
+    Of one rule `MOST_PROBLEMS` are yielded, then that there are more: looking for the right word of fifty thousand takes minutes.
+    """
+    lines = page.text.count("\n") + 1  # what is missing at the end of a file belongs to its last line
     for each in (rules or active())[page.document.kind]:
-        if each.check:
-            for line, message, fix in each.check(page, hub):
-                # What is missing at the end of a file belongs to its last line.
-                yield each, min(line, page.text.count("\n") + 1), message, fix
+        found = each.check(page, hub) if each.check else iter(())
+        for line, message, fix in itertools.islice(found, MOST_PROBLEMS):
+            yield each, min(line, lines), message, fix
+        for line, *_ in itertools.islice(found, 1):
+            yield (
+                each,
+                min(line, lines),
+                "there is more of this kind from here on",
+                "correct what is named, and validate again",
+            )

@@ -14,6 +14,7 @@ from typing import Any
 from tools.common.problems import ERROR, Problem
 from tools.documents.metadata import DOMAINS, VOCABULARIES
 from tools.documents.rule import Rule
+from tools.documents.tree import read_document
 
 TAG_FILE = Rule(
     "tag-file",
@@ -27,6 +28,7 @@ KEYS = {
     "task": {"id", "display_name", "domains"},
     "interactive_visualizer": {"id", "url_template"},
 }
+DEEPEST = 10  # collections in each other; a vocabulary has four
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -37,7 +39,6 @@ def read(folder: Path, problems: list[Problem]) -> dict[str, dict[str, None]]:
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found: dict[str, dict[str, None]] = {}
     for name in VOCABULARIES.values():
         if not (folder / f"{name}.yaml").is_file():
@@ -50,8 +51,11 @@ def read(folder: Path, problems: list[Problem]) -> dict[str, dict[str, None]]:
             )
     for path in sorted(folder.glob("*.yaml")):
         try:
-            node = yaml.compose(path.read_text(encoding="utf-8"), Loader=loader)
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            node = _composed(read_document(path).decode("utf-8"), yaml)
+        except OSError as error:
+            _add(problems, path, 1, f"cannot be read: {error.strerror}", "correct its permissions, or remove it")
+            continue
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             what = getattr(error, "problem", None) or str(error).split("\n")[0]
             _add(problems, path, mark.line + 1 if mark else 1, f"is no YAML: {what}", "correct the file at that line")
@@ -60,6 +64,19 @@ def read(folder: Path, problems: list[Problem]) -> dict[str, dict[str, None]]:
         if ids is not None:
             found[path.stem] = ids
     return found
+
+
+def _composed(text: str, yaml: Any) -> Any:
+    """Return the root node of a YAML text, or raise YAMLError; one that is nested more deeply would crash the C library."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.MarkedYAMLError(
+                problem="it is nested more deeply than any tag file", problem_mark=event.start_mark
+            )
+    return yaml.compose(text, Loader=loader)
 
 
 def _vocabulary(path: Path, node: Any, problems: list[Problem], yaml: Any) -> dict[str, None] | None:
@@ -101,7 +118,7 @@ def _vocabulary(path: Path, node: Any, problems: list[Problem], yaml: Any) -> di
             )
         if "id" not in entry:
             continue
-        identifier = entry["id"][1].value if isinstance(entry["id"][1], yaml.ScalarNode) else ""
+        identifier = _word(entry["id"][1])
         line = entry["id"][0]
         if not _ID.fullmatch(identifier):
             _add(problems, path, line, f"{identifier!r} is no id", "use letters, digits, `.`, `_`, `+` and `-`")
@@ -121,7 +138,7 @@ def _check_task(
     if "domains" not in entry:
         return
     line, node = entry["domains"]
-    listed = [each.value for each in node.value] if isinstance(node.value, list) else []
+    listed = [_word(each) for each in node.value] if isinstance(node.value, list) else []
     if not listed:
         _add(problems, path, line, "`domains` is not a list", "write `domains:` and below it `  - image`")
     for domain in listed:
@@ -137,10 +154,15 @@ def _mapping(path: Path, node: Any, problems: list[Problem], yaml: Any) -> dict[
         return None
     found: dict[str, tuple[int, Any]] = {}
     for key, value in node.value:
-        if str(key.value) in found:
-            _add(problems, path, key.start_mark.line + 1, f"key {key.value!r} is there twice", "remove one of the two")
-        found[str(key.value)] = (key.start_mark.line + 1, value)
+        if _word(key) in found:
+            _add(problems, path, key.start_mark.line + 1, f"key {_word(key)!r} is there twice", "remove one of the two")
+        found[_word(key)] = (key.start_mark.line + 1, value)
     return found
+
+
+def _word(node: Any) -> str:
+    """Return the word that a node is; "" of a list or a mapping, which aliases can make longer than any memory."""
+    return node.value if isinstance(node.value, str) else ""
 
 
 def _add(problems: list[Problem], path: Path, line: int, message: str, fix: str) -> None:

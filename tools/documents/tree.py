@@ -4,16 +4,28 @@ hub = Tree(Path("assets/docs"), tags=tags, paths=scan(Path("assets/docs")))
 hub.find("google/bert")             # whether any version of it has a document
 """
 
+import contextlib
+import errno
 import os
 import re
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
+from tools.common.problems import with_fix
 from tools.documents import document as grammar
 
 OFFICIAL = "https://tfhub.dev"
+LARGEST_BYTES = 4_000_000  # a longer file is no document
+LONGEST_VERSION, LISTED = 20, 20  # characters of a file that is a version; versions that a fix lists
+MOST_ENTRIES = 1_000_000  # files and folders of a tree
 _TEMPLATE = re.compile(r"[{}$<>%*]|\.\.\.|…")
+
+
+class UsageError(ValueError):
+    """Nothing can be validated. The message says why and what to do."""
 
 
 @dataclass
@@ -31,7 +43,11 @@ class Tree:
 
     def __post_init__(self) -> None:
         self.publishers = {path.split("/")[0] for path in self.paths}
-        self._folders = {path.rpartition("/")[0] for path in self.paths if path.rpartition("/")[2][:-3].isdecimal()}
+        self._versions: dict[str, list[int]] = {}
+        for path in self.paths:
+            folder, _, file = path.rpartition("/")
+            if file[:-3].isdecimal() and len(file) < LONGEST_VERSION:
+                self._versions.setdefault(folder, []).append(int(file[:-3]))
         self._found: dict[str, bool | None] = {}
         self._mark = "://" + self.url.partition("://")[2].rstrip("/") + "/"
         # What ends an address: a blank, a quote or a bracket; full stops and commas at its end are the sentence's.
@@ -105,7 +121,7 @@ class Tree:
         if name and any(path in self.paths for path in grammar.paths(kind, publisher, name, version)):
             return True
         folders = grammar.paths(kind, publisher, "/".join(rest), 0)
-        return any(path.rpartition("/")[0] in self._folders for path in folders)
+        return any(path.rpartition("/")[0] in self._versions for path in folders)
 
     def suggest(self, address: str) -> str:
         """Return a fix for an address that leads nowhere: one of the versions that exist, or to correct it."""
@@ -116,28 +132,66 @@ class Tree:
                 for kind in ("Module", "Collection")
                 for path in grammar.paths(kind, publisher, self.name_of(address), 0)
             ]
-            versions = sorted(
-                int(path.rpartition("/")[2][:-3])
-                for path in self.paths
-                if path.rpartition("/")[0] in folders and path.rpartition("/")[2][:-3].isdecimal()
-            )
+            versions = sorted(version for folder in folders for version in self._versions.get(folder, ()))
             if versions:
-                return f"link one of its versions: {', '.join(map(str, versions))}"
+                return f"link one of its versions: {', '.join(map(str, versions[-LISTED:]))}"
         return "correct the address, or publish what it names"
 
 
-def scan(root: Path) -> set[str]:
-    """Return the paths of all Markdown files below a folder, relative to it."""
+def scan(root: Path, linked: list[str] | None = None) -> set[str]:
+    """Return the paths of all Markdown files below a folder, relative to it; folders that are links are added to `linked`.
+
+    Raises:
+      UsageError: there is more below the folder than any tree of documents holds.
+    """
+    base = len(os.fspath(root).rstrip("/")) + 1
     found: set[str] = set()
-    folders, base = [os.fspath(root)], len(os.fspath(root).rstrip("/")) + 1
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.name.endswith(".md"):
-                        found.add(entry.path[base:])
-                    elif not entry.name.startswith(".") and "." not in entry.name[-4:] and entry.is_dir():
-                        folders.append(entry.path)
-        except OSError:
-            continue  # the file that is asked for is reported where it is read; the others only answer questions
+    for entry in walk(root):
+        if entry.name.endswith(".md"):
+            found.add(entry.path[base:])
+        elif linked is not None and entry.is_symlink() and entry.is_dir():
+            linked.append(entry.path)
     return found
+
+
+def walk(root: str | os.PathLike[str]) -> Iterator["os.DirEntry[str]"]:
+    """Yield everything below a folder that is no folder itself; links to folders are not followed, nor what is hidden.
+
+    What cannot be listed is left out: a file that is asked for is reported where it is read, the others only answer questions.
+
+    Raises:
+      UsageError: there is more below the folder than any tree of documents holds.
+    """
+    folders, count = [os.fspath(root)], 0
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                count += 1
+                if count > MOST_ENTRIES:
+                    message = f"{os.fspath(root)} holds more than {MOST_ENTRIES:,} files and folders"
+                    raise UsageError(
+                        with_fix(message, "name the folder with the publishers' folders, for example with --root")
+                    )
+                if not entry.is_dir(follow_symlinks=False):
+                    yield entry
+                elif not entry.name.startswith("."):
+                    folders.append(entry.path)
+
+
+def open_regular(file: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    Raises:
+      OSError: it cannot be opened, or is no regular file: a pipe or a device could be read for ever.
+    """
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_document(file: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a document, `LARGEST_BYTES` and one more at most; raises OSError as `open_regular`."""
+    with open_regular(file) as stream:
+        return stream.read(LARGEST_BYTES + 1)

@@ -5,12 +5,19 @@ from collections.abc import Iterator
 from tools.catalog import layout
 from tools.common.problems import ERROR, WARNING, Problem
 from tools.documents.rule import DocumentFile, Rule
-from tools.documents.tree import Tree
+from tools.documents.tree import LARGEST_BYTES, Tree
 
 ENCODING = Rule(
     "encoding", ERROR, "a document is UTF-8 text without a byte order mark or zero bytes", "save it as plain UTF-8"
 )
 UNREADABLE = Rule("unreadable", ERROR, "every file that is named or found can be read", "correct its permissions")
+DOCUMENT_SIZE = Rule("document-size", ERROR, f"a document has at most {LARGEST_BYTES:,} bytes", "make it shorter")
+LINKED_FOLDER = Rule(
+    "linked-folder",
+    WARNING,
+    "folders of the tree are no links, which are not followed",
+    "name the folder that the link leads to as well",
+)
 PUBLISHER_PAGE = Rule(
     "publisher-page",
     ERROR,

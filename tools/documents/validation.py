@@ -21,16 +21,12 @@ from tools.documents import archives as archive_checks
 from tools.documents import document as grammar
 from tools.documents import rules, tagfiles
 from tools.documents.rule import DocumentFile, nearest
-from tools.documents.tree import OFFICIAL, Tree, scan
-from tools.documents.tree_rules import ENCODING, UNREADABLE, problems_between
+from tools.documents.tree import LARGEST_BYTES, OFFICIAL, Tree, UsageError, read_document, scan
+from tools.documents.tree_rules import DOCUMENT_SIZE, ENCODING, LINKED_FOLDER, UNREADABLE, problems_between
 from tools.hub import address
 from tools.hub.storage import Storage, StorageError
 
 REPOSITORY_TAGS = ROOT / "modules/tags"
-
-
-class UsageError(ValueError):
-    """Nothing can be validated. The message says why and what to do."""
 
 
 @dataclass
@@ -58,12 +54,14 @@ def validate(
     url: str | None = None,
     off: Collection[str] = (),
     archives: bool = False,
+    published: bool = False,
 ) -> ValidationReport:
     """Validate files, folders or whole trees of documents.
 
     `root` is the folder with the publishers' folders (default: found from the documents' handles), `tags` the folder of
     the tag files (default: `tags` beside `assets`, else this repository's), `url` what handles begin with (default: what
-    the hub's index.json says, else tfhub.dev), `off` names rules to leave out, and `archives` has archives read too.
+    the hub's index.json says, else tfhub.dev), `off` names rules to leave out, and `archives` has archives read too. With
+    `published`, documents are taken as they were accepted: what tfhub.dev asked of new ones alone is a warning.
 
     Raises:
       UsageError: if a path does not exist, holds no document, or a rule is unknown.
@@ -72,9 +70,9 @@ def validate(
         if name not in rules.RULES:
             raise UsageError(with_fix(f"no rule is called {name!r}", f"{nearest(name, rules.RULES)}, or see --rules"))
     scans: dict[str, set[str]] = {}
-    files = list(_files(arguments, scans))
-    texts: list[tuple[str, str]] = []
     problems: list[Problem] = []
+    files = _files(arguments, scans, problems)
+    texts: list[tuple[str, str]] = []
     for file in files:
         text = _read(file, problems)
         if text is not None:
@@ -94,27 +92,32 @@ def validate(
         page = DocumentFile(file, path.removeprefix(prefix), text)
         pages.append(page)
         for each, line, message, fix in rules.check(page, hub, active):
-            problems.append(each.problem(file, line, message, fix))
+            problems.append(each.problem(file, line, message, fix, published=published))
     problems += problems_between(pages, hub)
     checked = archive_checks.check(pages, hub, problems) if archives else 0
     wanted = sorted((each for each in problems if each.rule not in off), key=lambda each: (each.file, each.line or 1))
     return ValidationReport(wanted, len(files), checked)
 
 
-def _files(arguments: Iterable[Path], scans: dict[str, set[str]]) -> list[str]:
+def _files(arguments: Iterable[Path], scans: dict[str, set[str]], problems: list[Problem]) -> list[str]:
     found: dict[str, None] = {}
     for argument in arguments:
         text = os.fspath(argument)
-        if os.path.isfile(text):
-            found[text] = None
-        elif os.path.isdir(text):
+        if os.path.isdir(text):
             docs = os.path.join(text, "assets", "docs")
             text = docs if os.path.isdir(docs) else text.rstrip("/") or "/"
-            scans[os.path.abspath(text)] = found_here = scan(Path(text))
+            linked: list[str] = []
+            scans[os.path.abspath(text)] = found_here = scan(Path(text), linked)
+            problems += [
+                LINKED_FOLDER.problem(each, 1, "is a link to a folder, which is not followed", f"name {each} as well")
+                for each in linked
+            ]
             inside = sorted(found_here)
             if not inside:
                 raise UsageError(with_fix(f"{text} holds no document (*.md)", "name a folder of documents"))
             found.update((os.path.join(text, path), None) for path in inside)
+        elif os.path.lexists(text):
+            found[text] = None
         else:
             raise UsageError(with_fix(f"{text} does not exist", "name files or folders of documents"))
     return list(found)
@@ -122,10 +125,13 @@ def _files(arguments: Iterable[Path], scans: dict[str, set[str]]) -> list[str]:
 
 def _read(file: str, problems: list[Problem]) -> str | None:
     try:
-        with open(file, "rb") as stream:
-            data = stream.read()
+        data = read_document(file)
     except OSError as error:
         problems.append(UNREADABLE.problem(file, 1, f"cannot be read: {error.strerror}", "correct its permissions"))
+        return None
+    if len(data) > LARGEST_BYTES:
+        message = f"has more than {LARGEST_BYTES:,} bytes, as many as a document may have"
+        problems.append(DOCUMENT_SIZE.problem(file, 1, message, "make it shorter"))
         return None
     what, text = None, None
     try:

@@ -19,7 +19,7 @@ from tools.archive.members import ArchiveError
 from tools.catalog.layout import ARCHIVE_SUFFIX, archive_path, is_handle, record_path
 from tools.common.digests import parse_sha256
 from tools.common.download import DownloadError, NotFound, fetch, fetch_text, plain_address
-from tools.common.files import sha256_of_file
+from tools.common.files import discard_unless_folder, make_cache_folder, sha256_of_file
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels, load, numbered
 
@@ -108,7 +108,8 @@ def unpack_to_cache(url: str, sha256: str, *, cache: Path) -> Path:
     except ValueError as error:
         raise EvaluationError(f"{url}: {error}", "give the digest of the archive") from error
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_cache_folder(folder.parent)
+        discard_unless_folder(folder)
         with tempfile.TemporaryDirectory(prefix=".getting-", dir=folder.parent) as scratch:
             file = fetch(url, cache=Path(scratch), sha256=sha256)
             reading.unpack(file, Path(scratch) / "module")

@@ -23,7 +23,7 @@ from pathlib import Path
 from tools import catalog
 from tools.common.download import fetch
 from tools.common.printable import printable_lines
-from tools.common.problems import with_fix
+from tools.common.problems import about, with_fix
 from tools.publishing.build import PREFIX, BuildError, make
 from tools.publishing.specification import CheckpointFacts, Specification, specify, versions
 
@@ -71,10 +71,10 @@ def build(*, root: Path, spec: Specification, made: Path, archives: list[Path]) 
         folder = Path(name).resolve()
         try:
             make(spec, folder, root=root, report=lambda _stage, _done, _total: None, logs=folder / "logs")
-        except BuildError:
+        except BuildError as error:
             for log in (folder / "logs").glob("*"):  # a sandbox keeps nothing
                 print(printable_lines(log.read_text(encoding="utf-8")), file=sys.stderr)
-            raise
+            raise ActionError(about(f"{spec['file']}: {spec['module']['row']['stem']}", error)) from None
         for file in [made, *archives]:
             shutil.move(folder / "finished" / file.name, file)
 

@@ -89,7 +89,7 @@ def check_head(
         difference = float(np.abs(answer.numpy() - expected[part]).max() / max(1, np.abs(expected).max()))
         require(
             difference <= tolerance,
-            f"{name} differs from the Keras model by {difference:.2g}, more than {tolerance:.2g}",
+            f"{name} differs from the golden output by {difference:.2g}, more than {tolerance:.2g}",
         )
         worst = max(worst, difference)
     require(
@@ -122,7 +122,7 @@ def check_head(
 def _check_maps(
     module: Any, built: Mapping[str, Any], images: Any, expected: Any, tolerance: float, require: Require
 ) -> None:
-    """Check `stages()`: the answer, and the maps that the signature lists, with the Keras model's values (by their mean magnitudes)."""
+    """Check `stages()`: the answer, and the maps that the signature lists, with the golden values (by their mean magnitudes)."""
     import numpy as np
 
     output = built["signature"]["outputs"][0]["name"]
@@ -131,12 +131,12 @@ def _check_maps(
     require(set(found) == {output, *maps}, f"stages() gives {sorted(found)}, not {sorted({output, *maps})}")
     answer = found.pop(output)
     difference = float(np.abs(answer - expected).max() / max(1, np.abs(expected).max()))
-    require(difference <= tolerance, f"stages()[{output!r}] differs from the Keras model by {difference:.2g}")
+    require(difference <= tolerance, f"stages()[{output!r}] differs from the golden one by {difference:.2g}")
     for name, values in found.items():
         require(list(values.shape[1:]) == maps[name]["shape"][1:], f"stages()[{name!r}] is {values.shape}")
         magnitude = float(np.abs(values).mean())
         difference = abs(magnitude - built["magnitudes"][name]) / max(1e-6, built["magnitudes"][name])
-        require(difference <= tolerance, f"stages()[{name!r}] differs from the Keras model by {difference:.2g}")
+        require(difference <= tolerance, f"stages()[{name!r}] differs from the golden one by {difference:.2g}")
 
 
 def _accuracy(module: Any, evaluation: Mapping[str, Any], batch: int = 64) -> dict[str, Any]:
@@ -206,6 +206,7 @@ def _stage(name: str) -> dict[str, str]:
 def main(arguments: list[str]) -> int:
     """Check the heads that standard input names; returns the exit status."""
     environment.isolate()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     specification, out = map(Path, arguments)
     try:
         with messages_only() as say:

@@ -23,7 +23,7 @@ from typing import Any
 
 from tools.common.files import write_atomically
 from tools.common.problems import WARNING, Problem, with_fix
-from tools.documents.tree import OFFICIAL
+from tools.documents.tree import OFFICIAL, UsageError
 from tools.site import document_pages, rendering
 from tools.site.document_facts import DocumentFacts, describe_document, scan
 from tools.site.document_index import VOCABULARIES, DocumentIndex
@@ -180,7 +180,10 @@ def _check_site_folder(out: Path) -> None:
 
 def _read(root: Path, code: str, page_cache: PageCache, problems: list[Problem]) -> list[DocumentFacts]:
     """Return the facts of all documents: remembered ones whose size and time are the same, others read."""
-    found = dict(scan(root))
+    try:
+        found = dict(scan(root))
+    except UsageError as error:
+        raise PageError(str(error)) from error
     stamps = {file: f"{code}-{file_stamp(status)}" for file, status in found.items()}
     known: dict[str, DocumentFacts] = page_cache.records(stamps)
     for file in found.keys() - known.keys():

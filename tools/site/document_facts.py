@@ -13,9 +13,9 @@ from typing import TypedDict
 
 from tools.common.problems import Problem
 from tools.documents import document as grammar
+from tools.documents.tree import LARGEST_BYTES, read_document, walk
 from tools.site import sanitizing
 
-LARGEST_BYTES = 4_000_000  # a longer file is no document
 # Everything that could be an address of a document; the rendered links are looked up among these.
 _ADDRESS = re.compile(r"(?i)https?://[^\s<>\"'`()\[\]|\\]+")
 
@@ -51,28 +51,23 @@ class PlacedDocument(DocumentFacts):
 def scan(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the Markdown files below a folder, relative to it, with their status; links are not followed."""
     base = len(os.fspath(folder).rstrip("/")) + 1
-    folders = [os.fspath(folder)]
-    while folders:
-        with os.scandir(folders.pop()) as found:
-            for each in found:
-                if each.is_dir(follow_symlinks=False):
-                    folders.append(each.path)
-                elif each.name.endswith(".md") and each.is_file(follow_symlinks=False):
-                    yield each.path[base:], each.stat(follow_symlinks=False)
+    for entry in walk(folder):
+        if entry.name.endswith(".md") and not entry.is_symlink():
+            yield entry.path[base:], entry.stat(follow_symlinks=False)
 
 
 def describe_document(root: Path, file: str, status: os.stat_result) -> DocumentFacts | Problem:
     """Read the document `file` below `root`; return its facts, or why it has no page."""
-    if status.st_size > LARGEST_BYTES:
-        message = f"has {status.st_size:,} bytes, a document has at most {LARGEST_BYTES:,}"
-        return Problem(file, message, "make it shorter", line=1)
     try:
-        data = (root / file).read_bytes()
+        data = read_document(root / file)
+        if len(data) > LARGEST_BYTES:
+            message = f"has more than {LARGEST_BYTES:,} bytes, as many as a document may have"
+            return Problem(file, message, "make it shorter", line=1)
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return Problem(file, "is not UTF-8", "save it as UTF-8", line=1)
     except OSError as error:
-        return Problem(file, f"cannot be read: {error}", "correct its permissions", line=1)
+        return Problem(file, f"cannot be read: {error.strerror}", "correct its permissions, or remove it", line=1)
     document = grammar.parse(text)
     if not document.kind:
         message, fix = grammar.explain_heading(text.partition("\n")[0][:200])

@@ -26,7 +26,10 @@ TAG_FIELDS = {
     "dataset": "datasets",
     "language": "languages",
 }
-LISTED_COLLECTIONS = 40  # that a page names at most
+LISTED = 40  # versions, formats and collections that a page names at most
+# Of file systems: a longer name or path cannot be written, and would end the whole run. 255 bytes a name are everybody's, 1,024
+# bytes a path are macOS's.
+LONGEST_NAME, LONGEST_PATH = 255, 1_000
 
 
 class Related(TypedDict):
@@ -52,13 +55,13 @@ class DocumentIndex:
             rf"(?i)https?://(?:www\.)?{re.escape(self.url.partition('://')[2])}(?:/|$)(.*)", re.DOTALL
         )
         self._by_page: dict[str, PlacedDocument] = {}
-        self._same: dict[tuple[str, str, bool], list[PlacedDocument]] = {}
+        self._same: dict[tuple[str, str, bool], dict[str, list[PlacedDocument]]] = {}
         for each in documents:
             self._place(each)
         self.publishers: dict[str, list[PlacedDocument]] = {}
         for document in self.documents:
             self.publishers.setdefault(document["publisher"], []).append(document)
-            self._same.setdefault(_name_of(document), []).append(document)
+            self._same.setdefault(_name_of(document), {}).setdefault(document["kind"], []).append(document)
         for publisher in self.publishers:
             self._addresses[publisher] = f"{publisher}/index.html"
         self._listed: dict[str, list[PlacedDocument]] = {}
@@ -80,6 +83,13 @@ class DocumentIndex:
             base, page = publisher, f"{publisher}/index.html"
         else:
             page = f"{base}/{version}/index.html"
+        lengths = [len(part.encode()) for part in page.split("/")]
+        if max(lengths) > LONGEST_NAME or sum(lengths) + len(lengths) > LONGEST_PATH:
+            message = f"its name is too long for a folder: {page[:60]!r}..."
+            self._refuse(
+                facts, message, f"keep each part below {LONGEST_NAME} bytes, and all together below {LONGEST_PATH}"
+            )
+            return
         if page in self._by_page:
             other = self._by_page[page]["file"]
             self._refuse(facts, f"has the same handle as {other}", "keep one of them")
@@ -122,13 +132,14 @@ class DocumentIndex:
     def related(self, document: PlacedDocument) -> Related:
         """Return what the page of a document says of others."""
         same = self._same[_name_of(document)]
+        others = (each for kind, each in same.items() if kind != document["kind"])
         parent = self.find(f"{self.url}/{document['parent']}") if document["parent"] else None
-        listed = self._listed.get(document["page"], [])[:LISTED_COLLECTIONS]
+        listed = self._listed.get(document["page"], [])[:LISTED]
         return {
             "links": {address: page for address in document["addresses"] if (page := self.find(address)) is not None},
             "parent": parent if isinstance(parent, str) else None,
-            "versions": [(e["version"], e["page"]) for e in reversed(same) if e["kind"] == document["kind"]],
-            "formats": [(e["kind"], e["page"]) for e in same if e["kind"] != document["kind"]],
+            "versions": [(e["version"], e["page"]) for e in same[document["kind"]][: -LISTED - 1 : -1]],
+            "formats": [(e["kind"], e["page"]) for each in others for e in each[-LISTED:]][:LISTED],
             "collections": [(e["name"], e["page"]) for e in listed],
         }
 

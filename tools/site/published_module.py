@@ -130,7 +130,7 @@ class PublishedModule:
 
     @property
     def change(self) -> float | None:
-        """The distance of its golden output from the same network's in float32, over max(1, largest magnitude)."""
+        """The distance of its output from the golden one, of the same network in float64, over max(1, largest magnitude)."""
         change: float | None = self.record["verification"].get("precision_change")
         return change
 

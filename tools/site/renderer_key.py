@@ -20,7 +20,7 @@ from tools.common.files import ROOT
 PACKAGES = ("tools", "builders")  # of this repository
 # One import on a line, as the formatter writes them; names in brackets may take several lines.
 _IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+([\w., \t]+))", re.M
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^()]*\)|[^\n]*)|import[ \t]+([\w., \t]+))", re.M
 )
 # What turns Markdown, code and templates into HTML: another version may do it otherwise.
 _LIBRARIES = ("cmarkgfm", "jinja2", "nh3", "pygments")

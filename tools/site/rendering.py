@@ -184,7 +184,7 @@ def page(template: str, **context: Any) -> str:
     """Render a template of HTML, with everything escaped that is not markup already."""
     rendered = _site().get_template(template).render(context)
     # Empty lines that templates leave behind go; those of code stay.
-    parts = re.split(r"(<pre\b.*?</pre>)", rendered, flags=re.DOTALL)
+    parts = re.split(r"(<pre\b(?s:.*?)(?:</pre>|\Z))", rendered)
     return (
         "".join(part if part.startswith("<pre") else re.sub(r"\n\s*\n+", "\n", part) for part in parts).strip() + "\n"
     )

@@ -10,11 +10,16 @@ and get ids of their own (`doc-...`), so that nothing in a document can take the
 A text that breaks a limit of `tools.site.github_markdown` is shown as it is written.
 """
 
+import contextlib
+import functools
 import html
 import itertools
 import re
+import signal
+import threading
 import urllib.parse
 from collections.abc import Callable
+from types import FrameType
 
 import nh3
 from markupsafe import Markup
@@ -49,9 +54,16 @@ _HEADING = re.compile(r"<(/?)h[1-6]>")
 _EMPTY = re.compile(r'<(a|h[1-6]|th)(?: [a-z]++="[^"]*+")*+>\s*+</\1>')
 _WEB_ADDRESS = re.compile(r"(?i)https?://[^/\s]")
 COLOURED = 20_000  # characters of code; longer code stays as it is
+# Of processor time for one document, then its code stays as it is. Real code takes milliseconds; some of Pygments' expressions take
+# exponential time (of shell: `$'\\0\\0\\0...`), and a signal ends them, as it does not end the sanitiser.
+COLOURING_SECONDS = 1.0
 _DEAD = '<span class="visually-hidden"> (not in this archive)</span></span>'
 
 Resolve = Callable[[str], str | bool | None]
+
+
+class _TooLongError(Exception):
+    """Colouring the code takes too long."""
 
 
 def safe(source: str, resolve: Resolve) -> Markup:
@@ -83,9 +95,27 @@ def _cleaned(source: str) -> str:
         url_schemes={"http", "https", "mailto"},
         link_rel=None,
     )
-    clean = _CODE.sub(_coloured, clean)
+    with contextlib.suppress(_TooLongError):
+        clean = _limited(functools.partial(_CODE.sub, _coloured, clean))
     # Headings, header cells and links without any word are no help to those who have them read out.
     return _EMPTY.sub(lambda match: "<td></td>" if match[1] == "th" else "", clean)
+
+
+def _limited(work: Callable[[], str]) -> str:
+    """Return what `work` returns; raise `_TooLongError` if it takes longer than colours are worth."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        return work()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TooLongError
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, COLOURING_SECONDS)
+    try:
+        return work()
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _coloured(match: re.Match[str]) -> str:
