@@ -22,8 +22,8 @@ from tools.hub import notes, records, signatures
 from tools.hub.signatures import SignatureError, SigningError
 from tools.hub.storage import Storage
 from tools.publishing import attestations
-from tools.server.server import serve
 from tools.publishing.attestations import Source
+from tools.server.server import serve
 from tools.verification.audit import audit
 from tools.verification.verify import Verification
 
@@ -284,6 +284,31 @@ def test_audit_finds_every_change(hub_folder, keys, case):
     spoil(hub_folder)
     found = errors(hub_folder, trust(keys / "new.pub"), thorough=case == "bundle of another module")
     assert any(says in each for each in found) and not any(SIBLING in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        (f"{HANDLE}.bundle", f"{HANDLE}.bundle"),
+        (f"{HANDLE}.cdx.json.sig",) * 2,
+        (f"{HANDLE}.note-1.json", f"{HANDLE}.note-1.json.sig"),
+    ],
+)
+def test_audit_without_a_key_names_what_a_publisher_left_half_done(hub_folder, path, file):
+    (hub_folder / path).unlink()
+    found = audit(Storage(hub_folder)).problems
+    assert file in [each.file for each in found]
+    assert not [each for each in found if each.file == file and each.is_error]
+
+
+def test_signing_in_every_kind_of_storage(storage, keys):
+    by = signer(keys / "new.pem")
+    storage.create("p/n/1.json", b"{}")
+    assert signatures.sign(storage, "p/n/1.json", b"{}", by) is True
+    first = storage.read("p/n/1.json.sig")
+    assert signatures.sign(storage, "p/n/1.json", b"{}", by) is False and storage.read("p/n/1.json.sig") == first
+    with pytest.raises(SignatureError, match="other bytes"):
+        signatures.sign(storage, "p/n/1.json", b"[]", by)
 
 
 def test_a_note_about_another_module_does_not_count(hub_folder, keys):

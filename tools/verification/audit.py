@@ -90,7 +90,8 @@ def audit(
     report.problems += _without_record(hub)
     report.signed = len(hub.claims)
     report.are_signatures_checked = trust is not None
-    report.problems += _signatures(storage, hub, trust, thorough) if trust else _unsigned(hub)
+    report.problems += _signatures(storage, hub, trust, thorough) if trust else _partly_signed(hub)
+    report.problems += _signatures_of_nothing(hub)
     report.problems += _index(storage, hub)
     if thorough and catalog:
         report.problems += _pages(storage, hub, catalog, base_url)
@@ -157,13 +158,17 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
             yield Problem(handle, message, "restore it from a copy")
 
 
-def _unsigned(hub: HubSnapshot) -> Iterator[Problem]:
-    """Yield the modules of which only a part is signed, and the signatures of nothing."""
+def _signatures_of_nothing(hub: HubSnapshot) -> Iterator[Problem]:
+    """Yield the signatures whose file is not there."""
     for path in hub.listing:
         signed = layout.signed_path(path)
         if signed and signed not in hub.listing:
             yield Problem(path, "it is a signature of nothing", f"restore {signed}, or delete it", severity=WARNING)
-    for handle in _recorded(hub):
+
+
+def _partly_signed(hub: HubSnapshot) -> Iterator[Problem]:
+    """Yield what is missing of the modules of which only a part is signed."""
+    for handle in sorted(_recorded(hub)):
         paths = layout.attestation_paths(handle)
         missing = [path for path in paths if path not in hub.listing]
         if missing and len(missing) < len(paths):
@@ -175,7 +180,6 @@ def _unsigned(hub: HubSnapshot) -> Iterator[Problem]:
 
 def _signatures(storage: Storage, hub: HubSnapshot, trust: Trust, thorough: bool) -> Iterator[Problem]:
     """Yield what is not signed by somebody who is trusted."""
-    yield from (each for each in _unsigned(hub) if layout.signed_path(each.file))
     sign = "publish it again with --sign-key, if it is right"
     for handle in sorted(_recorded(hub)):
         notes = [path for path in hub.listing if (note := layout.parse_note_path(path)) and note.handle == handle]
