@@ -2,9 +2,11 @@
 
     python tools/audit.py --hub ./hub
     python tools/audit.py --hub gs://bucket/hub --thorough
+    python tools/audit.py --hub gs://bucket/hub --thorough --key publisher.pub
 
-Compares sizes, and digests where the storage keeps them. Exit status 0 if there are no errors (warnings do not count: they are what
-a publisher at work, or one that was cut off, leaves behind), 1 if there are.
+Compares sizes, and digests where the storage keeps them; with --key or --identity demands signatures of all but pages, which are
+derived: --thorough compares those. Exit status 0 if there are no errors (warnings do not count: they are what a publisher at
+work, or one that was cut off, leaves behind), 1 if there are.
 """
 
 import argparse
@@ -22,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
         help="read every archive: its digests and members; compare every page with what it should be; name files that nobody made",
     )
     scripts.add_url(arguments)
+    scripts.add_trust(arguments)
     return arguments
 
 
@@ -30,14 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools import catalog
     from tools.common import console
+    from tools.hub import signatures
     from tools.hub.storage import StorageError, open_hub
     from tools.site.jobs import PageError
     from tools.verification import audit, reporting
 
     try:
+        trust = signatures.trust(options)
         storage = open_hub(options.hub)
         rows = catalog.load() if options.thorough else None
-        report = audit.audit(storage, thorough=options.thorough, catalog=rows, base_url=options.url)
+        report = audit.audit(storage, thorough=options.thorough, catalog=rows, base_url=options.url, trust=trust)
     except (catalog.CatalogError, StorageError, PageError) as error:
         console.problems(error)
         return scripts.status(error)

@@ -101,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     inference.add_argument("--record", action="store_true", help="measure published modules of --hub, and add notes")
     scripts.add_hub(inference, required=False)
     scripts.add_url(inference)
+    scripts.add_signing(inference)
     load = command("load", "seconds until the first answer, size of the graph; beside what Keras saves")
     load.add_argument("names", nargs="*", metavar="ROW", help="rows with a classifier")
     publish = command("publish", "time for each stage, CPU time and memory; beside cp and sha256")
@@ -200,10 +201,12 @@ def record(options: argparse.Namespace, settings: "InferenceSettings") -> int:
     """Measure published modules, put notes beside their records, and make the pages again."""
     from tools.benchmarks import recording
     from tools.common import console
+    from tools.hub import signatures
     from tools.hub.storage import open_hub
 
+    signer = signatures.signer(options)
     storage = open_hub(options.hub)
-    done, pages = recording.record(storage, options.names, settings, url=options.url)
+    done, pages = recording.record(storage, options.names, settings, url=options.url, signer=signer)
     table = [
         (
             handle,

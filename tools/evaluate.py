@@ -130,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     scripts.add_url(results)
     results.add_argument("--dataset", metavar="TAG", help="for --record: an id of modules/tags/dataset.yaml")
     results.add_argument("--split", default="test", help="for --record and tfds: (default: %(default)s)")
+    scripts.add_signing(arguments)
 
     work = arguments.add_argument_group("how")
     work.add_argument(
@@ -171,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.common import console
     from tools.evaluation import EvaluationError, images, modules, reporting, running
     from tools.evaluation.shards import Options
+    from tools.hub import signatures
     from tools.hub.storage import StorageError
     from tools.publishing import evaluations
 
@@ -205,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if options.record:
             evaluations.require_recordable(plan, options.hub, options.dataset, options.url)
+        signer = signatures.signer(options) if options.record else None
         if options.runner:
             running.require_pipeline(plan, runner=options.runner, state=options.state, images=options.images)
     except (EvaluationError, StorageError, OSError) as error:
@@ -255,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 split=options.split,
                 date=description["date"],
                 url=options.url,
+                signer=signer,
             ):
                 console.note(sentence)
     except (EvaluationError, StorageError, OSError) as error:

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also keep the modules unpacked, for clients that read them where they lie (TFHUB_MODEL_LOAD_FORMAT=UNCOMPRESSED)",
     )
+    scripts.add_signing(arguments)
     arguments.add_argument(
         "--dry-run",
         action="store_true",
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.warnings(rows.warnings)
     console.warnings(reporting.row_warnings(modules))
 
-    from tools.hub import address, unpacked
+    from tools.hub import address, signatures, unpacked
     from tools.hub.records import DamagedHub
     from tools.hub.storage import Storage, StorageError
     from tools.publishing.transaction import Publishing
@@ -102,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pages: int = 0
     problem: Exception | None = None
     try:
+        signer = signatures.signer(options)  # before anything is built
         storage = Storage(options.hub)
         with reporting.PublishingProgress() as progress:
             publishing = Publishing(
@@ -111,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 cache=options.cache,
                 mirrors=options.checkpoints,
                 prebuilt=options.prebuilt,
+                signer=signer,
                 report=progress.report,
             )
             results = publishing.run(modules, options.jobs)

@@ -3,11 +3,14 @@
     python tools/verify.py http://127.0.0.1:8000/hubpress/convnext_digits/1
     python tools/verify.py https://hub.example/hubpress/convnext_digits/1.tar.gz
     python tools/verify.py https://hub.example --all --format json
+    python tools/verify.py https://hub.example/hubpress/convnext_digits/1 --key publisher.pub
     python tools/verify.py ./hub gs://bucket/hub
 
 Downloads the archive, compares size and digests with the record, looks at its members, its signature and its document, and
 replays the golden input that it carries: the answer must agree within the record's tolerance. Any server of the hub's files will
-do. Replaying runs the module's graph, which is a program: leave it out (--no-replay) for a hub whose publisher you do not trust.
+do. With --key or --identity, the record and the notes must be signed, too (docs/signing.md).
+
+Replaying runs the module's graph, which is a program: leave it out (--no-replay) for a hub whose publisher you do not trust.
 """
 
 import argparse
@@ -28,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         "--all", action="store_true", help="of a hub every version, withdrawn ones too (default: the newest of each)"
     )
     arguments.add_argument("--no-replay", action="store_true", help="do not run the modules")
+    scripts.add_trust(arguments)
     limits = arguments.add_argument_group("limits", "what a server may make this command spend on each module")
     limits.add_argument(
         "--max-seconds", type=scripts.positive, metavar="N", help="seconds of downloads (default: 3600)"
@@ -55,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
 
     from tools.common import console
+    from tools.hub import signatures
     from tools.verification import reporting
     from tools.verification.verify import (
         NothingThereError,
@@ -71,9 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "memory_bytes": options.max_memory,
     }
     limits = VerificationLimits(**{name: value for name, value in chosen.items() if value is not None})
+    try:
+        trust = signatures.trust(options)
+    except signatures.SigningError as error:
+        console.problems(error)
+        return scripts.status(error)
     results: list[VerificationResult] = []
     statuses = {0}
-    with Verification(replay=not options.no_replay, limits=limits) as verification:
+    with Verification(replay=not options.no_replay, limits=limits, trust=trust) as verification:
         for address in options.addresses:
             try:
                 targets = verification.find(address, every=options.all)

@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--undo", action="store_true", help="take the withdrawal back")
     scripts.add_url(arguments)
     scripts.add_cache(arguments, "the digests of pages")
+    scripts.add_signing(arguments)
     return arguments
 
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools import catalog
     from tools.common import clock, console
-    from tools.hub import address, notes
+    from tools.hub import address, notes, signatures
     from tools.hub.records import DamagedHub
     from tools.hub.storage import StorageError, open_hub
     from tools.site.jobs import PageError
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.warnings(rows.warnings)
         storage = open_hub(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)
-        note = notes.add_note(storage, handle, action, options.why or "", date=clock.now())
+        signer = signatures.signer(options)
+        note = notes.add_note(storage, handle, action, options.why or "", date=clock.now(), signer=signer)
         damage = None
         try:
             pages = write_pages(rows, storage, url, cache=options.cache)

@@ -31,6 +31,14 @@ def test_handles_and_paths_round_trip(handle):
         note = layout.note_path(handle, number)
         assert note.startswith(layout.note_prefix(handle))
         assert layout.parse_note_path(note) == (handle, number)
+        assert layout.signed_path(layout.signature_path(note)) == note
+    record = layout.record_path(handle)
+    assert layout.signed_path(layout.signature_path(record)) == record and layout.signed_path(record) is None
+    for path in (layout.bundle_path(handle), layout.bom_path(handle), layout.provenance_path(handle)):
+        assert layout.handle_of_attestation(path) == handle and layout.handle_of_record(path) is None
+    for path in layout.attestation_paths(handle):
+        assert layout.handle_of_attestation(layout.signed_path(path) or path) or layout.signed_path(path) == record
+    assert layout.signed_path(layout.signature_path(layout.bundle_path(handle))) is None  # it is a signature itself
 
 
 @pytest.mark.parametrize("text", NO_HANDLES)
@@ -41,6 +49,8 @@ def test_what_is_no_handle_has_no_files(text):
     assert layout.handle_of_page(layout.document_path(text)) is None
     assert layout.handle_of_page(layout.page_path(text)) is None
     assert layout.parse_note_path(layout.note_path(text, 1)) is None
+    assert layout.signed_path(layout.signature_path(layout.record_path(text))) is None
+    assert layout.handle_of_attestation(layout.bundle_path(text)) is None
 
 
 def test_the_paths_of_a_hub_are_these():
@@ -51,6 +61,15 @@ def test_the_paths_of_a_hub_are_these():
     assert layout.document_path(handle) == "p/name/1.md"
     assert layout.page_path(handle) == "p/name/1/index.html"
     assert layout.note_path(handle, 2) == "p/name/1.note-2.json"
+    assert layout.signature_path(layout.note_path(handle, 2)) == "p/name/1.note-2.json.sig"
+    assert layout.attestation_paths(handle) == [
+        "p/name/1.json.sig",
+        "p/name/1.bundle",
+        "p/name/1.cdx.json",
+        "p/name/1.cdx.json.sig",
+        "p/name/1.provenance.json",
+        "p/name/1.provenance.json.sig",
+    ]
     assert layout.publisher_document_path("p") == "p/p.md"
     assert layout.page_path("p") == "p/index.html"
     assert layout.collection_handle("p", "all") == "p/collections/all/1"

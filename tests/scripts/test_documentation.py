@@ -12,7 +12,12 @@ from tests.support.commands import ROOT
 SCRIPTS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "__init__")
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "tests/README.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-OTHERS = {"--config", "--project", "--region"}  # options of Bazel and Beam, as are all that have an underscore
+OTHERS = {
+    "--config",
+    "--project",
+    "--region",
+    "--signature",
+}  # of Bazel, Beam and model_signing, as are all with an underscore
 COMMAND = re.compile(r"(?:python )(tools/\w+\.py)((?:\\\n|[^`\n])*)")
 
 

@@ -62,7 +62,7 @@ def test_a_whole_hub_of_ours_and_one_of_a_plain_server(hub, any_url):
     assert len(found) == 6 and all(each["ok"] for each in found)
     for each in found:
         assert [check["name"] for check in each["checks"]] == list(verification.CHECKS)
-        assert [check["state"] for check in each["checks"]] == ["ok"] * 4 + ["skipped"]
+        assert [check["state"] for check in each["checks"]] == ["ok", "skipped", "ok", "ok", "ok", "skipped"]
     with plain_server(hub) as url:
         done = verify(url, "--no-replay")
         assert done.returncode == 0 and "6 verified, nothing wrong" in done.stdout, done.stdout + done.stderr
@@ -73,7 +73,8 @@ def test_golden_inputs_are_replayed(hub, any_url):
     done = verify(f"{any_url}/{HANDLE}", f"{hub}/hubpress/{NAME}_fe/1", "--format", "json")
     assert done.returncode == 0, done.stdout + done.stderr
     for each in json.loads(done.stdout):
-        assert {check["state"] for check in each["checks"]} == {"ok"}
+        assert [check["state"] for check in each["checks"]] == ["ok", "skipped", "ok", "ok", "ok", "ok"]
+        assert each["checks"][1]["message"] == "unsigned"
         assert "tolerance 0.0001" in each["checks"][-1]["message"]
 
 
@@ -92,7 +93,14 @@ def test_one_module(hub, any_url, where, ending):
         (target,) = verifier.find(f"{base}/{HANDLE}{ending}")
         result = verifier.verify(target)
     assert result.ok and result.handle == HANDLE
-    assert states(result) == {"record": "ok", "archive": "ok", "members": "ok", "document": "ok", "golden": "skipped"}
+    assert states(result) == {
+        "record": "ok",
+        "signature": "skipped",
+        "archive": "ok",
+        "members": "ok",
+        "document": "ok",
+        "golden": "skipped",
+    }
 
 
 def test_an_archive_alone(hub, tmp_path):
@@ -102,6 +110,7 @@ def test_an_archive_alone(hub, tmp_path):
     assert result.ok
     assert states(result) == {
         "record": "skipped",
+        "signature": "skipped",
         "archive": "ok",
         "members": "ok",
         "document": "skipped",
@@ -262,7 +271,7 @@ def test_a_golden_output_that_the_module_does_not_give(copied, tmp_path):
     done = verify(f"{copied}/{HANDLE}", tmp_path / "free.tar.gz", "--format", "json")
     assert done.returncode == 1, done.stdout + done.stderr
     different, free = json.loads(done.stdout)
-    assert [check["state"] for check in different["checks"]] == ["ok", "ok", "ok", "ok", "failed"]
+    assert [check["state"] for check in different["checks"]] == ["ok", "skipped", "ok", "ok", "ok", "failed"]
     assert "differs from its golden output by 0.01" in different["checks"][-1]["message"]
     assert "no assets.extra/golden.npz" in free["checks"][-1]["message"]
 

@@ -15,6 +15,7 @@ from tools.benchmarks.inference import InferenceSettings
 from tools.common.clock import now
 from tools.hub import address, notes, records
 from tools.hub.records import Record
+from tools.hub.signatures import Signer
 from tools.hub.storage import Storage
 from tools.publishing.selection import select
 from tools.server.server import serve
@@ -30,7 +31,12 @@ class RecordedSpeed(NamedTuple):
 
 
 def record(
-    storage: Storage, names: Sequence[str], settings: InferenceSettings, *, url: str | None = None
+    storage: Storage,
+    names: Sequence[str],
+    settings: InferenceSettings,
+    *,
+    url: str | None = None,
+    signer: Signer | None = None,
 ) -> tuple[list[RecordedSpeed], int]:
     """Measure published modules through `hub.load` of their addresses, put notes beside their records, and make the pages again.
 
@@ -39,6 +45,7 @@ def record(
       names: as `tools.publishing.selection.select` takes them; none for the newest version of each module.
       settings: how to measure.
       url: the hub's public address; by default `address.for_writing` decides.
+      signer: signs the notes.
 
     Returns:
       What was measured, and the number of pages that were written.
@@ -58,7 +65,7 @@ def record(
         for each in chosen:
             handle = each["handle"]
             measurement = measure_speed(f"{served}/{handle}", each, settings, cache=cache)
-            note = notes.add_measurement(storage, handle, notes.SPEED, measurement, date=date)
+            note = notes.add_measurement(storage, handle, notes.SPEED, measurement, date=date, signer=signer)
             done.append(RecordedSpeed(handle, measurement, note is not None))
     return done, write_pages(rows, storage, base_url)
 

@@ -22,6 +22,7 @@ NOT_FOUND_PAGE = "404.html"
 MAX_SEGMENTS = 32  # of a path
 MAX_NAME_SEGMENTS = 16  # which leaves room for the files of a module
 ARCHIVE_SUFFIX, RECORD_SUFFIX, DOCUMENT_SUFFIX = ".tar.gz", ".json", ".md"
+SIGNATURE_SUFFIX, BUNDLE_SUFFIX, BOM_SUFFIX, PROVENANCE_SUFFIX = ".sig", ".bundle", ".cdx.json", ".provenance.json"
 
 _VERSION = "(?:0|[1-9][0-9]*)"
 _HANDLE = rf"(?!{STATIC}/)[^/]+/(?!{COLLECTIONS}/)[^/]+(?:/[^/]+)*/{_VERSION}"
@@ -33,6 +34,7 @@ _NOTE = re.compile(rf"({_HANDLE})\.note-(?P<number>[1-9][0-9]*)\.json")
 _PAGE = re.compile(rf"({_HANDLE}){_PAGE_SUFFIXES}")
 _COLLECTION_PAGE = re.compile(rf"({_COLLECTION}){_PAGE_SUFFIXES}")
 _ARCHIVE = re.compile(rf"({_HANDLE})\.tar\.gz")
+_ATTESTATION = re.compile(rf"({_HANDLE})(?:\.bundle|\.cdx\.json|\.provenance\.json)")
 _FILE_OF_VERSION = re.compile(rf"({_VERSION})(?:\.tar\.gz|\.json|\.md)?")
 _NAME = re.compile(rf"(?!{COLLECTIONS}(?:/|$))[a-z0-9][a-z0-9_.-]*(?:/[a-z0-9][a-z0-9_.-]*)*")
 _PUBLISHER_NAME = re.compile(rf"(?!{STATIC}$)[a-z0-9][a-z0-9-]*")
@@ -111,6 +113,34 @@ def note_prefix(handle: str) -> str:
     return f"{handle}.note-"
 
 
+def signature_path(path: str) -> str:
+    """Return the path of the signature of a record, a note, or another file that is signed as it stands."""
+    return f"{path}{SIGNATURE_SUFFIX}"
+
+
+def bundle_path(handle: str) -> str:
+    """Return the path of the signature of a module's unpacked archive."""
+    return f"{handle}{BUNDLE_SUFFIX}"
+
+
+def bom_path(handle: str) -> str:
+    """Return the path of a module's bill of materials (CycloneDX)."""
+    return f"{handle}{BOM_SUFFIX}"
+
+
+def provenance_path(handle: str) -> str:
+    """Return the path of the statement of where a module comes from (in-toto, SLSA)."""
+    return f"{handle}{PROVENANCE_SUFFIX}"
+
+
+def attestation_paths(handle: str) -> list[str]:
+    """Return the paths of everything that lies beside the record of a module that is signed, in the order of its creation."""
+    found = [signature_path(record_path(handle)), bundle_path(handle)]
+    for path in (bom_path(handle), provenance_path(handle)):
+        found += [path, signature_path(path)]
+    return found
+
+
 # From paths to handles
 
 
@@ -124,6 +154,19 @@ def handle_of_archive(path: str) -> str | None:
     """Return the handle whose archive lies at `path`, or None if no archive can lie there."""
     match = _ARCHIVE.fullmatch(path)
     return match[1] if match else None
+
+
+def handle_of_attestation(path: str) -> str | None:
+    """Return the handle whose signed tree, bill of materials or provenance lies at `path`, or None if none can lie there."""
+    match = _ATTESTATION.fullmatch(path)
+    return match[1] if match else None
+
+
+def signed_path(path: str) -> str | None:
+    """Return the path of the file whose signature lies at `path`, or None if no signature can lie there."""
+    signed = path.removesuffix(SIGNATURE_SUFFIX)
+    is_signed = handle_of_record(signed) or parse_note_path(signed) or handle_of_attestation(signed)
+    return signed if signed != path and is_signed and not signed.endswith(BUNDLE_SUFFIX) else None
 
 
 def handle_of_page(path: str) -> str | None:

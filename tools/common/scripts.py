@@ -130,6 +130,50 @@ def add_cache(arguments: argparse._ActionsContainer, holds: str) -> None:
     )
 
 
+PASSWORD_VARIABLE = "HUBPRESS_SIGN_PASSWORD"
+
+
+def add_signing(arguments: argparse._ActionsContainer) -> None:
+    """Add the options that sign what a script writes beside modules; `tools.hub.signatures.signer` reads them."""
+    group = arguments.add_argument_group("signatures", "docs/signing.md says what is signed, and how to make keys")
+    how = group.add_mutually_exclusive_group()
+    how.add_argument(
+        "--sign-key",
+        type=Path,
+        metavar="FILE",
+        help="sign with this private key (PEM, an elliptic curve; the password of an encrypted one in the environment variable "
+        f"{PASSWORD_VARIABLE})",
+    )
+    how.add_argument(
+        "--sign-sigstore",
+        action="store_true",
+        help="sign through Sigstore: with the identity of a CI job, or else by signing in with a browser; needs the internet",
+    )
+    _add_trust(group, "also accept signatures that are there")
+
+
+def add_trust(arguments: argparse._ActionsContainer) -> None:
+    """Add the options that demand signatures; `tools.hub.signatures.trust` reads them."""
+    about = "demand that every record and note is signed by one of these; docs/signing.md"
+    _add_trust(arguments.add_argument_group("signatures", about), "accept signatures")
+
+
+def _add_trust(group: argparse._ArgumentGroup, accept: str) -> None:
+    """Add `--key`, `--identity` and `--issuer`."""
+    group.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"{accept} by the public keys (PEM) of a file, or of a folder's *.pub and *.pem; may be repeated",
+    )
+    group.add_argument(
+        "--identity", metavar="WHO", help=f"{accept} through Sigstore by this identity, an e-mail address or a workflow"
+    )
+    group.add_argument("--issuer", metavar="URL", help="the OpenID Connect issuer that vouches for --identity")
+
+
 def positive(text: str) -> int:
     """Return a whole number of at least 1, as an argument's `type`."""
     with contextlib.suppress(ValueError):

@@ -41,9 +41,7 @@ _CHATTER = re.compile(
     r"|\*\*\* Check failure stack trace|    @ +0x"
 )
 # The line in which a crashing program says why: absl and TensorFlow, Python's faulthandler, glibc and C++, XLA.
-_FATAL = re.compile(
-    r"F\d{4} \d\d:|F external/|.*(Fatal Python error|Check failed:|terminate called|Assertion [`'])"
-)
+_FATAL = re.compile(r"F\d{4} \d\d:|F external/|.*(Fatal Python error|Check failed:|terminate called|Assertion [`'])")
 _AGAIN = "run the same command again"
 # Signals that come from outside; by any other one a program ends by its own fault, and would end so again.
 _ENDED_FROM_OUTSIDE = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}

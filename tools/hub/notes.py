@@ -17,7 +17,8 @@ from tools.catalog import layout
 from tools.common import clock
 from tools.common.problems import UsageError, with_fix
 from tools.common.schemas import schema_problems
-from tools.hub import json_objects
+from tools.hub import json_objects, signatures
+from tools.hub.signatures import Signer
 from tools.hub.storage import AlreadyThere, Storage, StorageError
 
 SCHEMA = 1
@@ -82,8 +83,18 @@ class Note(TypedDict):
     date: str
 
 
-def add_note(storage: Storage, handle: str, action: Literal["yank", "unyank"], why: str, *, date: str) -> Note | None:
+def add_note(
+    storage: Storage,
+    handle: str,
+    action: Literal["yank", "unyank"],
+    why: str,
+    *,
+    date: str,
+    signer: Signer | None = None,
+) -> Note | None:
     """Yank a published module, with one sentence that says why, or take that back ("unyank").
+
+    With a `signer` the note is signed, as is one that says the same already.
 
     Returns:
       The note, or None if what the notes say already is the same.
@@ -93,19 +104,28 @@ def add_note(storage: Storage, handle: str, action: Literal["yank", "unyank"], w
       StorageError: a yank has no reason, or the note cannot be written.
     """
 
-    def content(past: Mapping[str, Any]) -> dict[str, Any] | None:
-        state = reasons(past).get(handle)
-        return None if (state == why if action == YANK else state is None) else {"why": why}
+    said = {"why": why}
 
-    return _add(storage, handle, action, content, date=date)
+    def is_said(past: Mapping[str, Any]) -> bool:
+        state = reasons(past).get(handle)
+        return state == why if action == YANK else state is None
+
+    return _add(storage, handle, action, said, is_said, date=date, signer=signer)
 
 
 def add_measurement(
-    storage: Storage, handle: str, kind: MeasurementKind, measurement: Mapping[str, Any], *, date: str
+    storage: Storage,
+    handle: str,
+    kind: MeasurementKind,
+    measurement: Mapping[str, Any],
+    *,
+    date: str,
+    signer: Signer | None = None,
 ) -> Note | None:
     """Put what was measured of a published module beside its record.
 
-    `measurement` is an `EvaluationMeasurement` or a `SpeedMeasurement`, and may say more.
+    `measurement` is an `EvaluationMeasurement` or a `SpeedMeasurement`, and may say more. With a `signer` the note is signed,
+    as is one that says the same already.
 
     Returns:
       The note, or None if the newest one about the same (data set and split; processor and threads) says the same already.
@@ -122,13 +142,13 @@ def add_measurement(
         raise StorageError(with_fix(f"{refuse}: {'; '.join(problems)}", "correct what measured it"))
     stored: dict[str, Any] = json.loads(json.dumps(measurement))  # as it will be read again
 
-    def content(past: Mapping[str, Any]) -> dict[str, Any] | None:
+    def is_said(past: Mapping[str, Any]) -> bool:
         before = [note["measurement"] for note in measurements(past).get(handle, ()) if note["action"] == kind]
         subject = [stored[key] for key in _SUBJECT[kind]]
         same = [each for each in before if [each[key] for key in _SUBJECT[kind]] == subject]
-        return None if same and same[-1] == stored else {"measurement": stored}
+        return bool(same) and same[-1] == stored
 
-    return _add(storage, handle, kind, content, date=date)
+    return _add(storage, handle, kind, {"measurement": stored}, is_said, date=date, signer=signer)
 
 
 def measurement_problems(kind: MeasurementKind, measurement: Any) -> list[str]:
@@ -185,11 +205,13 @@ def _add(
     storage: Storage,
     handle: str,
     action: Action,
-    content: Callable[[Mapping[str, Any]], dict[str, Any] | None],
+    said: Mapping[str, Any],
+    is_said: Callable[[Mapping[str, Any]], bool],
     *,
     date: str,
+    signer: Signer | None,
 ) -> Note | None:
-    """Create the next note of a published module with what `content` says, given the notes so far by path; None: nothing new."""
+    """Create the next note of a published module, unless `is_said` by the notes so far, by path; None: nothing new."""
     if not layout.is_handle(handle):
         fix = "name publisher, name and version, as in hubpress/convnext_digits/1"
         raise NoSuchModule(with_fix(f"{handle} is no handle of a module", fix))
@@ -199,8 +221,9 @@ def _add(
         listed = [path for path in storage.list(layout.note_prefix(handle), ".json") if layout.parse_note_path(path)]
         found, _ = json_objects.read_all(storage, listed)
         past = {path: each for path, each in found.items() if each.get("action") == YANK or not _problems(each)}
-        said = content(past)
-        if said is None:
+        if is_said(past):
+            if signer:
+                _sign_last(storage, past, {"handle": handle, "action": action, **said}, signer)
             return None
         number = max((where.number for path in listed if (where := layout.parse_note_path(path))), default=0) + 1
         note = _note(handle, number, action, said, date)
@@ -208,9 +231,23 @@ def _add(
             raise StorageError(with_fix(f"{handle}: no note of this {action}: {'; '.join(problems)}", "correct it"))
         try:
             storage.create(layout.note_path(handle, number), json_objects.encode(note), content_type="application/json")
-            return cast(Note, note)
         except AlreadyThere:  # somebody else added one just now: what it says may be enough
             continue
+        if signer:
+            signatures.sign(storage, layout.note_path(handle, number), json_objects.encode(note), signer)
+        return cast(Note, note)
+
+
+def _sign_last(storage: Storage, past: Mapping[str, Any], said: Mapping[str, Any], signer: Signer) -> None:
+    """Sign the last of the notes that says the same: whoever wrote it may have been cut off before."""
+    same = [
+        path
+        for path, note in past.items()
+        if not problems(note, layout.parse_note_path(path)) and all(note.get(key) == said[key] for key in said)
+    ]
+    if same:
+        last = max(same, key=lambda path: past[path]["number"])
+        signatures.sign(storage, last, json_objects.encode(past[last]), signer)
 
 
 def _note(handle: str, number: int, action: str, said: Mapping[str, Any], date: str) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from tools.catalog.catalog import Module
 from tools.common import clock
 from tools.common.problems import Problem
 from tools.common.schemas import schema_problems
-from tools.hub import json_objects, notes
+from tools.hub import json_objects, notes, signatures
 from tools.hub.json_objects import InvalidObject
+from tools.hub.signatures import Claim
 from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
 
 SCHEMA = 1
@@ -160,7 +161,8 @@ class HubSnapshot:
 
     `records` are in the order of publisher, name and version; `yanked` says why by handle; `listing` is that of
     `Storage.list_objects`; `measurements` are the notes of evaluations and speeds by handle, in the order of their numbers;
-    `problems` say what is wrong with the records and notes that were left out, by path.
+    `problems` say what is wrong with the records, notes and signatures that were left out, by path; `claims` say whom the signature
+    of a record names, by handle, where all is there that belongs to it: nobody has checked that.
     """
 
     records: list[Record]
@@ -168,6 +170,7 @@ class HubSnapshot:
     listing: dict[str, ObjectInfo | None] = field(default_factory=dict)
     measurements: dict[str, list[notes.Note]] = field(default_factory=dict)
     problems: dict[str, Problem] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
 
 
 class DamagedHub(StorageError):
@@ -229,8 +232,18 @@ def _problem(storage: Storage, path: str, wrong: list[str]) -> Problem:
 
 
 def is_record_or_note(path: str) -> bool:
-    """Return whether a path may be that of a record or of a note: what pages are derived from."""
+    """Return whether a path may be that of a record or of a note."""
     return layout.handle_of_record(path) is not None or layout.parse_note_path(path) is not None
+
+
+def is_source(path: str) -> bool:
+    """Return whether pages are derived from what may lie at a path: a record, a note, the signature of a record."""
+    return is_record_or_note(path) or (path.endswith(layout.SIGNATURE_SUFFIX) and _is_signature(path))
+
+
+def _is_signature(path: str) -> bool:
+    signed = layout.signed_path(path)
+    return signed is not None and layout.handle_of_record(signed) is not None
 
 
 def snapshot(
@@ -242,17 +255,29 @@ def snapshot(
     """Read every record and note of the hub, from one listing; what is malformed is left out and named in `problems`.
 
     Args:
-      contents: records and notes that were read and found valid already, by path, since neither ever changes; what is read and
-        valid is added. Checking takes longer than reading, and is done once.
+      contents: records and notes that were read and found valid already, by path, since neither ever changes, and of the
+        signatures of records whom they name; what is read and valid is added. Checking takes longer than reading, and is done once.
       listing: `storage.list_objects()` of just now, where somebody asked already.
     """
     listing = storage.list_objects() if listing is None else listing
     contents = {} if contents is None else contents
     handles = {path: handle for path in listing if (handle := layout.handle_of_record(path))}
     note_paths = {path: place for path in listing if (place := layout.parse_note_path(path))}
-    found, problems = json_objects.read_all(storage, [path for path in (*handles, *note_paths) if path not in contents])
+    signed = {
+        layout.signature_path(path): handle
+        for path, handle in handles.items()
+        if all(each in listing for each in layout.attestation_paths(handle))
+    }
+    wanted = [path for path in (*handles, *note_paths, *signed) if path not in contents]
+    found, problems = json_objects.read_all(storage, wanted)
     doubtful: dict[str, Any] = {}  # yanks that say too little: they count
     for path, content in found.items():
+        if path in signed:
+            if claim := signatures.claim_of(content):
+                contents[path] = claim
+            else:
+                problems[path] = Problem(storage.url_for(path), "the signature is malformed", json_objects.RESTORE)
+            continue
         wrong = (
             record_problems(content, handles[path]) if path in handles else notes.problems(content, note_paths[path])
         )
@@ -270,6 +295,7 @@ def snapshot(
         listing,
         notes.measurements(about),
         problems,
+        {handle: contents[path] for path, handle in signed.items() if path in contents},
     )
 
 

@@ -12,6 +12,7 @@ from tools.evaluation.counts import Summary, Totals
 from tools.evaluation.modules import EvaluatedModule
 from tools.evaluation.running import Plan
 from tools.hub import address, notes, records
+from tools.hub.signatures import Signer
 from tools.hub.storage import Storage
 from tools.site.writing import write_pages
 
@@ -51,6 +52,7 @@ def record(
     split: str,
     date: str,
     url: str | None = None,
+    signer: Signer | None = None,
 ) -> list[str]:
     """Add a note for each module that has none with the same results, and make the pages of its hub again.
 
@@ -63,6 +65,7 @@ def record(
       split: the name of the split.
       date: of the notes.
       url: the hub's public address; by default `address.for_writing` decides.
+      signer: signs the notes.
 
     Returns:
       Sentences on what was done.
@@ -89,7 +92,7 @@ def record(
             "versions": totals.versions[0],
             "list_sha256": plan.images.digest,
         }
-        note = notes.add_measurement(storage, handle, notes.EVALUATION, measurement, date=date)
+        note = notes.add_measurement(storage, handle, notes.EVALUATION, measurement, date=date, signer=signer)
         done.append(f"{handle}: recorded" if note else f"{handle}: the same is recorded already")
     rows = catalog.load_usable()
     for storage, base_url in addresses:

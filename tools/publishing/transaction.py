@@ -10,6 +10,9 @@ whatever is killed whenever, the hub stays readable, and the same command finish
 Both modules of a row, its heads, come from one build, also where publishers of different builds meet. Each creates the archives of
 its heads, looks at those of the row's other heads, and only then creates records: of two that create the archives of different
 heads at the same time, at least one sees the other's, and gives up.
+
+With a signer, signatures follow the record (see `tools.publishing.attestations`). A record that was there already is signed only
+if it says what this run would have written: who holds the key vouches for what he built, and not for what lies in a bucket.
 """
 
 from collections.abc import Callable
@@ -26,8 +29,9 @@ from tools.common.problems import about, with_fix
 from tools.hub import records
 from tools.hub.differences import by_key, plain
 from tools.hub.records import Record
+from tools.hub.signatures import Signer
 from tools.hub.storage import AlreadyThere, NotThere, Storage
-from tools.publishing import build, consistency, prebuilt
+from tools.publishing import attestations, build, consistency, prebuilt
 from tools.publishing.build import ArchiveFacts, Build
 from tools.publishing.specification import Specification, fetch_checkpoint, specify
 from tools.site.writing import write_pages
@@ -83,7 +87,7 @@ class Publishing:
 
     `cache` is the folder that keeps downloaded checkpoints and finished builds, `mirrors` a folder or URL with upstream files (see
     `tools.common.download.fetch`), `base_url` what handles begin with, `prebuilt` a folder of archives that Bazel made: then
-    nothing is built here.
+    nothing is built here; `signer` signs each record.
     `report(variant, stage, done, total)` is called from the threads that do the work; bytes are None between transfers.
     """
 
@@ -93,6 +97,7 @@ class Publishing:
     cache: Path
     mirrors: str | None = None
     prebuilt: Path | None = None
+    signer: Signer | None = None
     report: Callable[[Variant, str, int | None, int | None], None] = no_progress
     _known: dict[str, Record] = field(default_factory=dict)  # records that were read, by path: they never change
 
@@ -168,10 +173,34 @@ class Publishing:
             states[module.handle] = "unchanged" if is_there else self._store_archive(module, row)
         for module in others:
             self._refuse_foreign_archive(module, packed[module.head])
-        return [
+        results = [
             self._commit(each, packed[each.head], made[each.handle], published[each.handle], states[each.handle])
             for each in modules
         ]
+        return [self._signed(each, made[each.module.handle], row) for each in results] if self.signer else results
+
+    def _signed(self, result: PublishResult, made: Record, row: Build) -> PublishResult:
+        """Sign a module that is published now; `made` is the record that this run assembled."""
+        if result.state == "failed" or result.record is None or self.signer is None:
+            return result
+        module, record = result.module, result.record
+        # When it was published and how its build was checked may differ from run to run.
+        changes = [
+            key
+            for key in sorted(made.keys() | record.keys())
+            if key not in ("published", "verification", "build") and plain(made).get(key) != plain(record).get(key)
+        ]
+        try:
+            if changes:
+                message = f"{module.handle} is published, and not signed: its record says something else in {', '.join(changes)}"
+                fix = f"look at it; restore what the row was then, or publish version {module.variant.version + 1}"
+                raise PublishError(with_fix(message, fix))
+            source = attestations.source_of(self.catalog.root)
+            archive = row.archive(module.head)
+            attestations.attest(self.storage, record, archive=archive, source=source, by=self.signer)
+        except RECOVERABLE_ERRORS as error:
+            return _failed(module, error)
+        return result
 
     def _check(self, module: Module, record: Record, row: Build) -> None:
         """Compare record, row, archive and document; raises ConsistencyError."""
@@ -200,8 +229,10 @@ class Publishing:
         return record
 
     def _is_unchanged(self, module: Module, record: Record | None, spec: Specification) -> bool:
-        """Return whether a module is published as its row has it, and its archive is there."""
-        return record is not None and record["build"]["key"] == spec["build"]["key"] and self._is_there(module, record)
+        """Return whether a module is published as its row has it, its archive is there, and it is signed if it should be."""
+        if record is None or record["build"]["key"] != spec["build"]["key"] or not self._is_there(module, record):
+            return False
+        return self.signer is None or attestations.is_attested(self.storage, record, self.signer)
 
     def _is_there(self, module: Module, record: Record) -> bool:
         """Return whether the archive of a published module is there.

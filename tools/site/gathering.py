@@ -19,6 +19,7 @@ from tools.common.problems import Problem, with_fix
 from tools.documents import document as grammar
 from tools.hub.notes import Note
 from tools.hub.records import Record
+from tools.hub.signatures import Claim
 from tools.site.formatting import one_line
 from tools.site.jobs import PageError
 from tools.site.published_collection import PublishedCollection
@@ -56,16 +57,17 @@ def gather(
     tags: Mapping[str, Mapping[str, Tag]],
     yanked: Mapping[str, str] | None = None,
     measurements: Mapping[str, Sequence[Note]] | None = None,
+    claims: Mapping[str, Claim] | None = None,
 ) -> Hub:
     """Check the records against each other and the vocabularies, and connect them.
 
     `publisher` and `collections` are those of `tools.catalog.load()`, `tags` is `tools.catalog.vocabularies.load(...)`,
-    `yanked` says why a handle was withdrawn, and `measurements` are the notes of what was measured later, by handle. Raises
-    `PageError` with every problem of every record.
+    `yanked` says why a handle was withdrawn, `measurements` are the notes of what was measured later, and `claims` whom the
+    signature of its record names, by handle. Raises `PageError` with every problem of every record.
     """
     base_url = base_url.rstrip("/")
     yanked = dict(yanked or {})
-    measurements = measurements or {}
+    measurements, claims = measurements or {}, claims or {}
     problems: list[Problem] = []
     modules: dict[str, PublishedModule] = {}
     for record in records:
@@ -79,7 +81,9 @@ def gather(
         if not found:
             why = (one_line(yanked[handle]) or "no reason was given") if handle in yanked else None
             notes = tuple(measurements.get(handle, ()))
-            modules[handle] = PublishedModule(record, base_url, tags, why, notes, publisher.notebooks)
+            modules[handle] = PublishedModule(
+                record, base_url, tags, why, notes, publisher.notebooks, claims.get(handle)
+            )
     if problems:
         raise PageError("\n".join(map(str, problems)))
     modules = dict(sorted(modules.items(), key=lambda item: (item[1].name, item[1].version)))

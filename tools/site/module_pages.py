@@ -41,7 +41,7 @@ DEPLOYMENT = [
     Example("mixed_precision", "Mixed precision, saving", "Mixed precision and saved models"),
     Example("keras_3_saving", "Saving with Keras 3", "Saved models of Keras 3"),
 ]
-SHELL = ("verify", "checksum")  # snippets that are commands
+SHELL = ("verify", "checksum", "signature")  # snippets that are commands
 
 
 def texts(hub: Hub, module: PublishedModule) -> tuple[str, str]:
@@ -68,6 +68,7 @@ def inputs(hub: Hub, module: PublishedModule) -> list[Any]:
         module.digest,
         module.yanked,
         module.notes,
+        module.signer,
         [[kind, tag and [tag.id, tag.display_name, tag.url]] for kind, tag in named],
         module.sibling and [module.sibling.digest, module.sibling.yanked],
         [[other.handle, other.published, other.changes, other.yanked] for other in module.versions],
@@ -83,7 +84,7 @@ def _context(module: PublishedModule) -> dict[str, Any]:
     snippets = {
         name: rendering.text(f"snippets/{name}.py.j2", module=module).rstrip() for name in names if name not in absent
     }
-    for name in SHELL:
+    for name in SHELL if module.signer else SHELL[:-1]:
         snippets[name] = rendering.text(f"snippets/{name}.sh.j2", module=module).rstrip()
     snippets["citation"] = rendering.text("snippets/citation.bib.j2", module=module).rstrip()
     return {"description": rendering.describe(module), "snippets": snippets}

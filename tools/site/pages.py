@@ -23,6 +23,7 @@ from tools.catalog.vocabularies import Tag
 from tools.common.problems import with_fix
 from tools.hub.notes import Note
 from tools.hub.records import Record
+from tools.hub.signatures import Claim
 from tools.site import benchmarks as benchmarks_page
 from tools.site import collection_pages, feeds, hub_layout, module_pages, rendering, structured_data
 from tools.site.collection_pages import collection_markdown
@@ -63,6 +64,7 @@ def plan(
     tags: Mapping[str, Mapping[str, Tag]],
     yanked: Mapping[str, str] | None = None,
     measurements: Mapping[str, Sequence[Note]] | None = None,
+    claims: Mapping[str, Claim] | None = None,
     benchmarks: Mapping[str, Any] | None = None,
     digest_of: Callable[[str], bytes | None] = lambda handle: None,
 ) -> list[Job]:
@@ -71,8 +73,9 @@ def plan(
     `records` are the published modules' records (schema 1), `publisher` and `collections` come from
     `tools.catalog.load()` and `tags` from `tools.catalog.vocabularies.load`; `base_url` is the address that handles
     begin with, `yanked` maps a handle to why it was withdrawn, `measurements` to the notes of what was measured after its
-    publication; `benchmarks` is what `tools/benchmark.py` wrote, if the hub has it. `digest_of` may know the digest of a
-    handle's record, which is computed otherwise. Raises `PageError`, which names record and fix, as each job's `make` does.
+    publication, `claims` to whom the signature of its record names;
+    `benchmarks` is what `tools/benchmark.py` wrote, if the hub has it. `digest_of` may know the digest of a handle's record, which
+    is computed otherwise. Raises `PageError`, which names record and fix, as each job's `make` does.
     """
     hub = gather(
         records,
@@ -82,6 +85,7 @@ def plan(
         tags=tags,
         yanked=yanked,
         measurements=measurements,
+        claims=claims,
     )
     hub = dataclasses.replace(hub, has_benchmarks=benchmarks is not None)
     jobs: list[Job] = []

@@ -15,6 +15,7 @@ from tools.catalog import layout
 from tools.catalog.vocabularies import Tag
 from tools.hub.notes import Note
 from tools.hub.records import Record
+from tools.hub.signatures import Claim
 from tools.site.formatting import day, decimal, measured_percent, millions, one_line, percent, size, thousands
 from tools.site.measurements import Evaluation, Speed
 
@@ -31,9 +32,10 @@ class PublishedModule:
     """One published module: its record (`schema` 1), whose keys are attributes, too, and what the hub says about it.
 
     `yanked` says why nobody should use it any more, or is None; `notes` are those of what was measured after the publication,
-    in the order in which they were added; `notebooks` is the address of the publisher's notebooks. What `gather` connects comes
-    later: `sibling` is the other head of the same checkpoint, `versions` all versions of this name with the newest first (itself
-    included), `collections` those that select it. `digest` is of the record; `description` is kept by `describe`.
+    in the order in which they were added; `notebooks` is the address of the publisher's notebooks, `signer` whom the
+    signature of its record names. What `gather` connects comes later: `sibling` is the other head of the same checkpoint,
+    `versions` all versions of this name with the newest first (itself included), `collections` those that select it. `digest` is
+    of the record; `description` is kept by `describe`.
     """
 
     record: Record
@@ -42,6 +44,7 @@ class PublishedModule:
     yanked: str | None = None
     notes: tuple[Note, ...] = ()
     notebooks: str | None = None
+    signer: Claim | None = None
     sibling: "PublishedModule | None" = None
     versions: "list[PublishedModule]" = field(default_factory=list)
     collections: "list[PublishedCollection]" = field(default_factory=list)

@@ -52,7 +52,7 @@ def write_pages(
     with rare_collections(), PageCache(cache and cache_file(cache / "pages", storage.url)) as page_cache:
         while True:
             listing = storage.list_objects()
-            contents = {path for path in listing if records.is_record_or_note(path)}
+            contents = {path for path in listing if records.is_source(path)}
             if contents == seen:  # records and notes are only ever added
                 break
             stamps = _stamps(storage, listing)
@@ -98,6 +98,7 @@ def plan_pages(
         tags=catalog.tags,
         yanked=hub.yanked,
         measurements=hub.measurements,
+        claims=hub.claims,
         benchmarks=_benchmarks(storage, hub.listing, hub.problems),
         digest_of=lambda handle: known.digest_of(layout.record_path(handle)),
     )

@@ -8,9 +8,11 @@ Errors are what makes a published module unusable or a page untrue; warnings are
 off, leaves until the same command is run again.
 """
 
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from tools.archive import contents as archive_contents
@@ -23,7 +25,9 @@ from tools.common.problems import ERROR, WARNING, Problem, with_fix
 from tools.hub import address, records
 from tools.hub.differences import differences, file_differences
 from tools.hub.records import HubSnapshot, Record
+from tools.hub.signatures import SignatureError, Trust
 from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
+from tools.hub.unpacked import unpack
 from tools.site.benchmarks import FILE as BENCHMARKS
 from tools.site.jobs import Job, perform
 from tools.site.writing import plan_pages
@@ -36,11 +40,16 @@ Depth = Literal["sizes", "digests", "content"]
 
 @dataclass
 class AuditReport:
-    """`modules` records with `bytes` of archives, compared by `depth`: "sizes", "digests" or "content"."""
+    """`modules` records with `bytes` of archives, compared by `depth`: "sizes", "digests" or "content".
+
+    `signed` of them are signed, as they say; `are_signatures_checked` tells whether anybody looked.
+    """
 
     modules: int = 0
     bytes: int = 0
     depth: Depth = "sizes"
+    signed: int = 0
+    are_signatures_checked: bool = False
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -50,7 +59,12 @@ class AuditReport:
 
 
 def audit(
-    storage: Storage, *, thorough: bool = False, catalog: Catalog | None = None, base_url: str | None = None
+    storage: Storage,
+    *,
+    thorough: bool = False,
+    catalog: Catalog | None = None,
+    base_url: str | None = None,
+    trust: Trust | None = None,
 ) -> AuditReport:
     """Check every record, archive, note, page and index of a hub.
 
@@ -58,6 +72,7 @@ def audit(
       thorough: read every archive, and with a `catalog` every page, too.
       catalog: what pages are made from besides records.
       base_url: the address that pages are for; by default `address.for_writing` decides.
+      trust: whose signatures every module, record and note must have; thorough, of the members of archives as well.
 
     Raises:
       StorageError: the storage cannot be read.
@@ -73,6 +88,10 @@ def audit(
             digests = digests and (info is None or info.md5 is not None)
     report.depth = "content" if thorough else "digests" if digests and hub.records else "sizes"
     report.problems += _without_record(hub)
+    report.signed = len(hub.claims)
+    report.are_signatures_checked = trust is not None
+    report.problems += _signatures(storage, hub, trust, thorough) if trust else _partly_signed(hub)
+    report.problems += _signatures_of_nothing(hub)
     report.problems += _index(storage, hub)
     if thorough and catalog:
         report.problems += _pages(storage, hub, catalog, base_url)
@@ -139,6 +158,61 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
             yield Problem(handle, message, "restore it from a copy")
 
 
+def _signatures_of_nothing(hub: HubSnapshot) -> Iterator[Problem]:
+    """Yield the signatures whose file is not there."""
+    for path in hub.listing:
+        signed = layout.signed_path(path)
+        if signed and signed not in hub.listing:
+            yield Problem(path, "it is a signature of nothing", f"restore {signed}, or delete it", severity=WARNING)
+
+
+def _partly_signed(hub: HubSnapshot) -> Iterator[Problem]:
+    """Yield what is missing of the modules of which only a part is signed."""
+    for handle in sorted(_recorded(hub)):
+        paths = layout.attestation_paths(handle)
+        missing = [path for path in paths if path not in hub.listing]
+        if missing and len(missing) < len(paths):
+            message = (
+                f"it is missing, and other signatures of {handle} are there: its publisher is at work or was cut off"
+            )
+            yield Problem(missing[0], message, "publish it again with --sign-key to finish", severity=WARNING)
+
+
+def _signatures(storage: Storage, hub: HubSnapshot, trust: Trust, thorough: bool) -> Iterator[Problem]:
+    """Yield what is not signed by somebody who is trusted."""
+    sign = "publish it again with --sign-key, if it is right"
+    for handle in sorted(_recorded(hub)):
+        notes = [path for path in hub.listing if (note := layout.parse_note_path(path)) and note.handle == handle]
+        for path in (layout.record_path(handle), *notes, layout.bom_path(handle), layout.provenance_path(handle)):
+            signature = layout.signature_path(path)
+            if path not in hub.listing:
+                yield Problem(path, f"it is missing, so {handle} is not signed in full", sign)
+            elif signature not in hub.listing:
+                yield Problem(path, "it is unsigned", sign)
+            else:
+                yield from _signature(storage, signature, trust, storage.read(path))
+    for record in hub.records:
+        bundle = layout.bundle_path(record["handle"])
+        if bundle not in hub.listing:
+            yield Problem(bundle, f"it is missing, so {record['handle']} is not signed in full", sign)
+        elif thorough and record["archive"]["path"] in hub.listing:
+            with tempfile.TemporaryDirectory(prefix="hubpress-audit-") as folder:
+                try:
+                    unpack(storage, record["handle"], record["archive"]["sha256"], Path(folder) / "module")
+                except StorageError:
+                    continue  # named as what is wrong with the archive
+                yield from _signature(storage, bundle, trust, Path(folder) / "module")
+
+
+def _signature(storage: Storage, path: str, trust: Trust, content: bytes | Path) -> Iterator[Problem]:
+    """Yield what is wrong with the signature at `path`."""
+    try:
+        trust.check(content, storage.read(path), name=path)
+    except SignatureError as error:
+        message, _, fix = str(error).partition(". Fix: ")
+        yield Problem(path, message.removeprefix(f"{path}: "), fix)
+
+
 def _pages(storage: Storage, hub: HubSnapshot, catalog: Catalog, base_url: str | None) -> Iterator[Problem]:
     """Yield the pages that are not what they should be, and the files that nobody made."""
     try:
@@ -167,8 +241,10 @@ def _pages(storage: Storage, hub: HubSnapshot, catalog: Catalog, base_url: str |
 
 
 def _belongs(path: str, recorded: set[str]) -> bool:
-    """Return whether a path is that of a record, a note, an archive, a member of an unpacked module, or a report."""
+    """Return whether a path is that of a record, a note, an archive, a signature, a member of an unpacked module, or a report."""
     if path == BENCHMARKS or records.is_record_or_note(path) or layout.handle_of_archive(path):
+        return True
+    if layout.handle_of_attestation(path) or layout.signed_path(path):
         return True
     handles = [handle for handle in layout.handles_of_path(path) if handle in recorded]
     return any(refusal(path.removeprefix(f"{handle}/"), is_folder=False) is None for handle in handles)

@@ -19,8 +19,10 @@ def show_audit(report: AuditReport, hub: str) -> None:
     """Show a line for each problem of a hub, and then what was looked at and how."""
     for problem in report.problems:
         (console.problems if problem.is_error else console.warning)(str(problem))
+    checked = "checked" if report.are_signatures_checked else "not checked: give --key"
+    signed = f"{report.signed} modules signed, {checked}. " if report.signed or report.are_signatures_checked else ""
     console.show(
-        f"{hub}: {report.modules} modules, {size(report.bytes)} of archives; {DEPTHS[report.depth]}. "
+        f"{hub}: {report.modules} modules, {size(report.bytes)} of archives; {DEPTHS[report.depth]}. {signed}"
         f"{len(report.errors)} errors, {len(report.problems) - len(report.errors)} warnings"
     )
 

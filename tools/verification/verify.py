@@ -30,14 +30,15 @@ from tools.common.problems import UsageError, with_fix
 from tools.common.workers import Worker, WorkerError, WorkerRefusal
 from tools.documents import archives
 from tools.documents.document import parse
-from tools.hub import notes
+from tools.hub import notes, signatures
 from tools.hub.differences import differences, file_differences
 from tools.hub.records import Record, record_problems
+from tools.hub.signatures import SignatureError, SigningError, Trust
 from tools.hub.storage import StorageError, checked
 
 REPLAY_SECONDS = 600
 SMALL_BYTES = 16 << 20  # of a record, a note, a document, an index
-CHECKS = ("record", "archive", "members", "document", "golden")
+CHECKS = ("record", "signature", "archive", "members", "document", "golden")
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 
@@ -125,10 +126,12 @@ class Verification:
     """Verifies modules one after the other; a context manager, because it keeps a process and a scratch folder.
 
     `replay=False` leaves the golden inputs out: a module is a program, and replaying one runs it. `limits` are for each module.
+    With `trust` every record and every note must be signed by somebody whom it names; nothing else is looked at before.
     """
 
-    def __init__(self, *, replay: bool = True, limits: VerificationLimits | None = None):
+    def __init__(self, *, replay: bool = True, limits: VerificationLimits | None = None, trust: Trust | None = None):
         self._replay = replay
+        self._trust = trust
         self._limits = limits or VerificationLimits()
         self._budget = self._limits.budget()
         self._worker: Worker | None = None
@@ -193,11 +196,16 @@ class Verification:
 
     def _verify(self, target: Target, result: VerificationResult, folder: Path) -> None:
         record: Record | None = None
+        files: dict[str, bytes] = {}  # the record and its notes, by address
         with _checking(result, "record") as message:
-            record = self._record(target)
+            record = self._record(target, files)
             result.handle = record["handle"]
-            result.note = self._withdrawn(target.url)
+            result.note = self._withdrawn(target.url, result.handle, files)
             message.append(f"published {record['published']}")
+        if result.checks[-1].state == FAILED:
+            return
+        with _checking(result, "signature") as message:
+            message.append(self._signatures(target, result.handle, files))
         if result.checks[-1].state == FAILED:
             return
         file: Path | None = None
@@ -223,12 +231,52 @@ class Verification:
                 raise SkippedCheck("not asked for")
             message.append(self._golden(file, folder / "module", record))
 
-    def _record(self, target: Target) -> Record:
+    def _signatures(self, target: Target, handle: str | None, files: dict[str, bytes]) -> str:
+        """Check the signatures of a record and its notes; with nobody to trust, say whom the record's names."""
+        url = layout.record_path(target.url)
+        if self._trust is None:
+            if url not in files:
+                raise SkippedCheck("there is no record that could be signed")
+            try:
+                found = signatures.claim(self._signature(url), name=url)
+            except NotFound:
+                raise SkippedCheck("unsigned") from None
+            raise SkippedCheck(
+                f"signed, not checked: give --key or --identity (it names {signatures.described(found)})"
+            )
+        if handle is None:
+            raise VerificationError("unsigned: there is no record beside the archive, and the record is what is signed")
+        signers, unsigned, wrong = [], [], []
+        for number, (address, data) in enumerate(files.items()):
+            if number and (problems := notes.problems(json_text.parse_object(data), layout.NotePath(handle, number))):
+                wrong.append(with_fix(f"{address} is malformed: {'; '.join(problems)}", "tell the hub's owner"))
+            try:
+                signers.append(self._trust.check(data, self._signature(address), name=address))
+            except NotFound:
+                unsigned.append(address)
+            except SignatureError as error:
+                wrong.append(str(error))
+        if unsigned:
+            message = f"unsigned: nothing lies at {', '.join(map(layout.signature_path, unsigned))}"
+            wrong.insert(0, with_fix(message, "do not use it before its publisher has signed it"))
+        if wrong:
+            raise VerificationError(" ".join(wrong))
+        others = f", as are {len(files) - 1} notes" if len(files) > 1 else ""
+        return f"signed by {signers[0]}{others}"
+
+    def _signature(self, url: str) -> bytes:
+        return self._bytes(layout.signature_path(url), signatures.MAX_BYTES)
+
+    def _bytes(self, url: str, limit_bytes: int = SMALL_BYTES) -> bytes:
+        with tempfile.TemporaryDirectory(dir=self._scratch.name) as folder:
+            return fetch(url, cache=Path(folder), limit_bytes=limit_bytes, budget=self._budget).read_bytes()
+
+    def _record(self, target: Target, files: dict[str, bytes]) -> Record:
         if target.problem:
             raise VerificationError(target.problem)
         url = layout.record_path(target.url)
         try:
-            found = self._json(url)
+            found = self._json(url, files)
         except NotFound:
             if target.listed is not None:
                 raise
@@ -281,20 +329,26 @@ class Verification:
         except NotFound:
             return False
 
-    def _json(self, url: str) -> dict[str, Any]:
+    def _json(self, url: str, files: dict[str, bytes] | None = None) -> dict[str, Any]:
+        """Return the object at `url`; its bytes are added to `files`."""
+        data = self._bytes(url)
+        if files is not None:
+            files[url] = data
         try:
-            return json_text.parse_object(self._text(url))
+            return json_text.parse_object(data)
         except json_text.JsonError as error:
             raise VerificationError(f"{url} cannot be used: {error}") from error
 
-    def _withdrawn(self, url: str) -> str:
+    def _withdrawn(self, url: str, handle: str, files: dict[str, bytes]) -> str:
         """Return why a module was withdrawn, as its notes say: they are numbered without gaps, so nobody need list the hub."""
         why, number = "", 1
         with contextlib.suppress(NotFound):
             while True:
-                note = self._json(layout.note_path(url, number))
-                if note.get("action") in (notes.YANK, notes.UNYANK):
-                    why = f"withdrawn: {note.get('why')}" if note["action"] == notes.YANK else ""
+                note = self._json(layout.note_path(url, number), files)
+                if note.get("action") == notes.YANK:
+                    why = f"withdrawn: {note.get('why')}"
+                elif note.get("action") == notes.UNYANK and not notes.problems(note, layout.NotePath(handle, number)):
+                    why = ""  # in doubt a module stays withdrawn
                 number += 1
         return why
 
@@ -309,6 +363,8 @@ def _checking(result: VerificationResult, name: str) -> Iterator[list[str]]:
         result.checks.append(Check(name, SKIPPED, str(reason)))
     except (
         VerificationError,
+        SignatureError,
+        SigningError,
         DownloadError,
         ArchiveError,
         saved_model.SavedModelError,
