@@ -5,7 +5,7 @@ range or uint8, gives the answer, logits or features. `module.stages(images, ...
 its name, and the maps between the layers. Further `variables`, `trainable_variables`, `regularization_losses`, `labels()` and the
 signatures "serving_default" (float32) and "serving_uint8".
 
-- An empty batch gives an empty answer.
+- An empty batch gives an empty answer, and an error in training.
 - With the Python number 0.0 as `drop_path_rate` (the default) no random number is drawn. With another rate each training step draws
   what it drops from a sequence that begins anew in each process, and with `tf.random.set_seed`: runs repeat. `seed` (a number or a
   scalar int32 tensor) chooses the sequence; `tf.random.set_seed` does not, since no graph that is loaded knows its number.
@@ -176,6 +176,12 @@ def _functions(
     }
 
     @tf.function(input_signature=[normalised])
+    def some(x: Any) -> Any:
+        """Refuse an empty batch, of which nothing can be learnt: TensorFlow's error names the operation."""
+        shape = tf.stack([tf.maximum(tf.shape(x)[0], 1), *x.shape[1:]])
+        return tf.reshape(x, shape, name="at_least_one_image_to_train_with")
+
+    @tf.function(input_signature=[normalised])
     def infer(x: Any) -> Any:
         return tf.cast(model(x, training=False), tf.float32)
 
@@ -195,7 +201,7 @@ def _functions(
         def trained(images: Any, rate: Any, seed: Any) -> Any:
             count = tf.shape(images)[0]
             factors = _drop_path_factors([layer.share for layer in dropping], count, rate, seed)
-            return train(prepare[images.dtype](images)[:count], factors)
+            return train(some(prepare[images.dtype](images)[:count]), factors)
 
         return trained
 

@@ -221,7 +221,7 @@ def _resample(images, transform, to_levels):
     # Sizes, positions and weights are a few thousand numbers: cheaper on the CPU, and no positions to be fetched back.
     with tf.device("/device:CPU:0"):
         batch, lengths = shape[0], shape[1:3]
-        axes = _windows(lengths, *_new_lengths(lengths, transform), transform, tf.minimum(batch, 1))
+        axes = _windows(lengths, *_new_lengths(lengths, transform), transform)
         row_window, column_window = tf.unstack(axes.windows)
         first_row, first_column = tf.unstack(axes.starts[:, 0])
         used_height, used_width = tf.unstack(axes.starts[:, -1] + axes.windows - axes.starts[:, 0])
@@ -315,10 +315,10 @@ class _Windows:
     block: int
 
 
-def _windows(lengths, new_lengths, offsets, transform, some):
+def _windows(lengths, new_lengths, offsets, transform):
     """Return the weights of axes of `lengths` pixels resized to `new_lengths`, of which the crop from `offsets` on is wanted.
 
-    With `some` = 0 instead of 1, windows are empty. Both axes share their operations: on a CPU these cost more than their numbers.
+    Both axes share their operations: on a CPU these cost more than their numbers.
     Positions are float64 throughout: the virtual axis of a 1 x 4000 image is a million pixels long.
     """
     resolution = transform.resolution
@@ -339,7 +339,7 @@ def _windows(lengths, new_lengths, offsets, transform, some):
     last = lengths[:, tf.newaxis] - 1
     low = tf.clip_by_value(tf.cast(tf.floor(centers[:, :, 0] - reach - 0.5), tf.int32), 0, last)
     high = tf.clip_by_value(tf.cast(tf.math.ceil(centers[:, :, -1] + reach + 0.5), tf.int32), 0, last)
-    windows = (tf.reduce_max(high - low, axis=1) + 1) * some
+    windows = tf.reduce_max(high - low, axis=1) + 1  # at least 1: a gather of no rows has no gradient
     starts = tf.minimum(low, (lengths - windows)[:, tf.newaxis])
 
     positions = (starts[:, :, tf.newaxis] + tf.range(tf.reduce_max(windows)))[..., tf.newaxis]

@@ -126,7 +126,7 @@ def trained(any_url, digits):
     """Return a model of Keras 2 with a new head on a module."""
     layer = tensorflow_hub.KerasLayer(f"{any_url}/{EXTRACTORS[0].handle}")
     model = tf_keras.Sequential([layer, tf_keras.layers.Dense(5)])
-    model.build((None, 32, 32, 3))
+    model.build((None, *digits[0].shape[1:]))
     return model
 
 
@@ -159,21 +159,22 @@ def test_keras_3_cannot_train_a_module_and_saves_its_folder_only(any_url, digits
 
     def model(**settings):
         layer = keras.layers.TFSMLayer(path, call_endpoint="serving_default", **settings)
-        inputs = keras.Input((32, 32, 3))
+        inputs = keras.Input(digits[0].shape[1:])
         made = keras.Model(inputs, keras.layers.Dense(5)(layer(inputs)["features"]))
         made.compile("adam", "mse")
         return made
 
+    images = floats(digits[0][:4], EXTRACTORS[0])
     with pytest.raises(ValueError, match="not a valid scope name"):
-        model()
+        model().fit(images, np.zeros((4, 5)), verbose=0)
     made = model(trainable=False)
+    made.fit(images, np.zeros((4, 5)), verbose=0)
     assert len(made.trainable_variables) == 2
     made.save(tmp_path / "trained.keras")
     assert (tmp_path / "trained.keras").stat().st_size < 3_000_000
     with pytest.raises(ValueError, match="safe_mode=False"):
         keras.models.load_model(tmp_path / "trained.keras")
     again = keras.models.load_model(tmp_path / "trained.keras", safe_mode=False)
-    images = floats(digits[0][:4], EXTRACTORS[0])
     np.testing.assert_array_equal(again(images), made(images))
 
 
@@ -227,8 +228,11 @@ def test_maps_of_the_stages(any_url, digits, module):
     A module of its own, since training updates batch statistics.
     """
     loaded = tensorflow_hub.load(f"{any_url}/{module.handle}")
-    maps = loaded.stages(digits[0][:2])
-    assert len(maps) >= 4 and {m.dtype for m in maps.values()} == {tf.float32}
+    found = loaded.stages(digits[0][:2])
+    assert {each.dtype for each in found.values()} == {tf.float32}
+    np.testing.assert_allclose(found["features"], loaded(digits[0][:2]), atol=1e-5)
+    maps = {name: values for name, values in found.items() if name != "features"}
+    assert len(maps) >= 4
     for name, values in maps.items():
         assert values.shape[0] == 2 and values.shape.rank == 4
         if name.startswith("stride_"):
@@ -237,7 +241,7 @@ def test_maps_of_the_stages(any_url, digits, module):
     for name, values in maps.items():
         np.testing.assert_allclose(again[name], values, atol=1e-3)
     with tf.GradientTape() as tape:
-        maps = loaded.stages(digits[0][:2], training=True, drop_path_rate=0.1)
-        loss = sum(tf.reduce_mean(tf.square(values)) for values in maps.values())
+        found = loaded.stages(digits[0][:2], training=True, drop_path_rate=0.1)
+        loss = sum(tf.reduce_mean(tf.square(found[name])) for name in maps)
     gradients = tape.gradient(loss, loaded.trainable_variables)
     assert sum(gradient is not None for gradient in gradients) >= len(gradients) - 2  # all but the last normalisation

@@ -235,16 +235,19 @@ def test_extreme_aspect_ratios(size, interpolation, library, antialias):
 @pytest.mark.parametrize("name", ["convnext_224", "pycls_224", "augreg_224"])
 @pytest.mark.parametrize("size", [(50, 70), (300, 260), (224, 224)], ids=str)
 def test_gradients_reach_the_images(name, size):
+    """Whether the size is known to the graph or not; of no images there is an empty gradient."""
     images = tf.constant(noise(1, *size).astype(np.float32) / 255)
 
-    @tf.function
     def gradient(images):
         with tf.GradientTape() as tape:
             tape.watch(images)
             total = tf.reduce_sum(preprocessing.preprocess(images, TRANSFORMS[name], mean=MEAN, std=(1, 1, 1)))
         return tape.gradient(total, images)
 
-    result = gradient(images).numpy()
+    result = tf.function(gradient)(images).numpy()
+    of_any_size = tf.function(gradient, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
+    np.testing.assert_allclose(of_any_size(images), result, rtol=1e-4, atol=1e-6)
+    assert of_any_size(images[:0]).shape == (0, *size, 3)
     assert np.isfinite(result).all()
     middle = result[0, size[0] // 2 - 5 : size[0] // 2 + 5, size[1] // 2 - 5 : size[1] // 2 + 5]
     # Every output's weights sum to 1: the gradients' mean is the enlargement, also through the roundings.

@@ -143,6 +143,7 @@ def test_a_new_family_is_led_to_a_published_module(repository):
         "support/commands.py",
         "builders/battery.py",
         "builders/conftest.py",
+        "builders/torch_files.py",
     ):
         (repository / "tests" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / "tests" / file, repository / "tests" / file)
@@ -240,6 +241,7 @@ def test_every_key_of_a_row_may_be_given(repository):
         "fine_tunable": False,
         "evaluation": "quickstart/digits_test.npz",
         "checkpoint": "x.pth",
+        "checkpoint_key": "model_ema",
         "resolution": 224,
     }
     scaffolding.variant("convnext", {"size": "tiny", "data": "1k", **values}, repository)
