@@ -187,7 +187,7 @@ def outputs(notebook):
     [
         (
             "classification",
-            5,
+            6,
             [
                 r"installed: nothing",
                 r"RegNetY image classifier",
@@ -196,6 +196,7 @@ def outputs(notebook):
                 r"10 labels: zero, one, two",
                 r"1,797 images of 10 classes",
                 r"uint8 and float32 from 0 to 255: logits differ by ",
+                r"Grad-CAM of stride_16, 2 x 2 places",
             ],
         ),
         (

@@ -1,4 +1,4 @@
-"""Every regular expression that meets the text of documents takes time in proportion to it, whoever wrote the text."""
+"""Every regular expression that meets text of others takes time in proportion to it: documents, requests, records, lists of images."""
 
 import re
 
@@ -16,7 +16,17 @@ SECONDS = 20  # of processor time for three texts of a megabyte; a pattern of qu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("package", "count"), [("tools.documents", 28), ("tools.site", 26)])
+@pytest.mark.parametrize(
+    ("package", "count"),
+    [
+        ("tools.documents", 28),
+        ("tools.site", 26),
+        ("tools.server", 10),
+        ("tools.hub", 1),
+        ("tools.evaluation", 8),
+        ("tools.common", 8),
+    ],
+)
 def test_patterns_read_their_worst_texts(package, count):
     found = list(patterns(package, LOCAL))
     assert len(found) >= count
