@@ -148,7 +148,10 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
             yield Problem(path, message, "publish it again to finish, or delete it", severity=WARNING)
         elif note := layout.parse_note_path(path):
             numbers.setdefault(note.handle, []).append(note.number)
-        elif (handle := layout.handle_of_page(path)) and handle not in handles:
+        elif place := layout.parse_format_record_path(path):
+            if place.handle not in handles:
+                yield Problem(path, f"it is about {place.handle}, which has no record", "restore the record")
+        elif (handle := layout.handle_of_page(path)) and not handles & {handle, layout.handle_of_lite(path)}:
             yield Problem(path, f"it is a page of {handle}, which has no record", "delete it, or restore the record")
     for handle, present in numbers.items():
         if handle not in handles:
