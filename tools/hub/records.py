@@ -269,7 +269,7 @@ def snapshot(
     contents = {} if contents is None else contents
     handles = {path: handle for path in listing if (handle := layout.handle_of_record(path))}
     note_paths = {path: place for path in listing if (place := layout.parse_note_path(path))}
-    format_paths = {path: about for path in listing if (about := layout.parse_format_record_path(path))}
+    format_paths = {path: where for path in listing if (where := layout.parse_format_record_path(path))}
     signed = {
         layout.signature_path(path): handle
         for path, handle in handles.items()
