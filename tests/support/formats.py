@@ -1,6 +1,8 @@
 """Files of formats and their records, made up: bytes that mean nothing, for everything that does not run them."""
 
+import dataclasses
 import hashlib
+from pathlib import Path
 
 from tools.catalog import layout
 from tools.hub import formats, json_objects
@@ -55,3 +57,49 @@ def store(storage, parent):
         storage.create(layout.format_path(parent["handle"], name), content(parent["handle"], name))
     for path, made in records(parent):
         storage.create(path, json_objects.encode(made))
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A file as `tools.publishing.format_build` returns it."""
+
+    format: str
+    path: Path
+    bytes: int
+    sha256: str
+    operations: tuple
+    differences: dict
+    tolerance: float
+    accuracy: dict | None
+    versions: dict
+    key: str
+    code: str
+
+
+class Maker:
+    """Makes files whose bytes depend on the parent's archive and on `code`, a version of the converters.
+
+    `breaks` are the formats that cannot be made; `asked` notes each format that was made, with the parent's files.
+    """
+
+    def __init__(self, folder, code="1"):
+        self.folder, self.code, self.breaks, self.asked = folder, code, set(), []
+
+    def key(self, parent_sha256, variant, module, name):
+        return hashlib.sha256(f"{parent_sha256} {name} {self.code}".encode()).hexdigest()
+
+    def make(self, parent, parent_sha256, variant, module, names, *, cache, say):
+        made = []
+        for name in names:
+            say("convert", None, None)
+            if name in self.breaks:
+                raise RuntimeError(f"{variant.stem}: {name}: the runtime lacks an operation. Fix: leave {name} out.")
+            self.asked.append((name, sorted(file.name for file in parent.iterdir())))
+            path = self.folder / f"{module.name}-{self.code}-{name}"
+            # Other code gives other bytes, but for float32.
+            path.write_bytes(f"{parent_sha256} {name} {self.code if name != 'float32' else ''}".encode() * 50)
+            said = file(module.handle, name, path.read_bytes())
+            key = self.key(parent_sha256, variant, module, name)
+            chosen = {field.name: said[field.name] for field in dataclasses.fields(Made) if field.name in said}
+            made.append(Made(**chosen | {"path": path, "key": key, "code": "c" * 64}))
+        return made

@@ -1,7 +1,7 @@
 """Records of formats: the JSON that says which files for other runtimes lie beside a module, and from what they were made.
 
     load(storage, "publisher/name/1")                 # {"onnx": FormatFile, "int8": FormatFile, ...}
-    create(storage, record, "lite", files, published=now(), signer=None)
+    create(storage, record, "lite", files, published=now())
 
 A record of formats is created after its files, and never changes. It names the record of its module, the parent, which it leaves
 as it is. Formats that are added later get a record of the next number, so that a client that cannot list a hub may ask for one
@@ -18,7 +18,7 @@ from tools.common.problems import Problem, with_fix
 from tools.common.schemas import schema_problems
 from tools.hub import json_objects, signatures
 from tools.hub.json_objects import InvalidObject
-from tools.hub.signatures import Signer
+from tools.hub.signatures import SignatureError, Signer
 from tools.hub.storage import AlreadyThere, NotThere, Storage, StorageError
 
 SCHEMA = 1
@@ -203,15 +203,9 @@ def assemble(
 
 
 def create(
-    storage: Storage,
-    record: Mapping[str, Any],
-    kind: str,
-    files: Iterable[FormatFile],
-    *,
-    published: str,
-    signer: Signer | None = None,
+    storage: Storage, record: Mapping[str, Any], kind: str, files: Iterable[FormatFile], *, published: str
 ) -> list[FormatFile]:
-    """Create the record of files that are stored, as the next of its kind, and sign it; return the files that are new.
+    """Create the record of files that are stored, as the next of its kind; return the files that are new.
 
     A file that another publisher recorded meanwhile must be the same.
 
@@ -222,49 +216,58 @@ def create(
     while True:
         past = [each for each in load_records(storage, record) if each["kind"] == KINDS[kind]]
         known = by_format(past)
-        refuse_others(record["handle"], wanted, known)
+        for file in wanted:
+            refuse_others(record["handle"], file, known)
         new = [file for file in wanted if file["format"] not in known]
         if not new:
-            if signer:
-                sign(storage, past, signer)
             return []
         number = len(past) + 1
-        made = assemble(record, kind, number, new, published)
+        made = json_objects.encode(cast(dict[str, Any], assemble(record, kind, number, new, published)))
         path = layout.format_record_path(record["handle"], kind, number)
         try:
-            storage.create(path, json_objects.encode(made), content_type="application/json")
+            storage.create(path, made, content_type="application/json")
         except AlreadyThere:  # another publisher was quicker, or this one's answer was lost
-            if storage.read(path) != json_objects.encode(made):
+            if storage.read(path) != made:
                 continue
-        if signer:
-            sign(storage, [*past, made], signer)
         return new
 
 
-def refuse_others(handle: str, files: Iterable[FormatFile], recorded: Mapping[str, FormatFile]) -> None:
-    """Refuse files that are not those that are published.
+def refuse_others(handle: str, file: Mapping[str, Any], recorded: Mapping[str, FormatFile]) -> None:
+    """Refuse a file that is not the one that is published.
 
     Raises:
-      StorageError: a format is published with other bytes.
+      StorageError: its format is published with other bytes.
     """
-    for file in files:
-        was = recorded.get(file["format"])
-        if was is not None and was["sha256"] != file["sha256"]:
-            message = (
-                f"{handle}: {file['format']} is published with other bytes (sha256 {was['sha256'][:12]}..., these are "
-                f"{file['sha256'][:12]}...); what is published never changes"
-            )
-            fix = "leave it out of --formats, or publish a new version of the module"
-            raise StorageError(with_fix(message, fix))
+    was = recorded.get(file["format"])
+    if was is not None and was["sha256"] != file["sha256"]:
+        message = (
+            f"{handle}: {file['format']} is published with other bytes (sha256 {was['sha256'][:12]}..., these are "
+            f"{file['sha256'][:12]}...); what is published never changes"
+        )
+        raise StorageError(with_fix(message, "leave it out of --formats, or publish a new version of the module"))
 
 
-def sign(storage: Storage, records: Iterable[FormatRecord], signer: Signer) -> None:
-    """Sign records of formats that are there, unless signatures that count lie there.
+def path_of(record: FormatRecord) -> str:
+    """Return where a record of formats lies."""
+    kind = next(key for key, name in KINDS.items() if name == record["kind"])
+    return layout.format_record_path(record["handle"], kind, record["number"])
+
+
+def sign(storage: Storage, record: FormatRecord, signer: Signer) -> None:
+    """Sign a record of formats that is there, unless a signature that counts lies there.
 
     Raises:
       SignatureError: another signature lies there, or something else than the record.
     """
-    for each in records:
-        kind = next(key for key, name in KINDS.items() if name == each["kind"])
-        path = layout.format_record_path(each["handle"], kind, each["number"])
-        signatures.sign(storage, path, json_objects.encode(cast(dict[str, Any], each)), signer)
+    signatures.sign(storage, path_of(record), json_objects.encode(cast(dict[str, Any], record)), signer)
+
+
+def is_signed(storage: Storage, record: FormatRecord, signer: Signer) -> bool:
+    """Return whether a signature by somebody who counts lies beside a record of formats."""
+    path = path_of(record)
+    try:
+        data, signature = storage.read(path), storage.read(layout.signature_path(path))
+        signer.trust.check(data, signature, name=storage.url_for(path))
+        return True
+    except (NotThere, SignatureError):
+        return False
