@@ -61,7 +61,7 @@ def test_formats_lie_beside_their_module(hub, maker, modules):
         data = hub.read(file["path"])
         assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
         assert file["md5"] == hashlib.md5(data).hexdigest()
-        assert file["build"]["key"] == maker.key(record["archive"]["sha256"], None, module, name)
+        assert file["build"]["key"] == maker.format_key(record["archive"]["sha256"], "convnext", name)
     assert audit(hub, thorough=True).errors == []
 
 
@@ -152,6 +152,15 @@ def test_a_file_that_changed_after_it_was_checked_is_not_stored(hub, maker, modu
     results = publish(hub, maker, modules[0], ["onnx"])
     assert states(results) == {"onnx": "failed"} and "is not the file that was made and checked" in results[0].reason
     assert not hub.exists(layout.format_path(modules[0].handle, "onnx"))
+
+
+def test_without_converters_formats_are_left_out_by_name(hub, maker, modules):
+    maker.missing = {"onnx"}
+    results = publish(hub, maker, modules[0], ALL)
+    assert states(results)["onnx"] == "failed"
+    results = publish(hub, maker, modules[0], ALL, leaves_out=True)
+    assert states(results) == {name: "left out" if name == "onnx" else "unchanged" for name in ALL}
+    assert "hubpress[formats]" in results[0].reason
 
 
 class TestSigned:

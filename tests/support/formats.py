@@ -79,13 +79,17 @@ class Made:
 class Maker:
     """Makes files whose bytes depend on the parent's archive and on `code`, a version of the converters.
 
-    `breaks` are the formats that cannot be made; `asked` notes each format that was made, with the parent's files.
+    `breaks` are the formats that cannot be made, `missing` those whose converter is not installed; `asked` notes each format that was made, with the parent's files.
     """
 
     def __init__(self, folder, code="1"):
-        self.folder, self.code, self.breaks, self.asked = folder, code, set(), []
+        self.folder, self.code, self.breaks, self.missing, self.asked = folder, code, set(), set(), []
 
-    def key(self, parent_sha256, variant, module, name):
+    def require(self, name):
+        if name in self.missing:
+            raise RuntimeError(f"the format {name} needs a converter. Fix: pip install 'hubpress[formats]'.")
+
+    def format_key(self, parent_sha256, family, name):
         return hashlib.sha256(f"{parent_sha256} {name} {self.code}".encode()).hexdigest()
 
     def make(self, parent, parent_sha256, variant, module, names, *, cache, say):
@@ -99,7 +103,7 @@ class Maker:
             # Other code gives other bytes, but for float32.
             path.write_bytes(f"{parent_sha256} {name} {self.code if name != 'float32' else ''}".encode() * 50)
             said = file(module.handle, name, path.read_bytes())
-            key = self.key(parent_sha256, variant, module, name)
+            key = self.format_key(parent_sha256, variant.family, name)
             chosen = {field.name: said[field.name] for field in dataclasses.fields(Made) if field.name in said}
             made.append(Made(**chosen | {"path": path, "key": key, "code": "c" * 64}))
         return made

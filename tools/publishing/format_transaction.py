@@ -13,7 +13,8 @@ made.
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, Protocol, cast
 from tools.catalog import layout
 from tools.catalog.catalog import Module, Variant
 from tools.common.clock import now
+from tools.common.files import ROOT
 from tools.common.problems import about, with_fix
 from tools.hub import formats, unpacked
 from tools.hub.formats import FormatAccuracy, FormatFile, FormatRecord
@@ -29,6 +31,7 @@ from tools.hub.records import Record
 from tools.hub.signatures import Signer
 from tools.hub.storage import AlreadyThere, NotThere, Storage, StorageError
 from tools.publishing.build import Report
+from tools.publishing.specification import versions
 
 RECOVERABLE_ERRORS = (RuntimeError, ValueError, OSError)
 
@@ -63,7 +66,10 @@ class MadeFormat(Protocol):
 class Maker(Protocol):
     """What makes files: `tools.publishing.format_build`."""
 
-    def key(self, parent_sha256: str, variant: Variant, module: Module, format_name: str) -> str:
+    def require(self, format: str) -> None:
+        """Raise ConvertersMissing, a RuntimeError, if a file of this format cannot be made here."""
+
+    def format_key(self, parent_sha256: str, family: str, format: str) -> str:
         """Return the key under which a file would be made now."""
 
     def make(
@@ -84,7 +90,8 @@ class Maker(Protocol):
 class FormatResult:
     """Outcome for one format of a module.
 
-    `state` is "published", "unchanged", "restored" (its file had gone) or "failed" (with `reason`).
+    `state` is "published", "unchanged", "restored" (its file had gone), "left out" (nothing here can make it) or "failed"; the last
+    two with `reason`.
     """
 
     module: Module
@@ -98,6 +105,7 @@ class FormatResult:
 class FormatPublishing:
     """Publishes formats into one hub; `cache` is the publisher's, `signer` signs each record of formats.
 
+    With `leaves_out`, a format whose converters are not installed is left out and does not fail.
     `report(variant, stage, done, total)` is that of `tools.publishing.transaction.Publishing`.
     """
 
@@ -105,12 +113,21 @@ class FormatPublishing:
     maker: Maker
     cache: Path
     signer: Signer | None = None
+    leaves_out: bool = False
     report: Callable[[Variant, str, int | None, int | None], None] = lambda *_: None
+
+    def run(
+        self, published: Iterable[tuple[Module, Record]], wanted: Callable[[Module], Sequence[str]], *, jobs: int = 1
+    ) -> list[FormatResult]:
+        """Publish the formats that `wanted` names of each module, `jobs` modules at a time."""
+        with ThreadPoolExecutor(max(1, jobs)) as pool:
+            found = pool.map(lambda each: self.publish(each[0], each[1], wanted(each[0])), list(published))
+            return [result for results in found for result in results]
 
     def publish(self, module: Module, record: Record, wanted: Sequence[str]) -> list[FormatResult]:
         """Publish the formats `wanted` of a module that is published, whose record is `record`; none raises."""
         try:
-            return list(self._publish(module, record, wanted))
+            return sorted(self._publish(module, record, wanted), key=lambda each: wanted.index(each.format))
         except RECOVERABLE_ERRORS as error:
             return [self._failed(module, name, error) for name in wanted]
         finally:
@@ -123,6 +140,13 @@ class FormatPublishing:
         to_vouch_for = {file["format"] for each in unsigned for file in each["files"]}
         made: dict[str, FormatFile] = {}
         states: dict[str, str] = {}
+        missing = self._missing(wanted)
+        for name, error in missing.items():
+            if self.leaves_out:
+                yield FormatResult(module, name, "left out", str(error))
+            else:
+                yield self._failed(module, name, error)
+        wanted = [name for name in wanted if name not in missing]
         with self._parent(module, record) as parent:
             for name in dict.fromkeys((*wanted, *(name for name in layout.FORMAT_FILES if name in to_vouch_for))):
                 try:
@@ -152,6 +176,16 @@ class FormatPublishing:
             elif name in states:
                 yield FormatResult(module, name, "published" if name in new else states[name], file=final[name])
 
+    def _missing(self, names: Sequence[str]) -> dict[str, RuntimeError]:
+        """Return the formats that nothing here can make, with why."""
+        found = {}
+        for name in names:
+            try:
+                self.maker.require(name)
+            except RuntimeError as error:
+                found[name] = error
+        return found
+
     def _is_unchanged(self, module: Module, record: Record, name: str, recorded: dict[str, FormatFile]) -> bool:
         """Return whether a format is published as it would be made now, and its file is there.
 
@@ -169,7 +203,7 @@ class FormatPublishing:
             where = self.storage.url_for(was["path"])
             message = f"{module.handle}: {where} has {found:,} bytes, its record says {was['bytes']:,}"
             raise StorageError(with_fix(message, "move it away, and run the same command again, which restores it"))
-        key = self.maker.key(record["archive"]["sha256"], module.variant, module, name)
+        key = self.maker.format_key(record["archive"]["sha256"], module.variant.family, name)
         return was["build"]["key"] == key
 
     def _make_and_store(
@@ -237,7 +271,7 @@ class FormatPublishing:
             "differences": dict(made.differences),
             "tolerance": made.tolerance,
             "accuracy": cast(FormatAccuracy, dict(made.accuracy)) if made.accuracy else None,
-            "versions": dict(made.versions),
+            "versions": {"hubpress": versions(ROOT)["hubpress"], **made.versions},
             "build": {"key": made.key, "code": made.code},
         }
 
