@@ -245,6 +245,8 @@ def _pages(storage: Storage, hub: HubSnapshot, catalog: Catalog, base_url: str |
 
 def _belongs(path: str, recorded: set[str]) -> bool:
     """Return whether a path is that of a record, a note, an archive, a signature, a member of an unpacked module, or a report."""
+    if (file := layout.parse_format_path(path)) and file.handle in recorded:
+        return True
     if path == BENCHMARKS or records.is_record_or_note(path) or layout.handle_of_archive(path):
         return True
     if layout.handle_of_attestation(path) or layout.signed_path(path):
