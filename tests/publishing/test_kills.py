@@ -226,7 +226,7 @@ def test_killed_while_formats_are_added(publisher, request, kind):
     places.drop(address)
     files = {path for path in whole if layout.parse_format_path(path)} | set(records_)
     seen = set()
-    for at in chosen(undisturbed.operations, 34 if kind == "folders" else 24, (3, 40)):
+    for at in chosen(undisturbed.operations, 80 if kind == "folders" else 60, (9, 90)):
         address = places.copy(before)
         run(address, at)
         held = places.held(address)
@@ -237,7 +237,7 @@ def test_killed_while_formats_are_added(publisher, request, kind):
         run(address)
         assert places.held(address) == whole
         places.drop(address)
-    assert len(seen) > 4 and len(files) in seen  # killed after some files and before others, and when all were there
+    assert len(seen) > 3 and len(files) in seen  # killed after some files and before others, and when all were there
 
 
 @pytest.mark.parametrize(("kind", "hubs"), [("folders", 10), ("buckets", 4)])
