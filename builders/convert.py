@@ -21,7 +21,13 @@ from typing import Any
 from builders import environment
 
 # Of each format: its file, and the packages that decide the bytes.
-FILES = {"onnx": ("portable.onnx", ("tensorflow", "keras", "numpy", "onnx", "tf2onnx"))}
+LITERT_PACKAGES = ("tensorflow", "keras", "numpy", "flatbuffers")
+FILES = {
+    "onnx": ("portable.onnx", ("tensorflow", "keras", "numpy", "onnx", "tf2onnx")),
+    "float32": ("float32.tflite", LITERT_PACKAGES),
+    "float16": ("float16.tflite", LITERT_PACKAGES),
+    "int8": ("int8.tflite", LITERT_PACKAGES),
+}
 
 
 def convert(spec: Mapping[str, Any], out: Path, say: Callable[[Mapping[str, Any]], None]) -> None:
@@ -49,10 +55,16 @@ def convert(spec: Mapping[str, Any], out: Path, say: Callable[[Mapping[str, Any]
     try:
         if described["row"].get("precision", "float32") != "float32":
             raise ConversionError("its network computes in bfloat16. Fix: publish files of float32 rows.")
-        from builders.formats import onnx_file
+        if format == "onnx":
+            from builders.formats import onnx_file
 
-        maps = builders.maps(model) if head == "feature_extractor" else {}
-        operations = onnx_file.write(out / name, model, described, {answer: model.output, **maps})
+            maps = builders.maps(model) if head == "feature_extractor" else {}
+            operations = onnx_file.write(out / name, model, described, {answer: model.output, **maps})
+        else:
+            from builders.formats import litert_file
+
+            labels = spec["labels"] if head == "classifier" else None
+            operations = litert_file.write(out / name, format, model, described, answer, labels)
     except ConversionError as error:
         raise ConversionError(f"{spec['file']}: {spec['stem']}: {head}, {format}: {error}") from None
     data = (out / name).read_bytes()

@@ -39,7 +39,10 @@ def write(path: Path, model: Any, described: Mapping[str, Any], outputs: Mapping
         graph.free_name(name)  # layers may have these names, too
     normalised = _add_preprocessing(described, graph)
     found = emit(model, normalised, resolution, outputs, graph)
-    nodes = [*graph.nodes, *(helper.make_node("Identity", [value], [name], name=name) for name, (value, _) in found.items())]
+    nodes = [
+        *graph.nodes,
+        *(helper.make_node("Identity", [value], [name], name=name) for name, (value, _) in found.items()),
+    ]
     images = helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["batch", "height", "width", 3])
     answers = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", *shape[1:]])

@@ -235,9 +235,7 @@ def _normalised_convolution(emission, layer, inputs, shape, arguments):
     bias = _array(layer.beta) - _array(layer.moving_mean) * scale
     more = {"strides": layer.strides, "padding": layer.size // 2, "groups": layer.groups}
     kernel = _array(layer.kernel) * scale
-    return _convolved(
-        emission, layer.name, inputs[0], shape, kernel, bias, activation=layer.activation, **more
-    )
+    return _convolved(emission, layer.name, inputs[0], shape, kernel, bias, activation=layer.activation, **more)
 
 
 def _layer_normalization(emission, layer, inputs, shape, arguments):

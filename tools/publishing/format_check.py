@@ -116,7 +116,10 @@ class _Litert:
 
     def takes(self, images: Any) -> bool:
         """Return whether the signature is for images of this size; -1 is any."""
-        return all(ours in (-1, given) for ours, given in zip(self._details["shape_signature"][1:], images.shape[1:], strict=True))
+        return all(
+            ours in (-1, given)
+            for ours, given in zip(self._details["shape_signature"][1:], images.shape[1:], strict=True)
+        )
 
     def __call__(self, images: Any) -> dict[str, Any]:
         return dict(self._runner(images=images))
