@@ -106,7 +106,7 @@ def preprocess(
     std: Sequence[float],
     pixel_range: tuple[float, float] = (0, 1),
     never_empty: bool = False,
-    floating: Any = tf.float64,
+    portable: bool = False,
 ) -> Any:
     """Resize, crop and normalise images of any size for the network.
 
@@ -117,7 +117,8 @@ def preprocess(
         mean, std: three floats each, for pixels in [0, 1].
         pixel_range: what float32 images call black and white.
         never_empty: whether an empty batch gives one image of zeros: fused kernels of oneDNN fail on nothing.
-        floating: the type in which the weights of the resize are computed; float32 for runtimes that have no other.
+        portable: whether for runtimes that have no float64 and fail on nothing: weights of the resize are computed in float32,
+            `tf.cond` decides between the two ways of an image, and there is no empty batch.
 
     Returns:
         float32 `[batch, resolution, resolution, 3]`: `(pixels in [0, 1] - mean) / std`. Images that already have that
@@ -132,6 +133,8 @@ def preprocess(
     if not white > black:
         raise ValueError(f"pixel_range = {pixel_range} is empty. Fix: write (black, white) with black < white.")
 
+    floating = tf.float32 if portable else tf.float64
+
     def normalize(pixels, black, white):
         scale = [1.0 / ((white - black) * deviation) for deviation in std]
         offset = [
@@ -140,6 +143,8 @@ def preprocess(
         # One whole row of pixels at a time: broadcasting along an axis of three is several times slower.
         rows = tf.reshape(tf.cast(pixels, tf.float32), [-1, resolution * 3])
         rows = rows * tf.constant(scale * resolution, tf.float32) + tf.constant(offset * resolution, tf.float32)
+        if portable:  # a shape that is computed keeps LiteRT from its fast kernels
+            return tf.reshape(rows, [-1, resolution, resolution, 3])
         return tf.reshape(rows, tf.concat([tf.shape(pixels)[:1], [resolution, resolution, 3]], axis=0))
 
     def to_levels(pixels):
@@ -154,6 +159,7 @@ def preprocess(
         same=lambda images: normalize(images, black, white),
         other=lambda images: normalize(_resample(images, transform, to_levels, floating), 0.0, 255.0),
         never_empty=never_empty,
+        branches=portable,
     )
 
 
@@ -191,11 +197,12 @@ def _checked(images):
     return tf.ensure_shape(images, [None, None, None, 3])
 
 
-def _unless_right_size(images, transform, *, same, other, never_empty=False):
+def _unless_right_size(images, transform, *, same, other, never_empty=False, branches=False):
     """Return `same(images)` for images that have the module's resolution already, else `other(images)`.
 
     Decided while tracing if possible. Else both are computed, of which one gets no images. A branch (`tf.cond`) would be plainer,
-    but of its sides, which have different shapes, XLA, OpenVINO and most converters make no graph or a wrong one.
+    but of its sides, which have different shapes, XLA, OpenVINO and most converters make no graph or a wrong one; with `branches`
+    there is one.
     """
     resolution = transform.resolution
     count, height, width = images.shape[:3]
@@ -206,9 +213,13 @@ def _unless_right_size(images, transform, *, same, other, never_empty=False):
         parts = [other(images)]
     else:
         right = tf.logical_and(tf.equal(shape[1], resolution), tf.equal(shape[2], resolution))
-        number = shape[0] * tf.cast(right, tf.int32)
-        of_right_size = tf.reshape(images[:number], tf.stack([number, resolution, resolution, 3]))
-        parts = [same(of_right_size), other(images[number:])]
+        if branches:
+            square = tf.stack([shape[0], resolution, resolution, 3])
+            parts = [tf.cond(right, lambda: same(tf.reshape(images, square)), lambda: other(images))]
+        else:
+            number = shape[0] * tf.cast(right, tf.int32)
+            of_right_size = tf.reshape(images[:number], tf.stack([number, resolution, resolution, 3]))
+            parts = [same(of_right_size), other(images[number:])]
     if never_empty and not count:
         parts.append(tf.zeros(tf.stack([1 - tf.minimum(shape[0], 1), resolution, resolution, 3])))
         count = None if count is None else 1

@@ -54,7 +54,7 @@ def write(
             mean=definition["normalization"]["mean"],
             std=definition["normalization"]["std"],
             pixel_range=tuple(row["pixel_range"]),
-            floating=tf.float32,
+            portable=True,
         )
         return network(normalised, training=False)
 
@@ -83,7 +83,9 @@ def _frozen(answer: Any, shape: list[int | None], output: str) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     specification = tf.TensorSpec(shape, tf.uint8, name="images")
-    frozen = convert_variables_to_constants_v2(tf.function(answer).get_concrete_function(specification))
+    frozen = convert_variables_to_constants_v2(
+        tf.function(answer).get_concrete_function(specification), lower_control_flow=False
+    )
 
     @tf.function(input_signature=[specification])  # type: ignore[untyped-decorator]
     def named(images: Any) -> Any:

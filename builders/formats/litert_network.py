@@ -91,9 +91,32 @@ def _standardized_convolution(layer):
     return _Folded(layer, rows.reshape(kernel.shape), np.zeros(layer.filters), "same")
 
 
+class _Rows(keras.layers.Layer):
+    """A `Reshape` of a map to tokens, `[batch, rows, columns, channels] -> [batch, rows * columns, channels]`."""
+
+    def __init__(self, source):
+        super().__init__(name=f"{source.name}.plain")
+
+    def call(self, inputs):
+        return tf.reshape(inputs, [-1, inputs.shape[1] * inputs.shape[2], inputs.shape[3]])
+
+
+class _Token(keras.layers.Layer):
+    """A `ClassToken` whose copies are sums, for the number of images is not known."""
+
+    def __init__(self, source):
+        super().__init__(name=f"{source.name}.plain")
+        self.source = source
+
+    def call(self, inputs):
+        return tf.concat([0.0 * inputs[:, :1] + tf.convert_to_tensor(self.source.token), inputs], 1)
+
+
 # By the name of the class; all other layers are the module's own.
 TWINS = {
+    "ClassToken": _Token,
     "LayerNormalization": _Normalization,
     "NormalisedConvolution": _normalised_convolution,
+    "Reshape": _Rows,
     "StandardizedConvolution": _standardized_convolution,
 }

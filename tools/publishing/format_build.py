@@ -249,7 +249,9 @@ def _check_specification(parent: Path, variant: Variant, module: Module, format:
     }
     sources = _sources("tools.publishing.format_check", variant.family, root)
     package = _runtime(format)[0]
-    key = _digest([sources, images and sha256_of_file(images), importlib.metadata.version(package)])
+    least = variant.formats.get(format, {}).get("top1_at_least")
+    key = _digest([sources, images and sha256_of_file(images), importlib.metadata.version(package), least])
+    spec["top1_at_least"] = least
     return {**spec, "parent": str(parent), "name": FILES[format], "key": key}
 
 

@@ -62,7 +62,10 @@ def check(spec: Mapping[str, Any], say: Say) -> dict[str, Any]:
     differences = {}
     for size, (images, wanted) in expected.items():
         say(_stage(f"check {format} at {size}"))
-        found = [answer(images) for answer in answers if answer.takes(images)]
+        try:
+            found = [answer(images) for answer in answers if answer.takes(images)]
+        except RuntimeError as error:
+            require(False, f"is refused by its runtime ({size}): {str(error).strip().splitlines()[-1]}")
         values = [each[name] for each in found]
         require(all(value.shape == wanted.shape for value in values), f"answers {size} images with other shapes")
         differences[size] = max(_difference(value, wanted) for value in values)
