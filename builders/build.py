@@ -12,7 +12,6 @@ Nothing of `tools` is imported: the sources that this program imports decide the
 """
 
 import collections
-import contextlib
 import json
 import os
 import sys
@@ -152,20 +151,6 @@ def _stage(name):
     return {"event": "stage", "name": name}
 
 
-@contextlib.contextmanager
-def _messages_only():
-    """Yield a function that writes a message to standard output; what libraries print goes to standard error."""
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as messages:
-        os.dup2(2, 1)
-
-        def say(message):
-            messages.write(json.dumps(message) + "\n")
-            messages.flush()
-
-        yield say
-
-
 def main(arguments):
     if os.environ.get("PYTHONHASHSEED") != "0":
         raise SystemExit(
@@ -176,7 +161,7 @@ def main(arguments):
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     specification, out = arguments
     try:
-        with _messages_only() as say:
+        with environment.messages_only() as say:
             build(json.loads(Path(specification).read_text()), out, say)
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -6,7 +6,12 @@ Variables change what Keras, TensorFlow, XLA and oneDNN compute, and can break t
 the type and the layout of what layers compute.
 """
 
+import contextlib
+import json
 import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 PREFIXES = ("KERAS_", "TF_", "TF2_", "XLA_", "ONEDNN_", "DNNL_")
 # These stay: how much is said, how many threads compute, and with which instructions of the processor. No archive depends on them.
@@ -25,3 +30,17 @@ def isolate() -> None:
     for name in [each for each in os.environ if each.startswith(PREFIXES) and each not in KEPT]:
         del os.environ[name]
     os.environ["KERAS_HOME"] = os.devnull  # where keras.json can neither be nor be written
+
+
+@contextlib.contextmanager
+def messages_only() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield a function that writes a message to standard output; what libraries print goes to standard error."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as messages:
+        os.dup2(2, 1)
+
+        def say(message: Mapping[str, Any]) -> None:
+            messages.write(json.dumps(message) + "\n")
+            messages.flush()
+
+        yield say

@@ -106,6 +106,7 @@ def preprocess(
     std: Sequence[float],
     pixel_range: tuple[float, float] = (0, 1),
     never_empty: bool = False,
+    portable: bool = False,
 ) -> Any:
     """Resize, crop and normalise images of any size for the network.
 
@@ -116,6 +117,8 @@ def preprocess(
         mean, std: three floats each, for pixels in [0, 1].
         pixel_range: what float32 images call black and white.
         never_empty: whether an empty batch gives one image of zeros: fused kernels of oneDNN fail on nothing.
+        portable: whether for runtimes that have no float64 and fail on nothing: weights of the resize are computed in float32,
+            `tf.cond` decides between the two ways of an image, and there is no empty batch.
 
     Returns:
         float32 `[batch, resolution, resolution, 3]`: `(pixels in [0, 1] - mean) / std`. Images that already have that
@@ -130,6 +133,8 @@ def preprocess(
     if not white > black:
         raise ValueError(f"pixel_range = {pixel_range} is empty. Fix: write (black, white) with black < white.")
 
+    floating = tf.float32 if portable else tf.float64
+
     def normalize(pixels, black, white):
         scale = [1.0 / ((white - black) * deviation) for deviation in std]
         offset = [
@@ -138,6 +143,8 @@ def preprocess(
         # One whole row of pixels at a time: broadcasting along an axis of three is several times slower.
         rows = tf.reshape(tf.cast(pixels, tf.float32), [-1, resolution * 3])
         rows = rows * tf.constant(scale * resolution, tf.float32) + tf.constant(offset * resolution, tf.float32)
+        if portable:  # a shape that is computed keeps LiteRT from its fast kernels
+            return tf.reshape(rows, [-1, resolution, resolution, 3])
         return tf.reshape(rows, tf.concat([tf.shape(pixels)[:1], [resolution, resolution, 3]], axis=0))
 
     def to_levels(pixels):
@@ -150,8 +157,9 @@ def preprocess(
         images,
         transform,
         same=lambda images: normalize(images, black, white),
-        other=lambda images: normalize(_resample(images, transform, to_levels), 0.0, 255.0),
+        other=lambda images: normalize(_resample(images, transform, to_levels, floating), 0.0, 255.0),
         never_empty=never_empty,
+        branches=portable,
     )
 
 
@@ -189,11 +197,12 @@ def _checked(images):
     return tf.ensure_shape(images, [None, None, None, 3])
 
 
-def _unless_right_size(images, transform, *, same, other, never_empty=False):
+def _unless_right_size(images, transform, *, same, other, never_empty=False, branches=False):
     """Return `same(images)` for images that have the module's resolution already, else `other(images)`.
 
     Decided while tracing if possible. Else both are computed, of which one gets no images. A branch (`tf.cond`) would be plainer,
-    but of its sides, which have different shapes, XLA, OpenVINO and most converters make no graph or a wrong one.
+    but of its sides, which have different shapes, XLA, OpenVINO and most converters make no graph or a wrong one; with `branches`
+    there is one.
     """
     resolution = transform.resolution
     count, height, width = images.shape[:3]
@@ -204,9 +213,13 @@ def _unless_right_size(images, transform, *, same, other, never_empty=False):
         parts = [other(images)]
     else:
         right = tf.logical_and(tf.equal(shape[1], resolution), tf.equal(shape[2], resolution))
-        number = shape[0] * tf.cast(right, tf.int32)
-        of_right_size = tf.reshape(images[:number], tf.stack([number, resolution, resolution, 3]))
-        parts = [same(of_right_size), other(images[number:])]
+        if branches:
+            square = tf.stack([shape[0], resolution, resolution, 3])
+            parts = [tf.cond(right, lambda: same(tf.reshape(images, square)), lambda: other(images))]
+        else:
+            number = shape[0] * tf.cast(right, tf.int32)
+            of_right_size = tf.reshape(images[:number], tf.stack([number, resolution, resolution, 3]))
+            parts = [same(of_right_size), other(images[number:])]
     if never_empty and not count:
         parts.append(tf.zeros(tf.stack([1 - tf.minimum(shape[0], 1), resolution, resolution, 3])))
         count = None if count is None else 1
@@ -214,14 +227,17 @@ def _unless_right_size(images, transform, *, same, other, never_empty=False):
     return tf.ensure_shape(answers, [count, resolution, resolution, 3])
 
 
-def _resample(images, transform, to_levels):
-    """Resize and crop; `to_levels` converts the part of the images that is needed to float32 levels."""
+def _resample(images, transform, to_levels, floating=tf.float64):
+    """Resize and crop; `to_levels` converts the part of the images that is needed to float32 levels.
+
+    Weights are computed in `floating`.
+    """
     resolution = transform.resolution
     shape = tf.shape(images)  # taken on the images' own device: on the CPU it would first fetch them from a GPU
     # Sizes, positions and weights are a few thousand numbers: cheaper on the CPU, and no positions to be fetched back.
     with tf.device("/device:CPU:0"):
         batch, lengths = shape[0], shape[1:3]
-        axes = _windows(lengths, *_new_lengths(lengths, transform), transform)
+        axes = _windows(lengths, *_new_lengths(lengths, transform), transform, floating)
         row_window, column_window = tf.unstack(axes.windows)
         first_row, first_column = tf.unstack(axes.starts[:, 0])
         used_height, used_width = tf.unstack(axes.starts[:, -1] + axes.windows - axes.starts[:, 0])
@@ -315,11 +331,11 @@ class _Windows:
     block: int
 
 
-def _windows(lengths, new_lengths, offsets, transform):
+def _windows(lengths, new_lengths, offsets, transform, floating):
     """Return the weights of axes of `lengths` pixels resized to `new_lengths`, of which the crop from `offsets` on is wanted.
 
     Both axes share their operations: on a CPU these cost more than their numbers.
-    Positions are float64 throughout: the virtual axis of a 1 x 4000 image is a million pixels long.
+    Positions are `floating` throughout, by default float64: the virtual axis of a 1 x 4000 image is a million pixels long.
     """
     resolution = transform.resolution
     blocks = math.ceil(resolution / LARGEST_BLOCK)
@@ -327,14 +343,14 @@ def _windows(lengths, new_lengths, offsets, transform):
     bicubic = transform.interpolation == "bicubic"
     radius = 2.0 if bicubic else 1.0
 
-    source, target = (tf.cast(each, tf.float64)[:, tf.newaxis] for each in (lengths, new_lengths))
+    source, target = (tf.cast(each, floating)[:, tf.newaxis] for each in (lengths, new_lengths))
     scale = source / target
     # The last block may reach over the crop; what it computes there is cut off, from positions that exist.
     outputs = tf.minimum(tf.range(blocks * block), resolution - 1) + offsets[:, tf.newaxis]
-    outputs = tf.cast(outputs, tf.float64)
-    centers = _centers(outputs, source, target, transform)
+    outputs = tf.cast(outputs, floating)
+    centers = _centers(outputs, source, target, transform, floating)
 
-    reach = radius * tf.maximum(scale, 1.0) if transform.antialias else tf.constant(radius, tf.float64)
+    reach = radius * tf.maximum(scale, 1.0) if transform.antialias else tf.constant(radius, floating)
     centers = tf.reshape(centers, [2, blocks, block])
     last = lengths[:, tf.newaxis] - 1
     low = tf.clip_by_value(tf.cast(tf.floor(centers[:, :, 0] - reach - 0.5), tf.int32), 0, last)
@@ -348,13 +364,13 @@ def _windows(lengths, new_lengths, offsets, transform):
     kernel = (lambda x: _bicubic(x, -0.75 if transform.library == "opencv" else -0.5)) if bicubic else _triangle
     if transform.antialias:
         scale = tf.reshape(tf.maximum(scale, 1.0), [2, 1, 1, 1])
-        weights = _normalized(kernel((tf.cast(positions, tf.float64) + 0.5 - centers) / scale), positions, last)
+        weights = _normalized(kernel((tf.cast(positions, floating) + 0.5 - centers) / scale), positions, last)
         if transform.library == "pil":
             weights = tf.sign(weights) * tf.floor(tf.abs(weights) * PIL_WEIGHT_SCALE + 0.5) / PIL_WEIGHT_SCALE
     elif bicubic and transform.library == "tensorflow":
         first = tf.floor(centers - 0.5)
         fraction = tf.round((centers - 0.5 - first) * TENSORFLOW_TABLE_SIZE) / TENSORFLOW_TABLE_SIZE
-        weights = _normalized(kernel(tf.cast(positions, tf.float64) - first - fraction), positions, last)
+        weights = _normalized(kernel(tf.cast(positions, floating) - first - fraction), positions, last)
     else:
         # Borders are replicated: the weight of a tap outside goes to the pixel at the border.
         first = tf.floor(centers - 0.5)
@@ -362,27 +378,27 @@ def _windows(lengths, new_lengths, offsets, transform):
         weights = 0.0
         for tap in (-1, 0, 1, 2) if bicubic else (0, 1):
             pixel = tf.clip_by_value(tf.cast(first, tf.int32) + tap, 0, last)
-            weights += kernel(tap - fraction) * tf.cast(tf.equal(positions, pixel), tf.float64)
+            weights += kernel(tap - fraction) * tf.cast(tf.equal(positions, pixel), floating)
     return _Windows(starts, windows, tf.cast(weights, tf.float32), blocks, block)
 
 
-def _centers(outputs, source, target, transform):
+def _centers(outputs, source, target, transform, floating):
     """Return where output pixels lie on the source axis, in pixels; pixel i reaches from i to i + 1."""
     if transform.library == "pil":
         return (outputs + 0.5) * (source / target)
     if transform.library == "opencv":
         # resize.cpp multiplies in double and keeps the position in float.
         position = tf.cast((outputs + 0.5) * (source / target) - 0.5, tf.float32)
-        return tf.cast(position, tf.float64) + 0.5
+        return tf.cast(position, floating) + 0.5
     outputs, source, target = (tf.cast(value, tf.float32) for value in (outputs, source, target))
     if transform.antialias:
-        return tf.cast((outputs + 0.5) * (1.0 / (target / source)), tf.float64)
-    return tf.cast((outputs + 0.5) * (source / target) - 0.5, tf.float64) + 0.5
+        return tf.cast((outputs + 0.5) * (1.0 / (target / source)), floating)
+    return tf.cast((outputs + 0.5) * (source / target) - 0.5, floating) + 0.5
 
 
 def _normalized(weights, positions, last):
     """Return the weights of pixels that exist, divided by their sum over the window."""
-    weights *= tf.cast(positions <= last, tf.float64)
+    weights *= tf.cast(positions <= last, weights.dtype)
     return weights / tf.reduce_sum(weights, axis=2, keepdims=True)
 
 

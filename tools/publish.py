@@ -7,14 +7,24 @@
 NAME is a row (convnext_tiny_1k_224: its classifier and its feature extractor), one module (by handle, hubpress/NAME/1, or by a
 name that is no row's), a family, a collection, or `all`. What is published never changes: publishing the same again does
 nothing, and other bytes under a published version are refused. tools/yank.py withdraws a version.
+
+Files for other runtimes lie beside each module: `onnx`, and `float32`, `float16` and `int8` of LiteRT. They are made from the
+published module, which stays as it is. Where formats are named, or all, modules that are published already are not built again:
+
+    python tools/publish.py convnext_tiny_1k_224 --hub ./hub --formats onnx,int8
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tools.catalog.layout import FORMAT_FILES
 from tools.common import scripts
 from tools.common.problems import with_fix
+
+FORMATS_VARIABLE = "HUBPRESS_FORMATS"  # what is published where nobody says --formats
+DEFAULT_FORMATS, ALL_FORMATS, NO_FORMATS = "default", "all", "none"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,6 +57,14 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also keep the modules unpacked, for clients that read them where they lie (TFHUB_MODEL_LOAD_FORMAT=UNCOMPRESSED)",
     )
+    arguments.add_argument(
+        "--formats",
+        type=formats,
+        default=os.environ.get(FORMATS_VARIABLE) or NO_FORMATS,
+        metavar="FORMATS",
+        help=f"files for other runtimes: `{ALL_FORMATS}`, `{NO_FORMATS}`, or some of {', '.join(FORMAT_FILES)}, with commas "
+        f"(default: {FORMATS_VARIABLE}, or `{NO_FORMATS}`)",
+    )
     scripts.add_signing(arguments)
     arguments.add_argument(
         "--dry-run",
@@ -54,6 +72,19 @@ def parser() -> argparse.ArgumentParser:
         help="show the plan as a table and everything that is wrong with the rows; do nothing",
     )
     return arguments
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Return the formats that an option names, in their order."""
+    named = [name.strip() for name in text.split(",")]
+    if named == [NO_FORMATS]:
+        return ()
+    if named == [ALL_FORMATS]:
+        return tuple(FORMAT_FILES)
+    if unknown := [name for name in named if name not in FORMAT_FILES]:
+        known = f"{ALL_FORMATS}, {NO_FORMATS}, or some of {', '.join(FORMAT_FILES)}"
+        raise argparse.ArgumentTypeError(with_fix(f"{unknown[0]!r} is no format", f"name {known}"))
+    return tuple(name for name in FORMAT_FILES if name in named)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,6 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.hub import address, signatures, unpacked
     from tools.hub.records import DamagedHub
     from tools.hub.storage import Storage, StorageError
+    from tools.publishing import format_build
+    from tools.publishing.format_transaction import FormatPublishing
     from tools.publishing.transaction import Publishing
     from tools.site.jobs import PageError
 
@@ -114,10 +147,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 mirrors=options.checkpoints,
                 prebuilt=options.prebuilt,
                 signer=signer,
+                keeps_published=bool(options.formats),
                 report=progress.report,
             )
             results = publishing.run(modules, options.jobs)
             done = [result for result in results if result.state != "failed"]
+            format_publishing = FormatPublishing(
+                storage, format_build, options.cache, signer=signer, report=progress.report
+            )
+            published = [(result.module, result.record) for result in done if result.record is not None]
+            files = format_publishing.run(published, lambda _module: options.formats, jobs=options.jobs)
             if options.unpacked:
                 for result in done:
                     unpacked.store(storage, result.module.handle)
@@ -132,9 +171,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.problems(error)
         return scripts.status(error)
     reporting.show_results(results, pages, storage.url, publishing.base_url)
+    reporting.show_formats(files)
     if problem:
         console.problems(problem)
-    is_incomplete = len(done) < len(results) or (names == ["all"] and bool(rows.problems))
+    is_incomplete = (
+        len(done) < len(results)
+        or any(file.state == "failed" for file in files)
+        or (names == ["all"] and bool(rows.problems))
+    )
     return scripts.FAILED if problem or is_incomplete else 0
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.commands import ROOT
 from tests.support.made import tags
+from tools.documents import document as grammar
 from tools.documents import metadata, reporting, rules
 from tools.documents.document import Entry
 from tools.documents.rule import DocumentFile, Rule
@@ -243,6 +244,17 @@ def test_rule_that_is_off_says_nothing(rule):
 )
 def test_what_is_right_is_left_alone(text):
     assert found(MODULE + f"\n{text}\n", PATHS["module"]) == set()
+
+
+def test_the_files_of_a_module_are_its_own():
+    """A page links and loads the files in the folder of its handle, and nobody calls that a dead link or another model."""
+    hub = Tree("https://hub.example", paths={"a/a.md", "a/b/1.md", "a/b/lite/1.md"})
+    for kind in ("Module", "Lite"):
+        own = hub.own_addresses(grammar.Document(kind, "a", "b", 1))
+        assert {"a/b/1/portable.onnx", "a/b/1/float32.tflite", "a/b/1/int8.tflite"} <= set(own)
+        assert "a/b/2/portable.onnx" not in own
+    assert hub.find("a/b/1/portable.onnx") and hub.find("a/b/1/float16.tflite")
+    assert hub.find("a/c/1/portable.onnx") is False and hub.find("a/b/1/other.onnx") is False
 
 
 def test_code_of_a_lite_page_may_name_its_own_addresses():

@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.builds import other_build
 from tests.support.hubs import HANDLES, NAME, bucket_storage
-from tools.hub import records
+from tools.catalog import layout
+from tools.hub import formats, records
 from tools.hub import storage as storage_module
 from tools.hub.storage import AlreadyThere, Storage, StorageError
 from tools.verification import audit
@@ -250,6 +251,41 @@ def test_eight_publishers_of_different_bytes(publisher, shared, tmp_path, bucket
     winner = next(cache for cache, run in zip(caches, done, strict=True) if run.returncode == 0)
     build = winner / "builds" / record["build"]["key"] / "classifier.tar.gz"
     assert storage.read(record["archive"]["path"]) == build.read_bytes()
+    assert not audit.audit(storage, thorough=True).errors
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_publishers_of_formats_who_meet(publisher, published, tmp_path, bucket_service, kind):
+    """Of the same converters all succeed, each with formats of its own; of other converters one wins for each format."""
+    hub, environment, storage = place(kind, tmp_path, bucket_service)
+    order = {"environment": environment, "converters": "1"}
+    command = (HANDLES[0], "--hub", hub, "--url", "http://one", "--formats")
+    wanted = ["onnx,float32", "float32,int8", "all", "float16", "int8,float16", "onnx"]
+    done = publisher.at_once([((*command, names), order) for names in wanted])
+    assert [run.returncode for run in done] == [0] * len(wanted), [run.stderr for run in done]
+    (record,) = records.snapshot(storage).records
+    assert list(formats.load(storage, record)) == list(layout.FORMAT_FILES)
+    assert not audit.audit(storage, thorough=True).problems
+    before = {path: storage.read(path) for path in storage.list()}
+    other = publisher(*command, "onnx,float32", environment=environment, converters="2")
+    refused(other, "onnx is published with other bytes", "Fix: leave it out of --formats")
+    assert "float32 is" not in other.stderr  # whose bytes are the same by other converters
+    assert {path: storage.read(path) for path in storage.list()} == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_converters_of_eight_versions_who_meet(publisher, published, tmp_path, bucket_service, kind):
+    hub, environment, storage = place(kind, tmp_path, bucket_service)
+    command = (HANDLES[0], "--hub", hub, "--url", "http://one", "--formats", "int8")
+    orders = [(command, {"environment": environment, "converters": str(number)}) for number in range(1, 9)]
+    done = publisher.at_once(orders)
+    assert sorted(run.returncode for run in done) == [0] + [1] * 7, [run.stderr for run in done]
+    for run in done:
+        assert "Traceback" not in run.stderr
+        if run.returncode:
+            assert "published with other bytes" in run.stderr or "without a record" in run.stderr
+    (record,) = records.snapshot(storage).records
+    assert list(formats.load(storage, record)) == ["int8"]
     assert not audit.audit(storage, thorough=True).errors
 
 

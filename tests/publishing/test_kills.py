@@ -22,6 +22,7 @@ import pytest
 
 from tests.support.commands import environment, run_script, start_script
 from tests.support.hubs import HANDLES, NAME, bucket_storage
+from tools.catalog import layout
 from tools.hub import records
 from tools.hub.storage import Storage
 from tools.server.server import serve
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.faults
 ALL = os.environ.get("HUBPRESS_FAULTS") == "all"
 EPOCH = {"SOURCE_DATE_EPOCH": "1000000000"}
 COMMAND = [NAME, "--url", "http://one", "--hub"]
+FORMATS = ["onnx", "float32", "int8"]
 
 
 class Folders:
@@ -118,9 +120,16 @@ def check(held, whole=None) -> set[str]:
         ]
     for module in json.loads(held.get("index.json", b'{"modules": []}'))["modules"]:
         assert module["archive"]["sha256"] == published[module["handle"]]["sha256"]
+    for path, data in held.items():
+        if place := layout.parse_format_record_path(path):  # a record of formats comes after its module and its files
+            record = json.loads(data)
+            assert record["parent"]["record_sha256"] == hashlib.sha256(held[f"{place.handle}.json"]).hexdigest()
+            for file in record["files"]:
+                assert hashlib.sha256(held[file["path"]]).hexdigest() == file["sha256"]
     if whole is not None:  # nothing is half there: what is there of archives and records is as it will be
         for path, data in held.items():
-            if path.endswith(".tar.gz") or path.removesuffix(".json") in HANDLES:
+            is_format = layout.parse_format_path(path) or layout.parse_format_record_path(path)
+            if path.endswith(".tar.gz") or path.removesuffix(".json") in HANDLES or is_format:
                 assert data == whole[path]
     return set(published)
 
@@ -193,6 +202,42 @@ def test_killed_at_every_request_to_a_bucket(publisher, buckets, consumer):
     kills, moments = kill_at_every_operation(publisher, buckets, consumer, 40, (3, 36))
     assert kills >= 25
     assert {"POST", "GET"} <= {moment.split()[-1] for moment in moments}
+
+
+@pytest.mark.parametrize("kind", ["folders", "buckets"])
+def test_killed_while_formats_are_added(publisher, request, kind):
+    """To modules that are there: at operations of the files, of their records and of the pages that list them."""
+    places = request.getfixturevalue(kind)
+
+    def run(address, at=0, formats=FORMATS):
+        order = {"environment": places.environment, "converters": "1", "at": at}
+        done = publisher(*COMMAND, address, "--formats", ",".join(formats) or "none", **order)
+        assert done.returncode == (-signal.SIGKILL if at and done.moment else 0), done.stderr
+        return done
+
+    address = places.new()
+    run(address, formats=[])
+    before = places.held(address)
+    undisturbed = run(address)
+    whole = places.held(address)
+    records_ = [path for path in whole if layout.parse_format_record_path(path)]
+    assert len(records_) == 4 and not audit.audit(places.opened(address), thorough=True).problems
+    never_change = {path: data for path, data in before.items() if path.endswith((".tar.gz", "/1.json"))}
+    places.drop(address)
+    files = {path for path in whole if layout.parse_format_path(path)} | set(records_)
+    seen = set()
+    for at in chosen(undisturbed.operations, 80 if kind == "folders" else 60, (9, 90)):
+        address = places.copy(before)
+        run(address, at)
+        held = places.held(address)
+        check(held, whole)
+        seen.add(len(files & held.keys()))
+        assert {path: held[path] for path in never_change} == never_change
+        assert not audit.audit(places.opened(address)).errors
+        run(address)
+        assert places.held(address) == whole
+        places.drop(address)
+    assert len(seen) > 3 and len(files) in seen  # killed after some files and before others, and when all were there
 
 
 @pytest.mark.parametrize(("kind", "hubs"), [("folders", 10), ("buckets", 4)])

@@ -2,13 +2,11 @@
 
 import re
 import shutil
-import socket
-import subprocess
-import time
 
 import pytest
 import requests
 
+from tests.support import nginx
 from tests.support.commands import run_script
 from tests.support.hubs import HANDLES
 from tests.support.programs import requires
@@ -18,16 +16,6 @@ from tools.server.nginx import configuration
 HANDLE = HANDLES[0]
 COMPRESSED = "?tf-hub-format=compressed"
 NGINX = requires("nginx")
-AROUND = """
-daemon off; master_process off; pid {folder}/pid; error_log stderr; user root;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
-    uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
-    include {folder}/hub.conf;
-}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +35,8 @@ def folder(published, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(folder, tmp_path_factory):
-    base = tmp_path_factory.mktemp("conf")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    printed = run_script("serve", "--hub", folder, "--port", port, "--print-nginx")
-    (base / "hub.conf").write_text(printed.stdout)
-    (base / "nginx.conf").write_text(AROUND.format(folder=base))
-    process = subprocess.Popen([NGINX, "-p", base, "-c", base / "nginx.conf"], stderr=subprocess.PIPE, text=True)
-    try:
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, process.stderr.read()
-                time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
+    with nginx.running(NGINX, folder, tmp_path_factory.mktemp("conf")) as served:
+        yield served
 
 
 def get(url, **options):

@@ -58,6 +58,7 @@ def test_paths_and_types(pages):
             "search.js",
             "index.schema.json",
             "record.schema.json",
+            "format.schema.json",
             "note.schema.json",
             "benchmarks.schema.json",
             "example.jpg",

@@ -16,6 +16,7 @@ Of an order all but `argv` may be left out:
 | `largest` | the largest file that it may write, in bytes: the kernel's own limit, which is what a full disk does for every user |
 | `unprivileged` | true: root loses the right to read and write what belongs to others |
 | `sources` | what this run takes for the digest of the code that builds: another one is another build |
+| `converters` | files of formats are made up (tests.support.formats), by converters of this version: another one makes other bytes |
 | `hasty` | true: pauses before another attempt at a bucket are not slept |
 
 Operations are what changes a folder (copying: before it, in the middle, after it; link, replace, unlink, fsync) and the requests
@@ -47,9 +48,10 @@ import google.cloud.storage.asyncio.async_appendable_object_writer  # noqa: F401
 import tools.audit
 import tools.publish
 import tools.yank
+from tests.support import formats
 from tools.common.workers import serve
 from tools.hub import storage
-from tools.publishing import specification
+from tools.publishing import format_build, specification
 
 
 class Counter:
@@ -121,6 +123,10 @@ def prepare(order: dict) -> None:
             libc.capset(header, data)
     if order.get("sources"):
         specification.build_sources = lambda _root, _family: order["sources"]
+    if order.get("converters"):
+        maker = formats.Maker(Path(tempfile.mkdtemp()), order["converters"])
+        for name in ("require", "format_key", "make"):
+            setattr(format_build, name, getattr(maker, name))
     if order.get("hasty"):
 
         async def at_once(seconds):

@@ -22,6 +22,9 @@ from tools.common.problems import Problem, UsageError, with_fix
 HEADS = ("classifier", "feature_extractor")
 # The types that a network may compute in, and how its name ends then; the first is the default.
 PRECISIONS = {"float32": "", "bfloat16": "_bf16"}
+# The formats of files for other runtimes; those that every row has by default, and those of a network above so many parameters.
+FORMATS = ("onnx", "float32", "float16", "int8")
+LARGE_FORMATS, LARGE_PARAMETERS = ("onnx", "int8"), 100_000_000
 # The columns of a collection's table, and their headings.
 COLUMNS = {
     "reported_top1": "Reported top-1 (%)",
@@ -40,7 +43,7 @@ class Publisher:
     """The publisher of a hub: names and texts of its page.
 
     `url` is the base of the handles, without a slash at the end; `notebooks` is where Colab finds the folder `notebooks/`, or
-    None if nowhere.
+    None if nowhere; `formats` are those of families that name none, or None for the default (see `FORMATS`).
     """
 
     name: str
@@ -49,6 +52,7 @@ class Publisher:
     about: str
     url: str
     notebooks: str | None = None
+    formats: dict[str, dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Variant:
     says what a later version corrects. `classes` is None for a checkpoint without a head. `precision` is the type that the network
     computes in (a key of `PRECISIONS`); its variables, inputs and outputs are float32 all the same. `checkpoint_key` names the
     network of a file with several, as `builders.restore(key=...)` takes it; None for the one that upstream's own loader takes.
+    `formats` are those of the files for other runtimes, each with its limits: `top1_at_least`, per cent, or nothing.
     """
 
     file: str
@@ -97,6 +102,7 @@ class Variant:
     evaluation: str | None
     changes: str | None
     names: dict[str, str]
+    formats: dict[str, dict[str, float]]
 
     @property
     def file_name(self) -> str:
@@ -104,8 +110,13 @@ class Variant:
         return urllib.parse.unquote(urllib.parse.urlsplit(self.checkpoint).path).rpartition("/")[2]
 
     def facts(self) -> dict[str, Any]:
-        """Return the row as plain data, for the process that builds it and for the record; without a key that it does not have."""
-        return {key: value for key, value in asdict(self).items() if key != "checkpoint_key" or value is not None}
+        """Return the row as plain data, for the process that builds it and for the record; without a key that it does not have.
+
+        Files of other formats have records of their own: which ones are published is no fact of the module.
+        """
+        found = {key: value for key, value in asdict(self).items() if key != "checkpoint_key" or value is not None}
+        del found["formats"]
+        return found
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,16 @@ NOT_FOUND_PAGE = "404.html"
 MAX_SEGMENTS = 32  # of a path
 MAX_NAME_SEGMENTS = 16  # which leaves room for the files of a module
 ARCHIVE_SUFFIX, RECORD_SUFFIX, DOCUMENT_SUFFIX = ".tar.gz", ".json", ".md"
+# What lies beside a module's SavedModel, in the order in which pages list it: the file in the module's folder, by format.
+FORMAT_FILES = {
+    "onnx": "portable.onnx",
+    "float32": "float32.tflite",
+    "float16": "float16.tflite",
+    "int8": "int8.tflite",
+}
+# Which formats one record is about, by what its path ends with.
+FORMATS_OF_KIND = {"onnx": ("onnx",), "lite": ("float32", "float16", "int8")}
+LITE = "lite"  # the segment before the version of a document of kind Lite
 SIGNATURE_SUFFIX, BUNDLE_SUFFIX, BOM_SUFFIX, PROVENANCE_SUFFIX = ".sig", ".bundle", ".cdx.json", ".provenance.json"
 
 _VERSION = "(?:0|[1-9][0-9]*)"
@@ -35,6 +45,9 @@ _PAGE = re.compile(rf"({_HANDLE}){_PAGE_SUFFIXES}")
 _COLLECTION_PAGE = re.compile(rf"({_COLLECTION}){_PAGE_SUFFIXES}")
 _ARCHIVE = re.compile(rf"({_HANDLE})\.tar\.gz")
 _ATTESTATION = re.compile(rf"({_HANDLE})(?:\.bundle|\.cdx\.json|\.provenance\.json)")
+_FORMAT_RECORD = re.compile(rf"({_HANDLE})\.({'|'.join(FORMATS_OF_KIND)})(?:-([2-9]|[1-9][0-9]+))?\.json")
+_FORMAT = re.compile(rf"({_HANDLE})/({'|'.join(map(re.escape, FORMAT_FILES.values()))})")
+_LITE_HANDLE = re.compile(rf"([^/]+/[^/]+(?:/[^/]+)*)/{LITE}/({_VERSION})")
 _FILE_OF_VERSION = re.compile(rf"({_VERSION})(?:\.tar\.gz|\.json|\.md)?")
 _NAME = re.compile(rf"(?!{COLLECTIONS}(?:/|$))[a-z0-9][a-z0-9_.-]*(?:/[a-z0-9][a-z0-9_.-]*)*")
 _PUBLISHER_NAME = re.compile(rf"(?!{STATIC}$)[a-z0-9][a-z0-9-]*")
@@ -47,6 +60,21 @@ class NotePath(NamedTuple):
     number: int
 
 
+class FormatRecordPath(NamedTuple):
+    """The handle that a record of formats is about, its kind (a key of `FORMATS_OF_KIND`), and its number, from 1."""
+
+    handle: str
+    kind: str
+    number: int
+
+
+class FormatPath(NamedTuple):
+    """The handle and the format of a file: a key of `FORMAT_FILES`."""
+
+    handle: str
+    format: str
+
+
 # The grammar of handles
 
 
@@ -56,8 +84,8 @@ def is_publisher_name(text: str) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """Return whether a catalogue may give a module or a collection this name."""
-    return bool(_NAME.fullmatch(text)) and text.count("/") < MAX_NAME_SEGMENTS
+    """Return whether a catalogue may give a module or a collection this name; below NAME/lite lie the Lite documents of NAME."""
+    return bool(_NAME.fullmatch(text)) and text.count("/") < MAX_NAME_SEGMENTS and not text.endswith(f"/{LITE}")
 
 
 def is_handle(text: str) -> bool:
@@ -113,6 +141,32 @@ def note_prefix(handle: str) -> str:
     return f"{handle}.note-"
 
 
+def format_path(handle: str, format_name: str) -> str:
+    """Return the path of a module's file in a format, a key of `FORMAT_FILES`."""
+    return f"{handle}/{FORMAT_FILES[format_name]}"
+
+
+def format_record_path(handle: str, kind: str, number: int = 1) -> str:
+    """Return the path of a record of formats; of a kind there are several where formats were added later, numbered from 1."""
+    return f"{handle}.{kind}.json" if number == 1 else f"{handle}.{kind}-{number}.json"
+
+
+def kind_of_format(format_name: str) -> str:
+    """Return the kind of the records that a format belongs to."""
+    return next(kind for kind, formats in FORMATS_OF_KIND.items() if format_name in formats)
+
+
+def lite_handle(handle: str) -> str:
+    """Return the handle of the document of kind Lite of a module: `publisher/name/lite/version`."""
+    name, _, version = handle.rpartition("/")
+    return f"{name}/{LITE}/{version}"
+
+
+def lite_document_path(handle: str) -> str:
+    """Return the path of the document of kind Lite of a module."""
+    return document_path(lite_handle(handle))
+
+
 def signature_path(path: str) -> str:
     """Return the path of the signature of a record, a note, or another file that is signed as it stands."""
     return f"{path}{SIGNATURE_SUFFIX}"
@@ -162,10 +216,36 @@ def handle_of_attestation(path: str) -> str | None:
     return match[1] if match else None
 
 
+def parse_format_record_path(path: str) -> FormatRecordPath | None:
+    """Return what the record of formats at `path` is about, or None if no record of formats can lie there."""
+    match = _FORMAT_RECORD.fullmatch(path)
+    return FormatRecordPath(match[1], match[2], int(match[3] or 1)) if match else None
+
+
+def parse_format_path(path: str) -> FormatPath | None:
+    """Return the handle and the format whose file lies at `path`, or None if no format can lie there."""
+    match = _FORMAT.fullmatch(path)
+    if not match:
+        return None
+    return FormatPath(match[1], next(name for name, file in FORMAT_FILES.items() if file == match[2]))
+
+
+def handle_of_lite(path: str) -> str | None:
+    """Return the handle of the module whose Lite document has the handle `path`, or lies there; None if it can be none."""
+    match = _LITE_HANDLE.fullmatch(path.removesuffix(DOCUMENT_SUFFIX))
+    handle = f"{match[1]}/{match[2]}" if match else ""
+    return handle if is_handle(handle) else None
+
+
 def signed_path(path: str) -> str | None:
     """Return the path of the file whose signature lies at `path`, or None if no signature can lie there."""
     signed = path.removesuffix(SIGNATURE_SUFFIX)
-    is_signed = handle_of_record(signed) or parse_note_path(signed) or handle_of_attestation(signed)
+    is_signed = (
+        handle_of_record(signed)
+        or parse_note_path(signed)
+        or parse_format_record_path(signed)
+        or handle_of_attestation(signed)
+    )
     return signed if signed != path and is_signed and not signed.endswith(BUNDLE_SUFFIX) else None
 
 
@@ -190,7 +270,8 @@ def parse_note_path(path: str) -> NotePath | None:
 def handles_of_path(path: str) -> list[str]:
     """Return the handles of the modules that a path may belong to, as their file or below their folder, the longest first.
 
-    More than one where a name has a segment of digits; none for what belongs to no module or has more than `MAX_SEGMENTS`.
+    More than one where a name has a segment of digits or ends with `lite`, as the handles of Lite documents do; none for what
+    belongs to no module or has more than `MAX_SEGMENTS`.
     """
     segments = path.split("/")
     if segments[0] == STATIC or (len(segments) > 1 and segments[1] == COLLECTIONS) or len(segments) > MAX_SEGMENTS:
@@ -199,5 +280,6 @@ def handles_of_path(path: str) -> list[str]:
     for index in range(2, len(segments)):
         match = _FILE_OF_VERSION.fullmatch(segments[index])
         if match and (index == len(segments) - 1 or match[0] == match[1]):
-            handles.append("/".join([*segments[:index], match[1]]))
+            handle = "/".join([*segments[:index], match[1]])
+            handles += [of for of in (handle_of_lite(handle),) if of] + [handle]
     return handles[::-1]

@@ -11,7 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from tools.catalog import labels, preprocessing, vocabularies
-from tools.catalog.catalog import COLAB, COLUMNS, HEADS, PRECISIONS, Catalog, Collection, Publisher, Variant, compose
+from tools.catalog.catalog import (
+    COLAB,
+    COLUMNS,
+    FORMATS,
+    HEADS,
+    LARGE_FORMATS,
+    LARGE_PARAMETERS,
+    PRECISIONS,
+    Catalog,
+    Collection,
+    Publisher,
+    Variant,
+    compose,
+)
 from tools.catalog.fields import REQUIRED, CatalogError, Problems, Table, one_of, read_toml, shown, suggest
 from tools.catalog.layout import is_name, is_publisher_name
 from tools.catalog.preprocessing import PreprocessingRows
@@ -34,7 +47,7 @@ _OWN: dict[str, tuple[type, Any]] = {
     "evaluation": (str, None),
     "checkpoint_key": (str, None),
 }
-ROW_KEYS = ("size", "data", "precision", "source", "stem", "heads", "transform", "checkpoint", *_OWN)
+ROW_KEYS = ("size", "data", "precision", "source", "stem", "heads", "transform", "checkpoint", "formats", *_OWN)
 NAME_FIX = "use lower-case letters, digits, `_`, `.`, `-`"
 
 
@@ -56,7 +69,7 @@ def load_usable(root: Path = ROOT) -> Catalog:
     tags = vocabularies.load(root / vocabularies.FOLDER)
     shared = preprocessing.read(root / preprocessing.FILE, preprocessing.FILE, problems)
     publisher = _publisher(root, problems)
-    families = _Families(root, tags, shared, problems)
+    families = _Families(root, tags, shared, problems, publisher.formats if publisher else None)
     variants = [
         variant
         for path in sorted((root / "modules").glob("*.toml"))
@@ -79,6 +92,7 @@ def _publisher(root: Path, problems: Problems) -> Publisher | None:
         return None
     texts = {key: table.take(key, str) for key in ("name", "title", "description", "about", "url")}
     notebooks = table.take("notebooks", str, None)
+    formats = _formats(table)
     table.finish()
     if texts["name"] and not is_publisher_name(texts["name"]):
         table.complain(
@@ -92,7 +106,27 @@ def _publisher(root: Path, problems: Problems) -> Publisher | None:
     if len(problems.found) > count:
         return None
     texts["url"] = texts["url"].rstrip("/")
-    return Publisher(**texts, notebooks=notebooks and notebooks.rstrip("/"))
+    return Publisher(**texts, notebooks=notebooks and notebooks.rstrip("/"), formats=formats)
+
+
+def _formats(table: Table) -> dict[str, dict[str, float]] | None:
+    """Take the table `formats`: the limits of each format that is published; None if there is none."""
+    if "formats" not in table.values:
+        table.take("formats", dict, None)
+        return None
+    found = {}
+    for name, limits in table.tables("formats").items():
+        if name not in FORMATS:
+            table.complain(f"`formats` has the unknown format {shown(name)}", suggest(name, FORMATS))
+            continue
+        least = limits.take("top1_at_least", float, None)
+        limits.finish()
+        if least is not None and not 0 <= least <= 100:
+            table.complain(
+                f"`top1_at_least = {shown(least)}` of {name} is no accuracy", "write per cent, from 0 to 100"
+            )
+        found[name] = {} if least is None else {"top1_at_least": float(least)}
+    return {name: found[name] for name in FORMATS if name in found}
 
 
 # Families
@@ -109,6 +143,7 @@ class _Family:
     sources: dict[str, dict[str, Any]]
     default_source: str | None
     paper: dict[str, Any]
+    formats: dict[str, dict[str, float]] | None
 
 
 @dataclass
@@ -119,6 +154,7 @@ class _Families:
     tags: Vocabularies
     shared: PreprocessingRows | None
     problems: Problems
+    formats: dict[str, dict[str, float]] | None  # the publisher's
     _claimed: dict[str, str] = field(default_factory=dict)
 
     def read(self, path: Path) -> list[Variant]:
@@ -156,7 +192,7 @@ class _Families:
             default_source = key if table.take("default", bool, False) else default_source
             sources[key] = self._source(table)
         paper = _paper(Table(top.take("paper", dict) or {}, top.file, "paper", self.problems))
-        return _Family(facts, patterns, architectures, data, sources, default_source, paper)
+        return _Family(facts, patterns, architectures, data, sources, default_source, paper, _formats(top))
 
     def _data(self, table: Table) -> dict[str, Any]:
         found = {
@@ -226,6 +262,7 @@ class _Families:
         stem = table.take("stem", str, family.patterns["stem"])
         heads = table.take("heads", list, list(HEADS), of=str, choices=HEADS)
         transform, checkpoint = self._shared(table, "transform"), table.take("checkpoint", str)
+        formats = self._row_formats(table, family, own)
         table.finish()
         if source_key is None and "source" not in table.values:
             fix = f"add `source = ...` ({one_of(family.sources)})"
@@ -265,7 +302,29 @@ class _Families:
             **{key: value for key, value in source.items() if key not in ("url", "transforms")},
             **self._names(table, stem, family.patterns, heads or [], own),
             **own,
+            "formats": formats,
         }
+
+    def _row_formats(self, table: Table, family: _Family, own: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """Return the formats of a row: its own, its family's, the publisher's, or those that its size allows."""
+        given = _formats(table)
+        if own["precision"] not in (None, "float32"):
+            if given:
+                table.complain(
+                    f"has `formats`, but its network computes in {own['precision']}",
+                    "delete it: they are for float32 rows",
+                )
+            return {}
+        large = own["parameters"] is not None and own["parameters"] > LARGE_PARAMETERS
+        default: dict[str, dict[str, float]] = {name: {} for name in (LARGE_FORMATS if large else FORMATS)}
+        found = next((each for each in (given, family.formats, self.formats) if each is not None), default)
+        for name, limits in (given or {}).items():
+            if limits and own["evaluation"] is None:
+                table.complain(
+                    f"`formats.{name}` has a limit, and the row no labelled images",
+                    "add `evaluation = ...`, or drop it",
+                )
+        return found
 
     def _check_transform(self, table: Table, resolution: int, transform: str | None, source_key: str) -> None:
         """Complain about a row whose images are not made in its size."""

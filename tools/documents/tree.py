@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from tools.catalog import layout
 from tools.common.problems import with_fix
 from tools.documents import document as grammar
 
@@ -95,7 +96,8 @@ class Tree:
                 document.handle,
                 f"{document.publisher}/{document.name}/{grammar.FORMATS[document.kind]}/{document.version}",
             ]
-        return [*found, f"{found[0]}.tar.gz"]
+        files = [f"{document.handle}/{file}" for file in layout.FORMAT_FILES.values()]
+        return [*found, f"{found[0]}.tar.gz", *files]
 
     def find(self, address: str) -> bool | None:
         """Return whether a document is at an address (without version: any version of it).
@@ -110,6 +112,8 @@ class Tree:
         publisher, *rest = address.removesuffix(".tar.gz").split("/")
         if publisher not in self.publishers:
             return None
+        if rest and rest[-1] in layout.FORMAT_FILES.values():  # a file of the module lies in the folder of its handle
+            rest.pop()
         if not rest:
             return f"{publisher}/{publisher}.md" in self.paths
         kind = "Module"

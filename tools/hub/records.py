@@ -16,7 +16,8 @@ from tools.catalog.catalog import Module
 from tools.common import clock
 from tools.common.problems import Problem
 from tools.common.schemas import schema_problems
-from tools.hub import json_objects, notes, signatures
+from tools.hub import formats, json_objects, notes, signatures
+from tools.hub.formats import FormatRecord
 from tools.hub.json_objects import InvalidObject
 from tools.hub.signatures import Claim
 from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
@@ -162,7 +163,8 @@ class HubSnapshot:
     `records` are in the order of publisher, name and version; `yanked` says why by handle; `listing` is that of
     `Storage.list_objects`; `measurements` are the notes of evaluations and speeds by handle, in the order of their numbers;
     `problems` say what is wrong with the records, notes and signatures that were left out, by path; `claims` say whom the signature
-    of a record names, by handle, where all is there that belongs to it: nobody has checked that.
+    of a record names, by handle, where all is there that belongs to it: nobody has checked that; `formats` are the records of the
+    files for other runtimes of published modules, by handle.
     """
 
     records: list[Record]
@@ -171,6 +173,7 @@ class HubSnapshot:
     measurements: dict[str, list[notes.Note]] = field(default_factory=dict)
     problems: dict[str, Problem] = field(default_factory=dict)
     claims: dict[str, Claim] = field(default_factory=dict)
+    formats: dict[str, list[FormatRecord]] = field(default_factory=dict)
 
 
 class DamagedHub(StorageError):
@@ -232,12 +235,13 @@ def _problem(storage: Storage, path: str, wrong: list[str]) -> Problem:
 
 
 def is_record_or_note(path: str) -> bool:
-    """Return whether a path may be that of a record or of a note."""
-    return layout.handle_of_record(path) is not None or layout.parse_note_path(path) is not None
+    """Return whether a path may be that of a record, of a record of formats or of a note."""
+    parse = (layout.handle_of_record, layout.parse_note_path, layout.parse_format_record_path)
+    return any(each(path) is not None for each in parse)
 
 
 def is_source(path: str) -> bool:
-    """Return whether pages are derived from what may lie at a path: a record, a note, the signature of a record."""
+    """Return whether pages are derived from what may lie at a path: a record, a record of formats, a note, a record's signature."""
     return is_record_or_note(path) or (path.endswith(layout.SIGNATURE_SUFFIX) and _is_signature(path))
 
 
@@ -252,7 +256,9 @@ def snapshot(
     *,
     listing: dict[str, ObjectInfo | None] | None = None,
 ) -> HubSnapshot:
-    """Read every record and note of the hub, from one listing; what is malformed is left out and named in `problems`.
+    """Read every record, record of formats and note of the hub, from one listing.
+
+    What is malformed is left out and named in `problems`.
 
     Args:
       contents: records and notes that were read and found valid already, by path, since neither ever changes, and of the
@@ -263,12 +269,13 @@ def snapshot(
     contents = {} if contents is None else contents
     handles = {path: handle for path in listing if (handle := layout.handle_of_record(path))}
     note_paths = {path: place for path in listing if (place := layout.parse_note_path(path))}
+    format_paths = {path: where for path in listing if (where := layout.parse_format_record_path(path))}
     signed = {
         layout.signature_path(path): handle
         for path, handle in handles.items()
         if all(each in listing for each in layout.attestation_paths(handle))
     }
-    wanted = [path for path in (*handles, *note_paths, *signed) if path not in contents]
+    wanted = [path for path in (*handles, *note_paths, *format_paths, *signed) if path not in contents]
     found, problems = json_objects.read_all(storage, wanted)
     doubtful: dict[str, Any] = {}  # yanks that say too little: they count
     for path, content in found.items():
@@ -277,6 +284,12 @@ def snapshot(
                 contents[path] = claim
             else:
                 problems[path] = Problem(storage.url_for(path), "the signature is malformed", json_objects.RESTORE)
+            continue
+        if path in format_paths:
+            if wrong := formats.problems(content, format_paths[path]):
+                problems[path] = formats.problem(storage.url_for(path), wrong)
+            else:
+                contents[path] = content
             continue
         wrong = (
             record_problems(content, handles[path]) if path in handles else notes.problems(content, note_paths[path])
@@ -289,6 +302,9 @@ def snapshot(
             contents[path] = content
     valid = [cast(Record, contents[path]) for path in handles if path in contents]
     about = {path: contents[path] for path in note_paths if path in contents}
+    formats_found = _formats(
+        storage, valid, {path: contents[path] for path in format_paths if path in contents}, problems
+    )
     return HubSnapshot(
         sorted(valid, key=lambda record: _order(record["handle"])),
         notes.reasons(doubtful | about),
@@ -296,7 +312,28 @@ def snapshot(
         notes.measurements(about),
         problems,
         {handle: contents[path] for path, handle in signed.items() if path in contents},
+        formats_found,
     )
+
+
+def _formats(
+    storage: Storage, published: list[Record], contents: Mapping[str, Any], problems: dict[str, Problem]
+) -> dict[str, list[FormatRecord]]:
+    """Return the records of formats among `contents`, by handle, of the modules that are `published`; add to `problems`."""
+    of_handle: dict[str, dict[str, Any]] = {}
+    for path, content in contents.items():
+        of_handle.setdefault(content["handle"], {})[path] = content
+    parents = {record["handle"]: record for record in published if record["handle"] in of_handle}
+    found: dict[str, list[FormatRecord]] = {}
+    for handle, parent in parents.items():
+        named = formats.parent_of(parent)
+        right = {path: each for path, each in of_handle[handle].items() if each["parent"] == named}
+        for path in of_handle[handle].keys() - right.keys():
+            wrong = [f"parent: it names another record or archive than {handle} has"]
+            problems[path] = formats.problem(storage.url_for(path), wrong)
+        found[handle], double = formats.collect(right, {path: storage.url_for(path) for path in right})
+        problems |= double
+    return {handle: each for handle, each in found.items() if each}
 
 
 def _order(handle: str) -> tuple[str, str, int]:

@@ -41,6 +41,8 @@ UPLOAD_BYTES = 16 << 20
 CONTENT_TYPES = {
     ".tar.gz": "application/gzip",
     ".json": "application/json",
+    ".onnx": "application/octet-stream",
+    ".tflite": "application/octet-stream",
     ".sig": "application/vnd.dev.sigstore.bundle.v0.3+json",
     ".bundle": "application/vnd.dev.sigstore.bundle.v0.3+json",
     ".md": "text/markdown; charset=utf-8",

@@ -86,6 +86,7 @@ def gather(hub: HubSnapshot, catalog: Catalog, base_url: str) -> Hub:
         tags=catalog.tags,
         yanked=hub.yanked,
         measurements=hub.measurements,
+        formats=hub.formats,
     )
 
 

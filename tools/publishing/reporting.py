@@ -11,6 +11,7 @@ from tools.common.problems import WARNING, Problem
 
 if TYPE_CHECKING:  # a plan is shown without what publishes
     from tools.hub.records import Record
+    from tools.publishing.format_transaction import FormatResult
     from tools.publishing.transaction import PublishResult
 
 
@@ -96,6 +97,29 @@ def show_results(results: "list[PublishResult]", pages: int, hub: str, url: str)
                 '`sha256 = "..."`.'
             )
     console.show(f"{pages} pages written to {hub}; handles begin with {url}")
+
+
+def show_formats(results: "list[FormatResult]") -> None:
+    """Show what became of each file for another runtime, if there are any, and then every reason why one was not published."""
+    if not results:
+        return
+    rows = [
+        (
+            result.module.handle,
+            result.format,
+            result.state,
+            size(result.file["bytes"]) if result.file else "",
+            f"{max(result.file['differences'].values()):.1g}" if result.file else "",
+            f"{result.file['accuracy']['value']:.2f} %" if result.file and result.file["accuracy"] else "",
+            result.file["sha256"][:12] if result.file else "",
+        )
+        for result in results
+    ]
+    columns = ("Handle", "Format", "State", "File>", "Largest difference>", "Measured top-1>", "sha256")
+    console.show(table(*columns, rows=rows))
+    for state, show in (("left out", console.warning), ("failed", console.problems)):
+        for reason in dict.fromkeys(result.reason for result in results if result.state == state):
+            show(reason)
 
 
 def _top1(record: "Record | None") -> str:

@@ -48,7 +48,8 @@ class PublishError(RuntimeError):
 class PublishResult:
     """Outcome for one module.
 
-    `state` is "published", "unchanged", "restored" (its archive had gone) or "failed" (with `reason`).
+    `state` is "published", "unchanged", "restored" (its archive had gone), "kept" (published before, and compared with nothing) or
+    "failed" (with `reason`).
     """
 
     module: Module
@@ -87,7 +88,8 @@ class Publishing:
 
     `cache` is the folder that keeps downloaded checkpoints and finished builds, `mirrors` a folder or URL with upstream files (see
     `tools.common.download.fetch`), `base_url` what handles begin with, `prebuilt` a folder of archives that Bazel made: then
-    nothing is built here; `signer` signs each record.
+    nothing is built here; `signer` signs each record. With `keeps_published`, rows whose modules are all published, and signed if
+    they should be, are left as they are, whatever would be built from them now.
     `report(variant, stage, done, total)` is called from the threads that do the work; bytes are None between transfers.
     """
 
@@ -98,6 +100,7 @@ class Publishing:
     mirrors: str | None = None
     prebuilt: Path | None = None
     signer: Signer | None = None
+    keeps_published: bool = False
     report: Callable[[Variant, str, int | None, int | None], None] = no_progress
     _known: dict[str, Record] = field(default_factory=dict)  # records that were read, by path: they never change
 
@@ -128,6 +131,8 @@ class Publishing:
     def _publish_row(self, variant: Variant, modules: list[Module]) -> list[PublishResult]:
         """Publish `modules`, of one row. Raises what refuses all of them."""
         report = partial(self.report, variant)
+        if self.keeps_published and (kept := self._kept(modules)):
+            return kept
         if self.prebuilt:
             spec, folder = prebuilt.find(self.prebuilt, variant, self.catalog)
         else:
@@ -147,6 +152,19 @@ class Publishing:
             self._refuse_other_bytes(module, published[module.handle], row.manifest["packed"][module.head])
         others = [each for each in heads if each not in modules and published[each.handle] is None]
         return self._store_row(modules, others, spec, row, published)
+
+    def _kept(self, modules: list[Module]) -> list[PublishResult] | None:
+        """Return the outcome for modules that are all published, with their archives, and signed if they should be; else None."""
+        found = [(module, self._record(module.handle)) for module in modules]
+        results = [
+            PublishResult(module, "kept", record=record)
+            for module, record in found
+            if record is not None and self._is_there(module, record) and self._is_signed(record)
+        ]
+        return results if len(results) == len(modules) else None
+
+    def _is_signed(self, record: Record) -> bool:
+        return self.signer is None or attestations.is_attested(self.storage, record, self.signer)
 
     def _store_row(
         self,
@@ -232,7 +250,7 @@ class Publishing:
         """Return whether a module is published as its row has it, its archive is there, and it is signed if it should be."""
         if record is None or record["build"]["key"] != spec["build"]["key"] or not self._is_there(module, record):
             return False
-        return self.signer is None or attestations.is_attested(self.storage, record, self.signer)
+        return self._is_signed(record)
 
     def _is_there(self, module: Module, record: Record) -> bool:
         """Return whether the archive of a published module is there.

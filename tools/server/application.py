@@ -7,7 +7,10 @@
 | `/<handle>` with `Accept: text/markdown`, `/<handle>.md` | the Hub document |
 | `/<handle>?tf-hub-format=uncompressed` | 303 with the `gs://` path of the unpacked module if there is one, else 404 |
 | `/<publisher>/<name>`, with or without a query | 302 to the newest published version that is not yanked |
-| `?lite-format=...`, `?tfjs-format=...`, `?coral-format=...` | the file at this path, else 404; never a page |
+| `/<handle>/portable.onnx`, `float32.tflite`, ... | the file for another runtime, if it has a record |
+| `/<handle>?lite-format=tflite` | its LiteRT file: the one in float32, or else the largest |
+| `/<publisher>/<name>/lite/<version>?lite-format=tflite`, `/<publisher>/lite-model/<name>/<version>?...` | the same |
+| any other `?lite-format=...`, `?tfjs-format=...`, `?coral-format=...` | the file at this path, else 404; never a page |
 | any other path | the hub's file, or the `index.html` of that folder |
 
 The site of a tree of documents is served as well: its pages need no record. Redirects are relative, so that the hub also works
@@ -33,7 +36,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tools.catalog import layout
 from tools.common.problems import with_fix
-from tools.hub import json_objects, notes
+from tools.hub import formats, json_objects, notes
+from tools.hub.formats import FormatFile
 from tools.hub.storage import IMMUTABLE, REVALIDATE, NotThere, PathError, Storage, StorageError, checked, content_type
 from tools.server import access_log, conditions
 from tools.server.messages import (
@@ -161,6 +165,8 @@ class _Responder:
             return self._missing("Not found.", request)
         if name.endswith(layout.ARCHIVE_SUFFIX):
             return self._archive(request, name.removesuffix(layout.ARCHIVE_SUFFIX))
+        if (file := layout.parse_format_path(name)) and not request.path.endswith("/"):
+            return self._format(request, *file) or self._missing("Not found.", request)
         if "tf-hub-format" in query:
             return self._module(request, name, query["tf-hub-format"])
         return self._page(request, name) if wanted is None else self._other_format(request, name, wanted)
@@ -188,6 +194,12 @@ class _Responder:
 
     def _other_format(self, request: Request, path: str, wanted: str) -> Response:
         """Return the file that a client of TensorFlow Lite or TensorFlow.js asks for by its path, never a page."""
+        if wanted == "lite-format=tflite":
+            for handle in filter(None, (path, layout.handle_of_lite(path), _of_lite_address(path))):
+                if layout.is_handle(handle) and self._record(handle) is not None:
+                    for name in layout.FORMATS_OF_KIND[layout.LITE]:
+                        if response := self._format(request, handle, name):
+                            return response
         handles = layout.handles_of_path(path)
         if not request.path.endswith((".html", "/")) and (not handles or self._published(handles)):
             with contextlib.suppress(NotThere):
@@ -224,17 +236,57 @@ class _Responder:
         }
         return conditions.respond(request, headers, file=file, size=size)
 
+    def _format(self, request: Request, handle: str, name: str) -> Response | None:
+        """Return a module's file in a format, or None if it has no record."""
+        recorded = self._recorded_format(handle, name) if self._record(handle) is not None else None
+        if recorded is None:
+            return None
+        try:
+            file, size, _ = self._open(recorded["path"])
+        except NotThere:
+            logger.error("%s has a record but no file", recorded["path"])
+            return text(500, with_fix(f"{name} of {handle} is published, but its file is gone", "tell the hub's owner"))
+        if recorded["bytes"] != size:
+            file.close()
+            logger.error("%s has %d bytes, and its record says %s", recorded["path"], size, recorded["bytes"])
+            return text(500, with_fix(f"{name} of {handle} is damaged", "tell the hub's owner"))
+        headers = {
+            "Content-Type": content_type(recorded["path"]),
+            "Cache-Control": IMMUTABLE,
+            "ETag": f'"{recorded["sha256"]}"',
+            **SHARING_HEADERS,
+        }
+        return conditions.respond(request, headers, file=file, size=size)
+
+    def _recorded_format(self, handle: str, name: str) -> FormatFile | None:
+        """Return what the records of a module say of its file in a format, or None if none does."""
+        kind = layout.kind_of_format(name)
+        for number in range(1, formats.MOST_RECORDS + 1):
+            path = layout.format_record_path(handle, kind, number)
+            content = self._content(path)
+            if content is None:
+                return None
+            if not formats.problems(content, layout.parse_format_record_path(path)):
+                for file in content["files"]:
+                    if file["format"] == name:
+                        found: FormatFile = file
+                        return found
+        return None
+
     def _record(self, handle: str) -> dict[str, Any] | None:
-        """Return the record that makes a module published, or None. It is cached, since it never changes.
+        """Return the record that makes a module published, or None."""
+        return self._content(layout.record_path(handle))
+
+    def _content(self, path: str) -> dict[str, Any] | None:
+        """Return a record, or None if there is none. It is cached, since it never changes.
 
         In a folder, it must still be there, and the same file.
         """
-        path = layout.record_path(handle)
-        key: Hashable = handle
+        key: Hashable = path
         if self.storage.is_local:
             try:
                 status = os.stat(self.storage.local_path(path))
-                key = (handle, status.st_ino, status.st_mtime_ns, status.st_size)
+                key = (path, status.st_ino, status.st_mtime_ns, status.st_size)
             except (OSError, StorageError):
                 key = None  # reading finds the reason
         with self._lock:
@@ -297,6 +349,13 @@ class _Responder:
             if self.storage.exists(layout.page_path(path)):
                 vary = {"Vary": "Accept"} if path == handle else {}
                 return redirect(_relative(request.path, path) + "/", request.raw_query, vary)
+        if handle is not None and layout.handle_of_lite(path) == handle:
+            if conditions.prefers_markdown(request.headers):
+                with contextlib.suppress(NotThere):
+                    return self._file(request, layout.document_path(path), {"Vary": "Accept, Accept-Encoding"})
+            # The module's page lists its files.
+            above = "../.." if request.path.endswith("/") else ".."
+            return redirect(f"{above}/{handle.rpartition('/')[2]}/", request.raw_query, {"Vary": "Accept"})
         if path == handle:
             # Published, and its page is still being made: the document will do.
             with contextlib.suppress(NotThere):
@@ -375,6 +434,12 @@ def _no_format(what: str, wanted: str) -> Response:
     """Return 404 for a module in a format that it does not have, in plain text: clients would save a page as a model."""
     message = f"{what} has no file for {wanted[:60]!r}"
     return text(404, with_fix(message, "ask for tf-hub-format=compressed, the SavedModel, and convert it"))
+
+
+def _of_lite_address(path: str) -> str | None:
+    """Return the handle of the module in an address as tfhub.dev had them for LiteRT: publisher/lite-model/name/version."""
+    publisher, _, rest = path.partition("/lite-model/")
+    return f"{publisher}/{rest}" if rest and "/" not in publisher else None
 
 
 def _decoded(raw_path: bytes) -> str | None:

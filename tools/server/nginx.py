@@ -6,7 +6,9 @@ The text is made from the server's own tables (media types, cache lifetimes, hea
 """
 
 import re
+from collections.abc import Iterable
 
+from tools.catalog import layout
 from tools.common.problems import with_fix
 from tools.hub.storage import CONTENT_TYPES, IMMUTABLE, REVALIDATE, Storage, StorageError
 from tools.server.messages import OTHER_FORMATS, SECURITY_HEADERS
@@ -21,6 +23,7 @@ TEMPLATE = """\
 map $args $hub_format {
     default                                         "";
     "~(?:^|&)tf-hub-format=compressed(?:&|$)"       compressed;
+    "~(?:^|&)lite-format=tflite(?:&|$)"             lite;
     "~(?:^|&)(?:@FORMATS@)(?:=|&|$)"  other;
 }
 
@@ -28,6 +31,7 @@ map $args $hub_format {
 map $uri $hub_cache {
     default                     "@REVALIDATE@";
     "~/[0-9]+\\.tar\\.gz$"        "@IMMUTABLE@";
+    "~/[0-9]+/(?:@FILES@)$"  "@IMMUTABLE@";
 }
 
 server {
@@ -60,6 +64,23 @@ server {
         internal;
     }
 
+    # Where requests for a module's LiteRT file are sent by this server itself.
+    location ~ ^/\\.lite(?<lite_handle>/.+)$ {
+        internal;
+        types { }
+        set $lite_missing "";
+        if (!-f $document_root$lite_handle.json) {
+            set $lite_missing 1;
+        }
+        if (!-f $document_root$lite_handle.lite.json) {
+            set $lite_missing 1;
+        }
+        if ($lite_missing) {
+            rewrite ^ /.no-format last;
+        }
+        try_files @LITE@ =404;
+    }
+
     # What publishers are writing, and whatever else is hidden.
     location ~ /\\. {
         return 404;
@@ -74,7 +95,18 @@ server {
         }
     }
 
-    location / {
+    # A file for another runtime exists when its kind has a record.
+@RECORDED@    location / {
+        # Asked for TensorFlow Lite, as tfhub.dev was: the module's LiteRT file, in float32 where there is one.
+        if ($hub_format = lite) {
+            rewrite ^/([^/]+)/lite-model/(.+/[0-9]+)/?$ /.lite/$1/$2 last;
+            rewrite ^/([^/]+/.+)/lite/([0-9]+)/?$ /.lite/$1/$2 last;
+            rewrite ^/(.+/[0-9]+)/?$ /.lite/$1 last;
+        }
+        # The document of kind Lite lies at NAME/lite/VERSION.md; the module's page lists its files.
+        if (!-e $request_filename) {
+            rewrite ^/([^/]+/.+)/lite/([0-9]+)/?$ /$1/$2/ redirect;
+        }
         # hub.load("https://HOST/PUBLISHER/NAME/VERSION") asks for ?tf-hub-format=compressed.
         if ($hub_format = compressed) {
             rewrite ^(/.+/[0-9]+)/?$ $1.tar.gz last;
@@ -85,7 +117,7 @@ server {
         if (-f $request_filename) {
             set $hub_missing "";
         }
-        if ($hub_missing = other) {
+        if ($hub_missing ~ ^(?:other|lite)$) {
             rewrite ^ /.no-format last;
         }
     }
@@ -96,6 +128,20 @@ server {
         return 404 "This address has no file in the format that was asked for. Fix: ask for tf-hub-format=compressed.\\n";
     }
 }
+"""
+
+
+RECORDED = """\
+    location ~ ^(?<hub_handle>/.+/[0-9]+)/(?:@FILES@)$ {
+        types { }
+        if (!-f $document_root$hub_handle.json) {
+            return 404;
+        }
+        if (!-f $document_root$hub_handle.@KIND@.json) {
+            return 404;
+        }
+    }
+
 """
 
 
@@ -115,7 +161,15 @@ def configuration(storage: Storage, *, listen: str) -> str:
     for ending, media_type in CONTENT_TYPES.items():
         types.setdefault(media_type.partition(";")[0], []).append(ending.rpartition(".")[2])
     del types["application/gzip"]
+    recorded = (
+        RECORDED.replace("@KIND@", kind).replace("@FILES@", _alternatives(layout.FORMAT_FILES[name] for name in names))
+        for kind, names in layout.FORMATS_OF_KIND.items()
+    )
+    lite = (f"$lite_handle/{layout.FORMAT_FILES[name]}" for name in layout.FORMATS_OF_KIND[layout.LITE])
     values = {
+        "FILES": _alternatives(layout.FORMAT_FILES.values()),
+        "LITE": " ".join(lite),
+        "RECORDED": "".join(recorded),
         "FORMATS": "|".join(("tf-hub-format", *OTHER_FORMATS)),
         "LISTEN": listen,
         "ROOT": storage.url,
@@ -126,3 +180,8 @@ def configuration(storage: Storage, *, listen: str) -> str:
         "REVALIDATE": REVALIDATE,
     }
     return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], TEMPLATE)
+
+
+def _alternatives(files: Iterable[str]) -> str:
+    """Return names of files as alternatives of a pattern."""
+    return "|".join(map(re.escape, files))

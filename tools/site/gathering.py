@@ -17,12 +17,14 @@ from tools.catalog.catalog import Collection, Publisher
 from tools.catalog.vocabularies import Tag
 from tools.common.problems import Problem, with_fix
 from tools.documents import document as grammar
+from tools.hub.formats import FormatRecord, by_format
 from tools.hub.notes import Note
 from tools.hub.records import Record
 from tools.hub.signatures import Claim
 from tools.site.formatting import one_line
 from tools.site.jobs import PageError
 from tools.site.published_collection import PublishedCollection
+from tools.site.published_formats import PublishedFormat
 from tools.site.published_module import WEB_ADDRESS, PublishedModule
 
 
@@ -58,16 +60,18 @@ def gather(
     yanked: Mapping[str, str] | None = None,
     measurements: Mapping[str, Sequence[Note]] | None = None,
     claims: Mapping[str, Claim] | None = None,
+    formats: Mapping[str, Sequence[FormatRecord]] | None = None,
 ) -> Hub:
     """Check the records against each other and the vocabularies, and connect them.
 
     `publisher` and `collections` are those of `tools.catalog.load()`, `tags` is `tools.catalog.vocabularies.load(...)`,
-    `yanked` says why a handle was withdrawn, `measurements` are the notes of what was measured later, and `claims` whom the
-    signature of its record names, by handle. Raises `PageError` with every problem of every record.
+    `yanked` says why a handle was withdrawn, `measurements` are the notes of what was measured later, `claims` whom the
+    signature of its record names, and `formats` the records of its files for other runtimes, by handle. Raises `PageError` with
+    every problem of every record.
     """
     base_url = base_url.rstrip("/")
     yanked = dict(yanked or {})
-    measurements, claims = measurements or {}, claims or {}
+    measurements, claims, formats = measurements or {}, claims or {}, formats or {}
     problems: list[Problem] = []
     modules: dict[str, PublishedModule] = {}
     for record in records:
@@ -81,8 +85,9 @@ def gather(
         if not found:
             why = (one_line(yanked[handle]) or "no reason was given") if handle in yanked else None
             notes = tuple(measurements.get(handle, ()))
+            files = tuple(PublishedFormat(each, base_url) for each in by_format(formats.get(handle, ())).values())
             modules[handle] = PublishedModule(
-                record, base_url, tags, why, notes, publisher.notebooks, claims.get(handle)
+                record, base_url, tags, why, notes, publisher.notebooks, claims.get(handle), files
             )
     if problems:
         raise PageError("\n".join(map(str, problems)))

@@ -31,6 +31,7 @@ STATIC = {
     "search.js": "text/javascript; charset=utf-8",
     "index.schema.json": JSON,
     "record.schema.json": JSON,
+    "format.schema.json": JSON,
     "note.schema.json": JSON,
     "benchmarks.schema.json": JSON,
     "example.jpg": "image/jpeg",

@@ -41,6 +41,14 @@ DEPLOYMENT = [
     Example("mixed_precision", "Mixed precision, saving", "Mixed precision and saved models"),
     Example("keras_3_saving", "Saving with Keras 3", "Saved models of Keras 3"),
 ]
+FORMATS = [
+    Example("onnx_runtime", "ONNX Runtime", "With ONNX Runtime"),
+    Example("openvino", "OpenVINO", "With OpenVINO"),
+    Example("litert", "LiteRT", "With LiteRT"),
+    Example("onnx_web", "Browser", "In a browser, with ONNX Runtime Web"),
+    Example("litert_kotlin", "Android", "On Android, with LiteRT and Kotlin"),
+]
+LANGUAGES = {"onnx_web": ("js", "JavaScript"), "litert_kotlin": ("kotlin", "Kotlin")}  # of snippets that are not Python
 SHELL = ("verify", "checksum", "signature")  # snippets that are commands
 
 
@@ -69,6 +77,7 @@ def inputs(hub: Hub, module: PublishedModule) -> list[Any]:
         module.yanked,
         module.notes,
         module.signer,
+        [each.file for each in module.formats],
         [[kind, tag and [tag.id, tag.display_name, tag.url]] for kind, tag in named],
         module.sibling and [module.sibling.digest, module.sibling.yanked],
         [[other.handle, other.published, other.changes, other.yanked] for other in module.versions],
@@ -86,8 +95,30 @@ def _context(module: PublishedModule) -> dict[str, Any]:
     }
     for name in SHELL if module.signer else SHELL[:-1]:
         snippets[name] = rendering.text(f"snippets/{name}.sh.j2", module=module).rstrip()
+    for example in ways_of_formats(module):
+        ending = {"js": "js", "kotlin": "kt"}.get(LANGUAGES.get(example.snippet, ("", ""))[0], "py")
+        name = f"snippets/{example.snippet}.{ending}.j2"
+        snippets[example.snippet] = rendering.text(name, module=module).rstrip()
     snippets["citation"] = rendering.text("snippets/citation.bib.j2", module=module).rstrip()
-    return {"description": rendering.describe(module), "snippets": snippets}
+    return {
+        "description": rendering.describe(module),
+        "snippets": snippets,
+        "format_ways": ways_of_formats(module),
+        "languages": LANGUAGES,
+    }
+
+
+def ways_of_formats(module: PublishedModule) -> list[Example]:
+    """Return the examples for the files that a module has."""
+    absent = (() if module.onnx else ("onnx_runtime", "openvino", "onnx_web")) + (
+        () if module.lite else ("litert", "litert_kotlin")
+    )
+    return [example for example in FORMATS if example.snippet not in absent]
+
+
+def lite_markdown(module: PublishedModule) -> str:
+    """Return the document of kind Lite of a module that has a LiteRT file."""
+    return rendering.text("hub/lite.md.j2", module=module, **_context(module))
 
 
 def _document(module: PublishedModule, context: Mapping[str, Any]) -> str:
@@ -95,10 +126,12 @@ def _document(module: PublishedModule, context: Mapping[str, Any]) -> str:
 
 
 def _page(hub: Hub, module: PublishedModule, context: Mapping[str, Any]) -> str:
-    volatile = (module.archive_url, module.url, module.archive["sha256"], module.file_name)
+    addresses = (*(each.url for each in module.formats), module.archive_url, module.url)
+    volatile = (*addresses, module.archive["sha256"], module.file_name)
 
     def code(name: str) -> Markup:
         language = "bibtex" if name == "citation" else "shell" if name in SHELL else "python"
+        language = LANGUAGES.get(name, (language,))[0]
         return rendering.highlight(context["snippets"][name], language, volatile=volatile)
 
     data = structured_data.of_module(hub, module)

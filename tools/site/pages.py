@@ -21,6 +21,7 @@ from tools.catalog import layout
 from tools.catalog.catalog import COLUMNS, Collection, Publisher
 from tools.catalog.vocabularies import Tag
 from tools.common.problems import with_fix
+from tools.hub.formats import FormatRecord
 from tools.hub.notes import Note
 from tools.hub.records import Record
 from tools.hub.signatures import Claim
@@ -65,6 +66,7 @@ def plan(
     yanked: Mapping[str, str] | None = None,
     measurements: Mapping[str, Sequence[Note]] | None = None,
     claims: Mapping[str, Claim] | None = None,
+    formats: Mapping[str, Sequence[FormatRecord]] | None = None,
     benchmarks: Mapping[str, Any] | None = None,
     digest_of: Callable[[str], bytes | None] = lambda handle: None,
 ) -> list[Job]:
@@ -73,7 +75,7 @@ def plan(
     `records` are the published modules' records (schema 1), `publisher` and `collections` come from
     `tools.catalog.load()` and `tags` from `tools.catalog.vocabularies.load`; `base_url` is the address that handles
     begin with, `yanked` maps a handle to why it was withdrawn, `measurements` to the notes of what was measured after its
-    publication, `claims` to whom the signature of its record names;
+    publication, `claims` to whom the signature of its record names, `formats` to the records of its files for other runtimes;
     `benchmarks` is what `tools/benchmark.py` wrote, if the hub has it. `digest_of` may know the digest of a handle's record, which
     is computed otherwise. Raises `PageError`, which names record and fix, as each job's `make` does.
     """
@@ -86,6 +88,7 @@ def plan(
         yanked=yanked,
         measurements=measurements,
         claims=claims,
+        formats=formats,
     )
     hub = dataclasses.replace(hub, has_benchmarks=benchmarks is not None)
     jobs: list[Job] = []
@@ -120,6 +123,14 @@ def plan(
             (layout.document_path(module.handle), MARKDOWN),
             (layout.page_path(module.handle), HTML),
         )
+        if module.lite:
+            add(
+                0,
+                f"record {module.handle}",
+                keys[module.handle],
+                functools.partial(module_pages.lite_markdown, module),
+                (layout.lite_document_path(module.handle), MARKDOWN),
+            )
     for collection in hub.collections:
         add(
             1,

@@ -18,6 +18,7 @@ from tools.hub.records import Record
 from tools.hub.signatures import Claim
 from tools.site.formatting import day, decimal, measured_percent, millions, one_line, percent, size, thousands
 from tools.site.measurements import Evaluation, Speed
+from tools.site.published_formats import PublishedFormat
 
 if TYPE_CHECKING:
     from tools.site.published_collection import PublishedCollection
@@ -32,10 +33,10 @@ class PublishedModule:
     """One published module: its record (`schema` 1), whose keys are attributes, too, and what the hub says about it.
 
     `yanked` says why nobody should use it any more, or is None; `notes` are those of what was measured after the publication,
-    in the order in which they were added; `notebooks` is the address of the publisher's notebooks, `signer` whom the
-    signature of its record names. What `gather` connects comes later: `sibling` is the other head of the same checkpoint,
-    `versions` all versions of this name with the newest first (itself included), `collections` those that select it. `digest` is
-    of the record; `description` is kept by `describe`.
+    in the order in which they were added; `notebooks` is the address of the publisher's notebooks, `signer` whom the signature of
+    its record names, and `formats` are its files for other runtimes. What `gather` connects comes later: `sibling` is the other
+    head of the same checkpoint, `versions` all versions of this name with the newest first (itself included), `collections` those
+    that select it. `digest` is of the record; `description` is kept by `describe`.
     """
 
     record: Record
@@ -45,6 +46,7 @@ class PublishedModule:
     notes: tuple[Note, ...] = ()
     notebooks: str | None = None
     signer: Claim | None = None
+    formats: tuple[PublishedFormat, ...] = ()
     sibling: "PublishedModule | None" = None
     versions: "list[PublishedModule]" = field(default_factory=list)
     collections: "list[PublishedCollection]" = field(default_factory=list)
@@ -234,6 +236,15 @@ class PublishedModule:
     @property
     def published_day(self) -> str:
         return day(self.record["published"])
+
+    @property
+    def lite(self) -> "PublishedFormat | None":
+        """The LiteRT file to start with: the one in float32, or else the largest."""
+        return next((each for each in self.formats if each.is_lite), None)
+
+    @property
+    def onnx(self) -> "PublishedFormat | None":
+        return next((each for each in self.formats if not each.is_lite), None)
 
     @property
     def licence(self) -> Tag:

@@ -99,6 +99,7 @@ def plan_pages(
         yanked=hub.yanked,
         measurements=hub.measurements,
         claims=hub.claims,
+        formats=hub.formats,
         benchmarks=_benchmarks(storage, hub.listing, hub.problems),
         digest_of=lambda handle: known.digest_of(layout.record_path(handle)),
     )

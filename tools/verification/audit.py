@@ -8,8 +8,9 @@ Errors are what makes a published module unusable or a page untrue; warnings are
 off, leaves until the same command is run again.
 """
 
+import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,12 @@ from tools.catalog import layout
 from tools.catalog.catalog import Catalog
 from tools.common import json_text
 from tools.common.problems import ERROR, WARNING, Problem, with_fix
-from tools.hub import address, records
+from tools.hub import address, formats, records
 from tools.hub.differences import differences, file_differences
+from tools.hub.formats import FormatFile
 from tools.hub.records import HubSnapshot, Record
 from tools.hub.signatures import SignatureError, Trust
-from tools.hub.storage import NotThere, ObjectInfo, Storage, StorageError
+from tools.hub.storage import CHUNK_BYTES, NotThere, ObjectInfo, Storage, StorageError
 from tools.hub.unpacked import unpack
 from tools.site.benchmarks import FILE as BENCHMARKS
 from tools.site.jobs import Job, perform
@@ -40,12 +42,14 @@ Depth = Literal["sizes", "digests", "content"]
 
 @dataclass
 class AuditReport:
-    """`modules` records with `bytes` of archives, compared by `depth`: "sizes", "digests" or "content".
+    """`modules` records and `files` for other runtimes, with `bytes` of archives and files.
 
-    `signed` of them are signed, as they say; `are_signatures_checked` tells whether anybody looked.
+    They were compared by `depth`: "sizes", "digests" or "content". `signed` modules are signed, as they say;
+    `are_signatures_checked` tells whether anybody looked.
     """
 
     modules: int = 0
+    files: int = 0
     bytes: int = 0
     depth: Depth = "sizes"
     signed: int = 0
@@ -87,6 +91,14 @@ def audit(
             report.bytes += info.size if info else 0
             digests = digests and (info is None or info.md5 is not None)
     report.depth = "content" if thorough else "digests" if digests and hub.records else "sizes"
+    with ThreadPoolExecutor(READERS) as pool:
+        files = [(record["handle"], file) for record in hub.records for file in _files(hub, record["handle"])]
+        for info, problems in pool.map(
+            lambda each: _check_file(storage, each[0], each[1], hub.listing, thorough), files
+        ):
+            report.problems += problems
+            report.bytes += info.size if info else 0
+    report.files = len(files)
     report.problems += _without_record(hub)
     report.signed = len(hub.claims)
     report.are_signatures_checked = trust is not None
@@ -124,6 +136,42 @@ def _check_module(
     return info, [*(Problem(path, each, restore) for each in wrong), *pages]
 
 
+def _files(hub: HubSnapshot, handle: str) -> list[FormatFile]:
+    """Return what the records of a module's formats say of its files."""
+    return list(formats.by_format(hub.formats.get(handle, ())).values())
+
+
+def _check_file(
+    storage: Storage, handle: str, file: FormatFile, listing: Listing, thorough: bool
+) -> tuple[ObjectInfo | None, list[Problem]]:
+    """Check a file for another runtime; returns what the storage says of it, and what is wrong."""
+    path = file["path"]
+    restore = f"restore it from a copy (its key is {file['build']['key']}), or publish it again with --formats {file['format']}"
+    if path not in listing:
+        return None, [Problem(path, f"it is missing although {handle} has a record of it", restore)]
+    try:
+        info = listing[path] or storage.stat(path)
+        found: dict[str, object] = {"bytes": info.size, "md5": info.md5}
+        if thorough:
+            with storage.open(path) as stream:
+                digest = hashlib.sha256()
+                while piece := stream.read(CHUNK_BYTES):
+                    digest.update(piece)
+                found |= {"sha256": digest.hexdigest()}
+    except NotThere:
+        return None, [Problem(path, f"it cannot be read although {handle} has a record of it", restore)]
+    except OSError as error:
+        raise StorageError(
+            with_fix(f"cannot read {storage.url_for(path)}: {error}", "run the same command again")
+        ) from error
+    stated: Mapping[str, object] = file
+    return info, [
+        Problem(path, f"`{key}`: the record says {stated[key]}, the file has {value}", restore)
+        for key, value in found.items()
+        if value is not None and value != stated[key]
+    ]
+
+
 def _content(storage: Storage, path: str, record: Record) -> list[str]:
     """Read an archive to its end and return what is wrong with it."""
     with storage.open(path) as stream:
@@ -148,7 +196,15 @@ def _without_record(hub: HubSnapshot) -> Iterator[Problem]:
             yield Problem(path, message, "publish it again to finish, or delete it", severity=WARNING)
         elif note := layout.parse_note_path(path):
             numbers.setdefault(note.handle, []).append(note.number)
-        elif (handle := layout.handle_of_page(path)) and handle not in handles:
+        elif (each := layout.parse_format_path(path)) and each.handle in handles:
+            if each.format not in [file["format"] for file in _files(hub, each.handle)]:
+                message = "it has no record: its publisher is at work or was cut off"
+                fix = f"publish it again with --formats {each.format} to finish, or delete it"
+                yield Problem(path, message, fix, severity=WARNING)
+        elif place := layout.parse_format_record_path(path):
+            if place.handle not in handles:
+                yield Problem(path, f"it is about {place.handle}, which has no record", "restore the record")
+        elif (handle := layout.handle_of_page(path)) and not handles & {handle, layout.handle_of_lite(path)}:
             yield Problem(path, f"it is a page of {handle}, which has no record", "delete it, or restore the record")
     for handle, present in numbers.items():
         if handle not in handles:
@@ -168,6 +224,7 @@ def _signatures_of_nothing(hub: HubSnapshot) -> Iterator[Problem]:
 
 def _partly_signed(hub: HubSnapshot) -> Iterator[Problem]:
     """Yield what is missing of the modules of which only a part is signed."""
+    of_formats = _format_records(hub)
     for handle in sorted(_recorded(hub)):
         paths = layout.attestation_paths(handle)
         missing = [path for path in paths if path not in hub.listing]
@@ -176,14 +233,25 @@ def _partly_signed(hub: HubSnapshot) -> Iterator[Problem]:
                 f"it is missing, and other signatures of {handle} are there: its publisher is at work or was cut off"
             )
             yield Problem(missing[0], message, "publish it again with --sign-key to finish", severity=WARNING)
+        for path in of_formats.get(handle, ()) if handle in hub.claims else ():
+            if layout.signature_path(path) not in hub.listing:
+                message = "it is unsigned, and its module is signed: its publisher is at work or was cut off"
+                yield Problem(path, message, "publish it again with --sign-key to finish", severity=WARNING)
 
 
 def _signatures(storage: Storage, hub: HubSnapshot, trust: Trust, thorough: bool) -> Iterator[Problem]:
     """Yield what is not signed by somebody who is trusted."""
     sign = "publish it again with --sign-key, if it is right"
+    of_formats = _format_records(hub)
     for handle in sorted(_recorded(hub)):
         notes = [path for path in hub.listing if (note := layout.parse_note_path(path)) and note.handle == handle]
-        for path in (layout.record_path(handle), *notes, layout.bom_path(handle), layout.provenance_path(handle)):
+        for path in (
+            layout.record_path(handle),
+            *notes,
+            *of_formats.get(handle, ()),
+            layout.bom_path(handle),
+            layout.provenance_path(handle),
+        ):
             signature = layout.signature_path(path)
             if path not in hub.listing:
                 yield Problem(path, f"it is missing, so {handle} is not signed in full", sign)
@@ -211,6 +279,15 @@ def _signature(storage: Storage, path: str, trust: Trust, content: bytes | Path)
     except SignatureError as error:
         message, _, fix = str(error).partition(". Fix: ")
         yield Problem(path, message.removeprefix(f"{path}: "), fix)
+
+
+def _format_records(hub: HubSnapshot) -> dict[str, list[str]]:
+    """Return the paths of the records of each module's formats, by handle."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(hub.listing):
+        if place := layout.parse_format_record_path(path):
+            found.setdefault(place.handle, []).append(path)
+    return found
 
 
 def _pages(storage: Storage, hub: HubSnapshot, catalog: Catalog, base_url: str | None) -> Iterator[Problem]:
@@ -242,6 +319,8 @@ def _pages(storage: Storage, hub: HubSnapshot, catalog: Catalog, base_url: str |
 
 def _belongs(path: str, recorded: set[str]) -> bool:
     """Return whether a path is that of a record, a note, an archive, a signature, a member of an unpacked module, or a report."""
+    if (file := layout.parse_format_path(path)) and file.handle in recorded:
+        return True
     if path == BENCHMARKS or records.is_record_or_note(path) or layout.handle_of_archive(path):
         return True
     if layout.handle_of_attestation(path) or layout.signed_path(path):

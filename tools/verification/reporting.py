@@ -21,8 +21,9 @@ def show_audit(report: AuditReport, hub: str) -> None:
         (console.problems if problem.is_error else console.warning)(str(problem))
     checked = "checked" if report.are_signatures_checked else "not checked: give --key"
     signed = f"{report.signed} modules signed, {checked}. " if report.signed or report.are_signatures_checked else ""
+    files = f"{report.files} files for other runtimes, " if report.files else ""
     console.show(
-        f"{hub}: {report.modules} modules, {size(report.bytes)} of archives; {DEPTHS[report.depth]}. {signed}"
+        f"{hub}: {report.modules} modules, {files}{size(report.bytes)} of archives; {DEPTHS[report.depth]}. {signed}"
         f"{len(report.errors)} errors, {len(report.problems) - len(report.errors)} warnings"
     )
 

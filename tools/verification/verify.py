@@ -30,8 +30,9 @@ from tools.common.problems import UsageError, with_fix
 from tools.common.workers import Worker, WorkerError, WorkerRefusal
 from tools.documents import archives
 from tools.documents.document import parse
-from tools.hub import notes, signatures
+from tools.hub import formats, notes, signatures
 from tools.hub.differences import differences, file_differences
+from tools.hub.formats import FormatFile, FormatRecord
 from tools.hub.records import Record, record_problems
 from tools.hub.signatures import SignatureError, SigningError, Trust
 from tools.hub.storage import StorageError, checked
@@ -39,6 +40,9 @@ from tools.hub.storage import StorageError, checked
 REPLAY_SECONDS = 600
 SMALL_BYTES = 16 << 20  # of a record, a note, a document, an index
 CHECKS = ("record", "signature", "archive", "members", "document", "golden")
+FORMATS = "formats"  # one more check, of modules that have files for other runtimes
+NO_FORMATS = "it has none"
+GOLDEN = "golden.npz"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 
@@ -135,14 +139,16 @@ class Verification:
         self._limits = limits or VerificationLimits()
         self._budget = self._limits.budget()
         self._worker: Worker | None = None
+        self._format_worker: Worker | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="hubpress-verify-")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if self._worker:
-            self._worker.close()
+        for worker in (self._worker, self._format_worker):
+            if worker:
+                worker.close()
         self._scratch.cleanup()
 
     # Finding
@@ -230,6 +236,85 @@ class Verification:
             if not self._replay:
                 raise SkippedCheck("not asked for")
             message.append(self._golden(file, folder / "module", record))
+        if record is not None:
+            with _checking(result, FORMATS) as message:
+                message.append(self._formats(target, record, folder))
+            if result.checks[-1] == Check(FORMATS, SKIPPED, NO_FORMATS):
+                result.checks.pop()
+
+    def _formats(self, target: Target, record: Record, folder: Path) -> str:
+        """Check the files for other runtimes of a module, if it has any: records, signatures, digests, golden output."""
+        found = self._format_records(target, record)
+        if not found:
+            raise SkippedCheck(NO_FORMATS)
+        golden, said = folder / GOLDEN, []
+        for name, recorded in formats.by_format(found).items():
+            url = layout.format_path(target.url, name)
+            limit = min(recorded["bytes"], self._limits.bytes)
+            file = fetch(url, cache=folder / "formats", limit_bytes=limit, budget=self._budget)
+            if (file.stat().st_size, sha256_of_file(file)) != (recorded["bytes"], recorded["sha256"]):
+                raise VerificationError(f"{url} is not the file that its record describes")
+            said.append(f"{name} {self._replay_format(file, name, recorded, golden)}")
+        if any(each["kind"] == formats.KINDS[layout.LITE] for each in found):
+            self._check_lite_document(target, record)
+        return ", ".join(said)
+
+    def _format_records(self, target: Target, record: Record) -> list[FormatRecord]:
+        """Return the records of a module's formats, which are numbered without gaps, so that nobody need list the hub."""
+        contents: dict[str, Any] = {}
+        urls: dict[str, str] = {}
+        for kind in formats.KINDS:
+            for number in range(1, formats.MOST_RECORDS + 1):
+                path = layout.format_record_path(record["handle"], kind, number)
+                url = layout.format_record_path(target.url, kind, number)
+                files: dict[str, bytes] = {}
+                try:
+                    contents[path], urls[path] = self._json(url, files), url
+                except NotFound:
+                    break
+                if self._trust is not None:
+                    try:
+                        self._trust.check(files[url], self._signature(url), name=url)
+                    except NotFound:
+                        message = f"unsigned: nothing lies at {layout.signature_path(url)}"
+                        fix = "do not use it before its publisher has signed it"
+                        raise VerificationError(with_fix(message, fix)) from None
+                if wrong := formats.problems(contents[path], layout.parse_format_record_path(path), record):
+                    raise VerificationError(f"{url} is malformed: {'; '.join(wrong)}")
+        found, double = formats.collect(contents, urls)
+        for problem in double.values():
+            raise VerificationError(str(problem))
+        return found
+
+    def _replay_format(self, file: Path, name: str, recorded: FormatFile, golden: Path) -> str:
+        """Return what replaying the golden input in a file gives, or why it was not replayed."""
+        if not self._replay or not golden.is_file():
+            return "digests agree"
+        if self._format_worker is None or not self._format_worker.is_alive:
+            self._format_worker = Worker("tools.verification.format_replay")
+        asked = {"file": str(file), "format": name, "golden": str(golden)}
+        try:
+            found = self._format_worker.request(asked, timeout=REPLAY_SECONDS)
+        except (WorkerError, WorkerRefusal) as error:
+            raise VerificationError(f"replaying {name} failed: {error}") from error
+        if "missing" in found:
+            return f"digests agree, not replayed: {found['missing']} is not installed"
+        if not found["difference"] <= recorded["tolerance"]:
+            raise VerificationError(
+                f"{name} differs from the golden output by {found['difference']:.2g}, the stated tolerance is "
+                f"{recorded['tolerance']:.2g}"
+            )
+        return f"differs by {found['difference']:.2g}, tolerance {recorded['tolerance']:.2g}"
+
+    def _check_lite_document(self, target: Target, record: Record) -> None:
+        """Compare the document of kind Lite with the module."""
+        document = parse(self._text(layout.lite_document_path(target.url)))
+        asset = document.value("asset-path") or ""
+        if (document.kind, document.value("parent-model")) != ("Lite", record["handle"]):
+            raise VerificationError(f"the document of kind Lite is that of {document.kind} {document.handle}")
+        files = tuple(f"/{layout.format_path(record['handle'], name)}" for name in layout.FORMATS_OF_KIND[layout.LITE])
+        if not asset.endswith(files):
+            raise VerificationError(f"the asset-path of the document of kind Lite is {asset}")
 
     def _signatures(self, target: Target, handle: str | None, files: dict[str, bytes]) -> str:
         """Check the signatures of a record and its notes; with nobody to trust, say whom the record's names."""
@@ -297,6 +382,7 @@ class Verification:
         reading.unpack(file, folder, self._limits.of_archives())
         if not (folder / "assets.extra/golden.npz").is_file():
             raise VerificationError("the archive has no assets.extra/golden.npz to replay")
+        shutil.copy(folder / "assets.extra/golden.npz", folder.parent / GOLDEN)
         if self._worker is None or not self._worker.is_alive:
             self._worker = Worker("tools.verification.replay")
         try:
