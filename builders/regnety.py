@@ -126,26 +126,31 @@ def stages(
 
 
 def _stages(line, group_size, rounding, widths, depths):
-    """Return the stages as `stages` does: those of the `line`, or those that are given. Raises ValueError."""
-    said = [name for name, value in line.items() if value is not None]
-    if widths is None and depths is None:
-        if len(said) != len(line):
-            raise ValueError(
-                f"{', '.join(name for name in line if name not in said)} are missing. "
-                "Fix: pass w0, wa, wm and depth, or widths and depths of the stages."
-            )
-        return stages(**line, group_size=group_size, rounding=rounding)
-    if said or widths is None or depths is None or not len(widths) == len(depths) == 4:
+    """Return the stages as `stages` does: those of the `line`, or those that are given; both must agree. Raises ValueError."""
+    unsaid = [name for name, value in line.items() if value is None]
+    if (widths is None) != (depths is None) or (unsaid and (widths is None or len(unsaid) < len(line))):
         raise ValueError(
-            f"widths={widths!r} and depths={depths!r} are not four stages, or {', '.join(said) or 'nothing'} says a line beside "
-            "them. Fix: pass widths and depths of four stages, or w0, wa, wm and depth."
+            f"{', '.join(unsaid) or 'widths or depths'} missing. Fix: pass w0, wa, wm and depth, or widths and depths."
         )
-    networks.check_whole(widths=widths, depths=depths, group_size=group_size)
-    groups = [min(group_size, width) for width in widths]
-    for width, group in zip(widths, groups, strict=True):
-        if width % group:
-            raise ValueError(f"groups of {group} channels do not divide a width of {width}. Fix: correct group_size.")
-    return list(zip(widths, depths, groups, strict=True))
+    given = None
+    if widths is not None:
+        networks.check_whole(widths=widths, depths=depths, group_size=group_size)
+        if not len(widths) == len(depths) == 4:
+            raise ValueError(
+                f"widths={widths!r} and depths={depths!r} are not four stages. Fix: give both for each stage."
+            )
+        given = [(width, blocks, min(group_size, width)) for width, blocks in zip(widths, depths, strict=True)]
+        for width, _, group in given:
+            if width % group:
+                raise ValueError(
+                    f"groups of {group} channels do not divide a width of {width}. Fix: correct group_size."
+                )
+    found = given if unsaid else stages(**line, group_size=group_size, rounding=rounding)
+    if given not in (None, found):
+        raise ValueError(
+            f"widths={widths!r} and depths={depths!r} are not on the line, whose stages are {found}. Fix: pass one of both."
+        )
+    return found
 
 
 def _block(x, width, group, strides, drop, name):

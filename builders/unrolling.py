@@ -62,7 +62,9 @@ def _variables(reader: Any) -> list[Any]:
     """Return the arrays of a SavedModel's checkpoint in the order of the module's attribute `variables`."""
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-    graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
+    )
     children = {child.local_name: child.node_id for child in graph.nodes[0].children}
     if "variables" not in children:
         return []

@@ -49,10 +49,10 @@ SMALL = Family(
         "rounding": ({"rounding": "nearest"}, "unknown rounding 'nearest'. Fix: use pycls or torchvision"),
         "falling": ({"wm": 1.0}, "wa=14.0 and wm=1.0 make no line that rises. Fix: use wa above 0"),
         "no width": ({"w0": 0}, "w0=0 is not possible. Fix: use whole numbers from 1"),
-        "no depth": ({"depth": None}, "depth are missing. Fix: pass w0, wa, wm and depth, or widths"),
+        "no depth": ({"depth": None}, "depth missing. Fix: pass w0, wa, wm and depth, or widths"),
         "line and stages": (
-            {"widths": (8, 16, 32, 64), "depths": (1, 1, 1, 2)},
-            "w0, wa, wm, depth says a line beside",
+            {"widths": (8, 16, 32, 64), "depths": (1, 1, 2, 1)},
+            "are not on the line, whose stages are",
         ),
         "three stages": (NO_LINE | {"widths": (8, 16, 32), "depths": (1, 1, 1)}, "are not four stages"),
         "groups": (
