@@ -16,6 +16,13 @@
     builders.restore(model, "convnext_tiny_1k_224_ema.pth")     # sets the layers of the ConvNeXt and leaves the others
     model.save("mine.keras")                                    # loads wherever `builders` is imported
 
+By name, for the rows of the catalogue and the modules of a hub (builders/library):
+
+    builders.list("convnext_tiny*")                             # ["convnext_tiny_1k_224", ...]
+    model = builders.create("convnext_tiny_1k_224", weights="row", num_classes=10)      # strict but for the new head
+    pixels = builders.preprocessing_of(model)                   # a Keras layer: [batch, any height, any width, 3], 0 to 255
+    module = builders.from_hub("http://127.0.0.1:8000/hubpress/convnext_digits/1")      # a module's Keras model, with its weights
+
 Importing `builders` is cheap: TensorFlow and Keras are imported by the first call that needs them.
 """
 
@@ -32,6 +39,22 @@ if TYPE_CHECKING:
     from builders import weights
 
 from builders import registration
+
+_LIBRARY = (
+    "from_hub",
+    "list",
+    "preprocessing_of",
+)  # of builders/library, which is imported when one of them is asked for
+_OWN: Any = object()  # the number of classes that a row has, or 1000
+
+
+def __getattr__(name: str) -> Any:
+    """Return what `builders.library` offers, which no build imports."""
+    if name in _LIBRARY:
+        from builders import library
+
+        return getattr(library, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def families() -> tuple[str, ...]:
@@ -53,7 +76,8 @@ def family_module(family: str) -> ModuleType:
 def create(
     family: str,
     *,
-    num_classes: int | None = 1000,
+    weights: str | os.PathLike[str] | None = None,
+    num_classes: int | None = _OWN,
     include_top: bool = True,
     pooling: str | None = None,
     input_shape: tuple[int | None, ...] | None = None,
@@ -65,7 +89,11 @@ def create(
     """Build a functional Keras model of `family`, on normalised images `[batch, height, width, 3]`.
 
     Args:
-      num_classes: length of the logits.
+      family: a family, such as "convnext", with its arguments; or a name of the catalogue, which says them: that of a row, such as
+        "convnext_tiny_1k_224", or of an architecture, such as "convnext_tiny".
+      weights: None for random ones, a path or URL of a checkpoint in one of the family's formats, or, with a name of the catalogue,
+        "row" or the data that it was trained on, such as "1k" (see builders/library/models.py:create).
+      num_classes: length of the logits; by default that of the row, or 1000.
       include_top: with False the output is the last map `[batch, rows, columns, channels]`, for heads of your own.
       pooling: without the top, "avg" gives the feature vector `[batch, features]` that the classifier's last layer is fed.
       input_shape: `(height, width, 3)`; by default any size, of a ViT, which is made for one size, (224, 224, 3).
@@ -79,9 +107,27 @@ def create(
       A functional `keras.Model`, float32 logits `[batch, num_classes]`; the layer named "features" has the feature vector.
 
     Raises:
-      ValueError: for an unknown family, and for arguments that contradict each other or make no network.
+      ValueError: for an unknown family or name, and for arguments that contradict each other or make no network.
       TypeError: for an argument that the family does not have, or needs.
+      RestoreError, CheckpointError, DownloadError: for weights that do not fit, cannot be read, or cannot be fetched.
     """
+    if family not in families() or weights is not None:
+        from builders import library
+
+        said = {} if num_classes is _OWN else {"num_classes": num_classes}
+        return library.create(
+            family,
+            weights=weights,
+            include_top=include_top,
+            pooling=pooling,
+            input_shape=input_shape,
+            input_tensor=input_tensor,
+            drop_path_rate=drop_path_rate,
+            name=name,
+            **said,
+            **architecture,
+        )
+    num_classes = 1000 if num_classes is _OWN else num_classes
     module = family_module(family)
     _check_names(module, family, architecture)
 

@@ -1,7 +1,8 @@
 """ConvNeXt: convolutional networks in the manner of vision Transformers.
 
 Liu et al. 2022, "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545. Upstream: facebookresearch/ConvNeXt,
-models/convnext.py; the small variants and the second naming of the weights: timm, timm/models/convnext.py.
+models/convnext.py; the small variants and the second naming of the weights: timm, timm/models/convnext.py; another one: Hugging
+Face's transformers, models/convnext/modeling_convnext.py, whose last normalisation has an epsilon of its own.
 
     model = builders.create("convnext", depths=(3, 3, 9, 3), dims=(96, 192, 384, 768))
     builders.restore(model, "convnext_tiny_1k_224_ema.pth")
@@ -22,7 +23,8 @@ from builders.layers import (
 )
 from builders.weights import Format, table
 
-EPSILON = 1e-6  # of every normalisation, the last one included
+EPSILON = 1e-6  # of every normalisation
+TRANSFORMERS_EPSILON = 1e-12  # of the last one where transformers' configuration says nothing else (`layer_norm_eps`)
 
 
 def network(
@@ -36,6 +38,7 @@ def network(
     drop_path_rate,
     layer_scale=1e-6,
     isotropic=False,
+    final_epsilon=EPSILON,
 ):
     """Build a ConvNeXt on normalised `images`; return its output (see builders/__init__.py:create).
 
@@ -47,6 +50,7 @@ def network(
       dims: channels of each stage.
       layer_scale: initial value of the layer scale; 0 leaves it out.
       isotropic: one stage on 16x16 patches, as in a ViT (section 3.3 of the paper; models/convnext_isotropic.py).
+      final_epsilon: epsilon of the last normalisation: `layer_norm_eps` of a configuration of transformers.
     """
 
     def block(x, width, share, name):
@@ -61,16 +65,40 @@ def network(
         include_top=include_top,
         pooling=pooling,
         isotropic=isotropic,
+        final_epsilon=final_epsilon,
     )
 
 
-def assemble(images, block, *, depths, dims, num_classes, include_top, pooling, isotropic=False, final_norm=True):
+def arguments(row):
+    """Return the arguments of `builders.create` for a row: its architecture, and the last epsilon of its format."""
+    return format_arguments(row) | row["architecture"]
+
+
+def format_arguments(row):
+    """Return the arguments that a row's format decides."""
+    return {"final_epsilon": TRANSFORMERS_EPSILON} if row["format"] == "transformers" else {}
+
+
+def assemble(
+    images,
+    block,
+    *,
+    depths,
+    dims,
+    num_classes,
+    include_top,
+    pooling,
+    isotropic=False,
+    final_norm=True,
+    final_epsilon=EPSILON,
+):
     """Build what all ConvNeXts have around their blocks: stem, downsampling, head (arguments as in `network`).
 
     `block(x, width, share, name)` makes one block; `share` is its part of the drop path rate, from 0 at the first to 1 at the last.
     `final_norm=False` makes the plain global average the feature vector.
     """
     networks.check_whole(depths=depths, dims=dims)
+    networks.check_epsilon(final_epsilon=final_epsilon)
     if len(depths) != len(dims):
         raise ValueError(f"depths={depths!r} and dims={dims!r} differ in length. Fix: give both for each stage.")
     if isotropic and len(dims) != 1:
@@ -94,7 +122,7 @@ def assemble(images, block, *, depths, dims, num_classes, include_top, pooling, 
     if include_top or pooling:
         x = GlobalAverage(name="pool" if final_norm else "features", dtype="float32")(x)
         if final_norm:
-            x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
+            x = LayerNormalization(epsilon=final_epsilon, name="features", dtype="float32")(x)
     if include_top:
         x = Linear(num_classes, name="head", dtype="float32")(x)
     return x
@@ -122,19 +150,24 @@ def maps(model):
 # Our layer, its kind (builders/weights.py), and the layer's name in each format; {s} and {b} count stages and blocks from 0.
 WEIGHTS = table(
     """
-    ours                          kind      timm                          facebook                torchvision
-    stem.conv                     conv      stem.0                        downsample_layers.0.0   features.0.0
-    stem.norm                     norm      stem.1                        downsample_layers.0.1   features.0.1
-    stages.{s}.downsample.norm    norm      stages.{s}.downsample.0       downsample_layers.{s}.0 features.{2s}.0
-    stages.{s}.downsample.conv    conv      stages.{s}.downsample.1       downsample_layers.{s}.1 features.{2s}.1
-    stages.{s}.blocks.{b}.conv_dw depthwise stages.{s}.blocks.{b}.conv_dw stages.{s}.{b}.dwconv   features.{2s+1}.{b}.block.0
-    stages.{s}.blocks.{b}.norm    norm      stages.{s}.blocks.{b}.norm    stages.{s}.{b}.norm     features.{2s+1}.{b}.block.2
-    stages.{s}.blocks.{b}.mlp.fc1 linear    stages.{s}.blocks.{b}.mlp.fc1 stages.{s}.{b}.pwconv1  features.{2s+1}.{b}.block.3
-    stages.{s}.blocks.{b}.mlp.fc2 linear    stages.{s}.blocks.{b}.mlp.fc2 stages.{s}.{b}.pwconv2  features.{2s+1}.{b}.block.5
-    stages.{s}.blocks.{b}.scale   vector    stages.{s}.blocks.{b}.gamma   stages.{s}.{b}.gamma    features.{2s+1}.{b}.layer_scale
-    features                      norm      head.norm                     norm                    classifier.0
-    head                          linear    head.fc                       head                    classifier.2
-    """
+    ours          kind      timm          facebook                torchvision             transformers
+    stem.conv     conv      stem.0        downsample_layers.0.0   features.0.0            STEM.patch_embeddings
+    stem.norm     norm      stem.1        downsample_layers.0.1   features.0.1            STEM.layernorm
+    DOWN.norm     norm      DOWN.0        downsample_layers.{s}.0 features.{2s}.0         HF.downsampling_layer.0
+    DOWN.conv     conv      DOWN.1        downsample_layers.{s}.1 features.{2s}.1         HF.downsampling_layer.1
+    BLOCK.conv_dw depthwise BLOCK.conv_dw FACEBOOK.dwconv         TORCHVISION.block.0     HF.layers.{b}.dwconv
+    BLOCK.norm    norm      BLOCK.norm    FACEBOOK.norm           TORCHVISION.block.2     HF.layers.{b}.layernorm
+    BLOCK.mlp.fc1 linear    BLOCK.mlp.fc1 FACEBOOK.pwconv1        TORCHVISION.block.3     HF.layers.{b}.pwconv1
+    BLOCK.mlp.fc2 linear    BLOCK.mlp.fc2 FACEBOOK.pwconv2        TORCHVISION.block.5     HF.layers.{b}.pwconv2
+    BLOCK.scale   vector    BLOCK.gamma   FACEBOOK.gamma          TORCHVISION.layer_scale HF.layers.{b}.layer_scale_parameter
+    features      norm      head.norm     norm                    classifier.0            convnext.layernorm
+    head          linear    head.fc       head                    classifier.2            classifier
+    """.replace("DOWN", "stages.{s}.downsample")
+    .replace("FACEBOOK", "stages.{s}.{b}")
+    .replace("TORCHVISION", "features.{2s+1}.{b}")
+    .replace("BLOCK", "stages.{s}.blocks.{b}")
+    .replace("HF", "convnext.encoder.stages.{s}")
+    .replace("STEM", "convnext.embeddings")
 ) + table(  # the isotropic ones, of which only Facebook has weights
     """
     ours               kind      facebook
@@ -153,5 +186,6 @@ FORMATS = {
     "timm_conv_mlp": Format("timm", kinds={"linear": "pointwise", "head": "linear"}, heads=_HEADS),
     "facebook": Format("facebook"),
     "torchvision": Format("torchvision", kinds={"vector": "column"}),
+    "transformers": Format("transformers"),
 }
 TOP = ("features", "head")  # what a model without the top leaves in the checkpoint

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from builders import weights
-from builders.convnext import EPSILON, assemble, maps
+from builders.convnext import EPSILON, assemble, format_arguments, maps
 from builders.layers import (
     DepthwiseConvolution,
     DropPath,
@@ -24,7 +24,18 @@ from builders.layers import (
 from builders.weights import Format, Kind, table
 
 
-def network(images, *, depths, dims, num_classes, include_top, pooling, drop_path_rate, final_norm=True):
+def network(
+    images,
+    *,
+    depths,
+    dims,
+    num_classes,
+    include_top,
+    pooling,
+    drop_path_rate,
+    final_norm=True,
+    final_epsilon=EPSILON,
+):
     """Build a ConvNeXt V2 on normalised `images`; return its output (see builders/__init__.py:create).
 
     Without the top, that is the last stage's map `[batch, height/32, width/32, dims[-1]]`; odd sizes lose their last rows, as
@@ -35,6 +46,7 @@ def network(images, *, depths, dims, num_classes, include_top, pooling, drop_pat
       dims: channels of each stage.
       final_norm: False for the checkpoints of the autoencoder alone, which end with the last stage: the feature vector is the
         plain global average, and there is no top.
+      final_epsilon: epsilon of the last normalisation: `layer_norm_eps` of a configuration of transformers.
     """
     if include_top and not final_norm:
         raise ValueError("a ConvNeXt V2 without its last normalisation has no classifier. Fix: add include_top=False.")
@@ -51,12 +63,17 @@ def network(images, *, depths, dims, num_classes, include_top, pooling, drop_pat
         include_top=include_top,
         pooling=pooling,
         final_norm=final_norm,
+        final_epsilon=final_epsilon,
     )
 
 
 def arguments(row):
-    """Return the arguments of `builders.create` for a row: one without classes has a checkpoint of the encoder alone."""
-    return {**row["architecture"], "final_norm": row["classes"] is not None}
+    """Return the arguments of `builders.create` for a row: one without classes has a checkpoint of the encoder alone.
+
+    Of transformers' files without a classifier, the last normalisation is still there.
+    """
+    has_norm = row["classes"] is not None or row["format"] == "transformers"
+    return {**format_arguments(row), **row["architecture"], "final_norm": has_norm}
 
 
 def _block(x, width, rate, share, name):
@@ -110,19 +127,24 @@ __all__ = ["FORMATS", "TOP", "WEIGHTS", "maps", "network"]
 # training itself writes: convolutions and normalisations of MinkowskiEngine below `encoder.`.
 WEIGHTS = table(
     """
-    ours                          kind      timm                          facebook                sparse
-    stem.conv                     conv      stem.0                        downsample_layers.0.0   encoder.downsample_layers.0.0
-    stem.norm                     norm      stem.1                        downsample_layers.0.1   encoder.downsample_layers.0.1
-    stages.{s}.downsample.norm    norm      stages.{s}.downsample.0       downsample_layers.{s}.0 encoder.downsample_layers.{s}.0.ln
-    stages.{s}.downsample.conv    conv      stages.{s}.downsample.1       downsample_layers.{s}.1 encoder.downsample_layers.{s}.1
-    stages.{s}.blocks.{b}.conv_dw depthwise stages.{s}.blocks.{b}.conv_dw stages.{s}.{b}.dwconv   encoder.stages.{s}.{b}.dwconv
-    stages.{s}.blocks.{b}.norm    norm      stages.{s}.blocks.{b}.norm    stages.{s}.{b}.norm     encoder.stages.{s}.{b}.norm.ln
-    stages.{s}.blocks.{b}.mlp.fc1 linear    stages.{s}.blocks.{b}.mlp.fc1 stages.{s}.{b}.pwconv1  encoder.stages.{s}.{b}.pwconv1
-    stages.{s}.blocks.{b}.mlp.grn grn       stages.{s}.blocks.{b}.mlp.grn stages.{s}.{b}.grn      encoder.stages.{s}.{b}.grn
-    stages.{s}.blocks.{b}.mlp.fc2 linear    stages.{s}.blocks.{b}.mlp.fc2 stages.{s}.{b}.pwconv2  encoder.stages.{s}.{b}.pwconv2
-    features                      norm      head.norm                     norm                    -
-    head                          linear    head.fc                       head                    -
-    """
+    ours          kind      timm          facebook         sparse                   transformers
+    stem.conv     conv      stem.0        DOWN.0.0         encoder.DOWN.0.0         STEM.patch_embeddings
+    stem.norm     norm      stem.1        DOWN.0.1         encoder.DOWN.0.1         STEM.layernorm
+    STAGE.norm    norm      STAGE.0       DOWN.{s}.0       encoder.DOWN.{s}.0.ln    HF.downsampling_layer.0
+    STAGE.conv    conv      STAGE.1       DOWN.{s}.1       encoder.DOWN.{s}.1       HF.downsampling_layer.1
+    BLOCK.conv_dw depthwise BLOCK.conv_dw FACEBOOK.dwconv  encoder.FACEBOOK.dwconv  HF.layers.{b}.dwconv
+    BLOCK.norm    norm      BLOCK.norm    FACEBOOK.norm    encoder.FACEBOOK.norm.ln HF.layers.{b}.layernorm
+    BLOCK.mlp.fc1 linear    BLOCK.mlp.fc1 FACEBOOK.pwconv1 encoder.FACEBOOK.pwconv1 HF.layers.{b}.pwconv1
+    BLOCK.mlp.grn grn       BLOCK.mlp.grn FACEBOOK.grn     encoder.FACEBOOK.grn     HF.layers.{b}.grn
+    BLOCK.mlp.fc2 linear    BLOCK.mlp.fc2 FACEBOOK.pwconv2 encoder.FACEBOOK.pwconv2 HF.layers.{b}.pwconv2
+    features      norm      head.norm     norm             -                        convnextv2.layernorm
+    head          linear    head.fc       head             -                        classifier
+    """.replace("FACEBOOK", "stages.{s}.{b}")
+    .replace("STAGE", "stages.{s}.downsample")
+    .replace("BLOCK", "stages.{s}.blocks.{b}")
+    .replace("HF", "convnextv2.encoder.stages.{s}")
+    .replace("STEM", "convnextv2.embeddings")
+    .replace("DOWN", "downsample_layers")
 )
 
 
@@ -143,6 +165,10 @@ _SPARSE_DEPTHWISE = (_sparse, lambda array: [array.swapaxes(0, 1).reshape(-1, ar
 KINDS = {
     **weights.KINDS,
     "grn": {"gamma": Kind((".gamma",), *_reshaped(1, 1, 1)), "beta": Kind((".beta",), *_reshaped(1, 1, 1))},
+    "transformers_grn": {
+        "gamma": Kind((".weight",), *_reshaped(1, 1, 1)),
+        "beta": Kind((".bias",), *_reshaped(1, 1, 1)),
+    },
     "sparse_grn": {"gamma": Kind((".gamma",), *_ROW), "beta": Kind((".beta",), *_ROW)},
     "sparse_conv": {"kernel": Kind((".kernel",), *_SPARSE_CONV), "bias": Kind((".bias",), *_ROW)},
     "sparse_linear": {
@@ -157,6 +183,7 @@ FORMATS = {
     # MLPs as 1x1 convolutions (atto to nano)
     "timm_conv_mlp": Format("timm", kinds={"grn": "norm", "linear": "pointwise", "head": "linear"}, heads=_HEADS),
     "facebook": Format("facebook"),
+    "transformers": Format("transformers", kinds={"grn": "transformers_grn"}),
     # What the encoder was trained with is left aside (main_finetune.py), the rest as utils.py:remap_checkpoint_keys reads it.
     "facebook_sparse": Format(
         "sparse",

@@ -88,6 +88,13 @@ def check_whole(**arguments: Any) -> None:
             raise ValueError(f"{name}={value!r} is not possible. Fix: use whole numbers from 1.")
 
 
+def check_epsilon(**arguments: Any) -> None:
+    """Raise ValueError for an argument that is not a number above 0 and below 1, to be added to a variance."""
+    for name, value in arguments.items():
+        if not (_is_number(value) and 0 < value < 1):
+            raise ValueError(f"{name}={value!r} is not possible. Fix: use a small number above 0, such as 1e-6.")
+
+
 def model(images: Any, outputs: Any, name: str) -> Any:
     """Return the Keras model from what `images` was made of to `outputs`; its input is a list only if those are several."""
     sources = _sources(images)

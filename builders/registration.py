@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 PACKAGE = "hubpress"  # under which layers are registered; saved models name it
+LIBRARY = "library"  # the folder of what no module is made of; its layers are in one file
 
 
 def register_layers() -> None:
@@ -34,6 +35,10 @@ class _StandIn:
 
     def from_config(self, config: Mapping[str, Any]) -> Any:
         family = self.family
+        if family == LIBRARY:
+            from builders.library import layers
+
+            return getattr(layers, self.name).from_config(config)
         return getattr(importlib.import_module(f"builders.{family}"), self.name).from_config(config)
 
 
@@ -45,9 +50,11 @@ def _add_stand_ins() -> None:
     import keras
 
     known = keras.saving.get_custom_objects()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    folder = Path(__file__).parent
+    files = {file: file.stem for file in sorted(folder.glob("*.py"))} | {folder / LIBRARY / "layers.py": LIBRARY}
+    for file, family in files.items():
         for name in re.findall(r"^@register\nclass (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
-            known.setdefault(f"{PACKAGE}>{name}", _StandIn(file.stem, name))
+            known.setdefault(f"{PACKAGE}>{name}", _StandIn(family, name))
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):

@@ -1,7 +1,8 @@
 """RegNetY: residual networks whose widths follow one line, with grouped convolutions and squeeze-and-excitation.
 
 Radosavovic et al. 2020, "Designing Network Design Spaces", https://arxiv.org/abs/2003.13678. Upstream: facebookresearch/pycls,
-pycls/models/{anynet,regnet,blocks}.py; two more namings of the weights: timm/models/regnet.py, torchvision/models/regnet.py.
+pycls/models/{anynet,regnet,blocks}.py; more namings of the weights: timm/models/regnet.py, torchvision/models/regnet.py, and
+Hugging Face's transformers, models/regnet/modeling_regnet.py.
 
     model = builders.create("regnety", w0=56, wa=38.84, wm=2.4, depth=14, group_size=16)
     builders.restore(model, "RegNetY-800MF_dds_8gpu.pyth")
@@ -42,16 +43,18 @@ CLASSIFIER = {"class_name": "RandomNormal", "config": {"stddev": 0.01}}
 def network(
     images,
     *,
-    w0,
-    wa,
-    wm,
-    depth,
     group_size,
     num_classes,
     include_top,
     pooling,
     drop_path_rate,
+    w0=None,
+    wa=None,
+    wm=None,
+    depth=None,
     rounding="pycls",
+    widths=None,
+    depths=None,
 ):
     """Build a RegNetY on normalised `images`; return its output (see builders/__init__.py:create).
 
@@ -59,16 +62,20 @@ def network(
     height/32, width/32, width of the stage]`; odd sizes round up at each of the five halvings, as upstream.
 
     Args:
+      group_size: channels of one group of the 3x3 convolutions.
       w0, wa, wm: the line of widths (section 3.3 of the paper): block i wants w0 + wa * i channels, quantised to powers of wm.
       depth: blocks in all.
-      group_size: channels of one group of the 3x3 convolutions.
       rounding: whose rule makes widths multiples of the group size, "pycls" (timm's, too) or "torchvision"; see `stages`.
+      widths, depths: channels and blocks of the four stages in place of the line, as transformers' configurations have them.
     """
+    line = {"w0": w0, "wa": wa, "wm": wm, "depth": depth}
+    found = _stages(line, group_size, rounding, widths, depths)
+    total = sum(blocks for _, blocks, _ in found)
     x = NormalisedConvolution(STEM_WIDTH, 3, strides=2, activation="relu", name="stem")(images)
     position = 0
-    for stage, (width, blocks, group) in enumerate(stages(w0, wa, wm, depth, group_size, rounding), 1):
+    for stage, (width, blocks, group) in enumerate(found, 1):
         for block in range(1, blocks + 1):
-            drop = DropPath(drop_path_rate, position / max(1, depth - 1), name=f"s{stage}.b{block}.drop_path")
+            drop = DropPath(drop_path_rate, position / max(1, total - 1), name=f"s{stage}.b{block}.drop_path")
             x = _block(x, width, group, 2 if block == 1 else 1, drop, f"s{stage}.b{block}")
             position += 1
     if include_top or pooling:
@@ -114,6 +121,34 @@ def stages(
     if len(found) != 4:
         raise ValueError(
             f"w0={w0}, wa={wa}, wm={wm}, depth={depth} make {len(found)} stages, RegNetY has 4. Fix: correct the architecture."
+        )
+    return found
+
+
+def _stages(line, group_size, rounding, widths, depths):
+    """Return the stages as `stages` does: those of the `line`, or those that are given; both must agree. Raises ValueError."""
+    unsaid = [name for name, value in line.items() if value is None]
+    if (widths is None) != (depths is None) or (unsaid and (widths is None or len(unsaid) < len(line))):
+        raise ValueError(
+            f"{', '.join(unsaid) or 'widths or depths'} missing. Fix: pass w0, wa, wm and depth, or widths and depths."
+        )
+    given = None
+    if widths is not None:
+        networks.check_whole(widths=widths, depths=depths, group_size=group_size)
+        if not len(widths) == len(depths) == 4:
+            raise ValueError(
+                f"widths={widths!r} and depths={depths!r} are not four stages. Fix: give both for each stage."
+            )
+        given = [(width, blocks, min(group_size, width)) for width, blocks in zip(widths, depths, strict=True)]
+        for width, _, group in given:
+            if width % group:
+                raise ValueError(
+                    f"groups of {group} channels do not divide a width of {width}. Fix: correct group_size."
+                )
+    found = given if unsaid else stages(**line, group_size=group_size, rounding=rounding)
+    if given not in (None, found):
+        raise ValueError(
+            f"widths={widths!r} and depths={depths!r} are not on the line, whose stages are {found}. Fix: pass one of both."
         )
     return found
 
@@ -319,6 +354,7 @@ KINDS = weights.KINDS | {
     "pycls_proj": _normalised(".proj", ".bn"),
     "pycls": _normalised("", "_bn"),
     "torchvision": _normalised(".0", ".1"),
+    "transformers": _normalised(".convolution", ".normalization"),
 }
 
 
@@ -330,16 +366,18 @@ def maps(model):
 # Our layer, its kind, and the layer's name in each format; {s} and {b} count stages and blocks from 1.
 WEIGHTS = table(
     """
-    ours                kind       timm                 pycls                 torchvision
-    stem                normalised stem                 stem                  stem
-    s{s}.b{b}.proj      normalised s{s}.b{b}.downsample s{s}.b{b}             trunk_output.block{s}.block{s}-{b-1}.proj
-    s{s}.b{b}.a         normalised s{s}.b{b}.conv1      s{s}.b{b}.f.a         trunk_output.block{s}.block{s}-{b-1}.f.a
-    s{s}.b{b}.b         normalised s{s}.b{b}.conv2      s{s}.b{b}.f.b         trunk_output.block{s}.block{s}-{b-1}.f.b
-    s{s}.b{b}.se.reduce pointwise  s{s}.b{b}.se.fc1     s{s}.b{b}.f.se.f_ex.0 trunk_output.block{s}.block{s}-{b-1}.f.se.fc1
-    s{s}.b{b}.se.expand pointwise  s{s}.b{b}.se.fc2     s{s}.b{b}.f.se.f_ex.2 trunk_output.block{s}.block{s}-{b-1}.f.se.fc2
-    s{s}.b{b}.c         normalised s{s}.b{b}.conv3      s{s}.b{b}.f.c         trunk_output.block{s}.block{s}-{b-1}.f.c
-    head                linear     head.fc              head.fc               fc
-    """
+    ours                kind       timm                 pycls                 torchvision    transformers
+    stem                normalised stem                 stem                  stem           regnet.embedder.embedder
+    s{s}.b{b}.proj      normalised s{s}.b{b}.downsample s{s}.b{b}             TRUNK.proj     HF.shortcut
+    s{s}.b{b}.a         normalised s{s}.b{b}.conv1      s{s}.b{b}.f.a         TRUNK.f.a      HF.layer.0
+    s{s}.b{b}.b         normalised s{s}.b{b}.conv2      s{s}.b{b}.f.b         TRUNK.f.b      HF.layer.1
+    s{s}.b{b}.se.reduce pointwise  s{s}.b{b}.se.fc1     s{s}.b{b}.f.se.f_ex.0 TRUNK.f.se.fc1 HF.layer.2.attention.0
+    s{s}.b{b}.se.expand pointwise  s{s}.b{b}.se.fc2     s{s}.b{b}.f.se.f_ex.2 TRUNK.f.se.fc2 HF.layer.2.attention.2
+    s{s}.b{b}.c         normalised s{s}.b{b}.conv3      s{s}.b{b}.f.c         TRUNK.f.c      HF.layer.3
+    head                linear     head.fc              head.fc               fc             classifier.1
+    """.replace("HF", "regnet.encoder.stages.{s-1}.layers.{b-1}").replace(
+        "TRUNK", "trunk_output.block{s}.block{s}-{b-1}"
+    )
 )
 COUNTERS = (r".*\.num_batches_tracked",)  # of PyTorch's batch normalisation, which does not use them at this momentum
 FORMATS = {
@@ -350,5 +388,6 @@ FORMATS = {
     ),
     "timm": Format("timm", ignored=COUNTERS),
     "torchvision": Format("torchvision", kinds={"normalised": "torchvision"}, ignored=COUNTERS),
+    "transformers": Format("transformers", kinds={"normalised": "transformers"}, ignored=COUNTERS),
 }
 TOP = ("head",)  # what a model without the top leaves in the checkpoint

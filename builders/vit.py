@@ -2,7 +2,8 @@
 
 Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929; the checkpoints: Steiner et al. 2022,
 "How to train your ViT?", https://arxiv.org/abs/2106.10270 (AugReg). Upstream: google-research/vision_transformer,
-vit_jax/models_vit.py and models_resnet.py. timm has the same networks with slightly other definitions (`DEFINITIONS`).
+vit_jax/models_vit.py and models_resnet.py. timm and Hugging Face's transformers have the same networks with slightly other
+definitions (`DEFINITIONS`).
 
     model = builders.create("vit", patch=16, hidden=384, mlp=1536, heads=6, layers=12)
     builders.restore(model, "S_16-i21k-...-res_224.npz")
@@ -30,14 +31,20 @@ from builders.layers import (
 )
 from builders.weights import Format, Kind, Misfit, table
 
-EPSILON = 1e-6  # of every layer normalisation
 GROUPS = 32  # of every group normalisation
 INPUT_SHAPE = (224, 224, 3)  # by default: a model is made for one size
 POOLING = ("token", "avg")  # two names of one feature vector: its own, and the one that every family has
-# What differs: the GELU, the epsilon of group normalisation, and by what a kernel of variance v is divided to standardise it.
+# What differs: the GELU, the epsilon of every layer normalisation, and of hybrids the epsilon of group normalisation, and by what
+# a kernel of variance v is divided to standardise it.
 DEFINITIONS = {
-    "jax": {"gelu": "gelu_tanh", "epsilon": 1e-6, "scale": lambda v: 1 / (tf.sqrt(v) + 1e-5)},
-    "timm": {"gelu": "gelu", "epsilon": 1e-5, "scale": lambda v: tf.math.rsqrt(v + 1e-8)},
+    "jax": {
+        "gelu": "gelu_tanh",
+        "layer_epsilon": 1e-6,
+        "epsilon": 1e-6,
+        "scale": lambda v: 1 / (tf.sqrt(v) + 1e-5),
+    },
+    "timm": {"gelu": "gelu", "layer_epsilon": 1e-6, "epsilon": 1e-5, "scale": lambda v: tf.math.rsqrt(v + 1e-8)},
+    "transformers": {"gelu": "gelu", "layer_epsilon": 1e-12},
 }
 
 
@@ -73,15 +80,19 @@ def network(
       resnet: None for patches of pixels; for a hybrid the units of each stage, () for the stem alone.
       resnet_width_factor: of the channels of the ResNet, which begins with 64.
       stem_width: channels of its stem, if they are not those.
-      definition: "jax" for AugReg `.npz` checkpoints, "timm" for timm's; they are not the same function.
+      definition: "jax" for AugReg `.npz` checkpoints, "timm" for timm's, "transformers" for Hugging Face's, which has no hybrids;
+        they are not the same function.
     """
     networks.check_whole(patch=patch, hidden=hidden, mlp=mlp, heads=heads, layers=layers)
     if resnet:
         networks.check_whole(resnet=resnet)
     if definition not in DEFINITIONS:
         raise ValueError(
-            f"definition={definition!r} is unknown. Fix: use 'jax' for .npz checkpoints or 'timm' for timm's."
+            f"definition={definition!r} is unknown. "
+            "Fix: use 'jax' for .npz checkpoints, 'timm' for timm's or 'transformers' for Hugging Face's."
         )
+    if resnet is not None and "scale" not in DEFINITIONS[definition]:
+        raise ValueError(f"definition={definition!r} has no hybrids. Fix: use 'jax' or 'timm', or leave resnet out.")
     if hidden % heads:
         raise ValueError(f"{heads} heads do not divide a width of {hidden}. Fix: choose heads that do.")
     if None in images.shape[1:3]:
@@ -101,6 +112,7 @@ def network(
     x = ClassToken(name="cls")(x)
     x = PositionEmbedding(grid, name="position")(x)
     token = include_top or bool(pooling)
+    gelu, epsilon = (DEFINITIONS[definition][key] for key in ("gelu", "layer_epsilon"))
     for block in range(layers):
         drop = {"rate": drop_path_rate, "share": block / max(1, layers - 1)}
 
@@ -108,10 +120,10 @@ def network(
             return type(name=f"blocks.{block}.{name}", **configuration)
 
         # Of the last block, the class token is all that anybody reads: a fourteenth of the work of 12 blocks is not done.
-        x = _block(x, layer, hidden, mlp, heads, DEFINITIONS[definition]["gelu"], drop, token and block == layers - 1)
+        x = _block(x, layer, hidden, mlp, heads, gelu, epsilon, drop, token and block == layers - 1)
     if token:
         x = TakeToken(name="token")(x)
-        x = LayerNormalization(epsilon=EPSILON, name="features", dtype="float32")(x)
+        x = LayerNormalization(epsilon=epsilon, name="features", dtype="float32")(x)
     else:
         x = TokensToMap(grid, name="map")(x)
     if include_top:
@@ -120,25 +132,28 @@ def network(
 
 
 def arguments(row):
-    """Return the arguments of `builders.create` for a row: architecture, size of its images, definition of its format."""
-    definition = "timm" if row["format"] == "timm" else "jax"
-    return row["architecture"] | {"input_shape": (row["resolution"],) * 2 + (3,), "definition": definition}
+    """Return the arguments of `builders.create` for a row: architecture, size of its images, definition of its format.
+
+    An architecture may say another definition: a configuration of transformers may have timm's epsilon.
+    """
+    definition = row["format"] if row["format"] in DEFINITIONS else "jax"
+    return {"definition": definition} | row["architecture"] | {"input_shape": (row["resolution"],) * 2 + (3,)}
 
 
-def _block(x, layer, hidden, mlp, heads, gelu, drop, token_only):
+def _block(x, layer, hidden, mlp, heads, gelu, epsilon, drop, token_only):
     """Build a block (figure 1 of the paper): attention and MLP, each normalised before and added after.
 
     With `token_only`, its output is the class token alone.
 
     `layer(type, name, **configuration)` makes the layer of the block with that name, or returns the one that exists.
     """
-    y = layer(LayerNormalization, "norm1", epsilon=EPSILON)(x)
+    y = layer(LayerNormalization, "norm1", epsilon=epsilon)(x)
     y = layer(Attention, "attention", heads=heads)(y, token_only=token_only)
     y = layer(DropPath, "drop_path1", **drop)(y)
     if token_only:
         x = layer(TakeToken, "token", keep_axis=True)(x)
     x = layer(keras.layers.Add, "add1")([x, y])
-    y = layer(LayerNormalization, "norm2", epsilon=EPSILON)(x)
+    y = layer(LayerNormalization, "norm2", epsilon=epsilon)(x)
     y = layer(Linear, "mlp.fc1", units=mlp, activation=gelu)(y)
     y = layer(Linear, "mlp.fc2", units=hidden)(y)
     y = layer(DropPath, "drop_path2", **drop)(y)
@@ -366,6 +381,18 @@ def _bicubic(old, new):
     return kernel / kernel.sum(1, keepdims=True)
 
 
+def _plain_bicubic(old, new):
+    """Return the weights `[new, old]` of torch's plain bicubic resize, transformers': half-pixel centres, a = -0.75."""
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    first = np.floor(centres).astype(int)
+    found = np.zeros((new, old))
+    for tap in range(-1, 3):
+        x = np.abs(centres - first - tap)
+        near, far = (1.25 * x - 2.25) * x * x + 1, ((-0.75 * x + 3.75) * x - 6) * x + 3
+        np.add.at(found, (np.arange(new), np.clip(first + tap, 0, old - 1)), np.where(x <= 1, near, far))
+    return found
+
+
 def _grid_of(positions, own):
     """Return the grid (rows, columns) of a file's `positions` for a layer with the grid `own`, or None if nothing says it.
 
@@ -420,6 +447,16 @@ def _stacked(name, axis):
     return _kind(*keys, read=lambda a, shape: np.stack(a, axis), write=lambda a: list(np.moveaxis(a, axis, 0)))
 
 
+def _separate(suffix, kind):
+    """Return the kind of three arrays, the queries', keys' and values', that together are timm's one array of `kind`."""
+    keys = [f".attention.{part}{suffix}" for part in ("query", "key", "value")]
+    return _kind(
+        *keys,
+        read=lambda arrays, shape: kind.read([np.concatenate(arrays)], shape),
+        write=lambda array: np.split(kind.write(array)[0], 3),
+    )
+
+
 def _matrix(suffix, outputs):
     """Return the kind of a kernel of many axes, the last `outputs` of them outputs, that is PyTorch's `[outputs, inputs]`."""
 
@@ -438,6 +475,13 @@ KINDS = weights.KINDS | {
         "qkv_bias": _kind(".qkv.bias", write=lambda a: [a.reshape(-1)]),
         "out_kernel": _matrix(".proj.weight", 1),
         "out_bias": _kind(".proj.bias"),
+    },
+    "transformers_position": {"embedding": _kind("", adapt=_resizing(_plain_bicubic))},
+    "transformers_attention": {
+        "qkv_kernel": _separate(".weight", _matrix("", 3)),
+        "qkv_bias": _separate(".bias", _kind("", write=lambda a: [a.reshape(-1)])),
+        "out_kernel": _matrix(".output.dense.weight", 1),
+        "out_bias": _kind(".output.dense.bias"),
     },
     "flax": {"kernel": _kind("/kernel"), "bias": _kind("/bias")},
     "flax_norm": {"gamma": _kind("/scale"), "beta": _kind("/bias")},
@@ -466,7 +510,7 @@ def maps(model):
         tokens[last] = _block(
             model.get_layer(f"blocks.{block}.norm1").input,
             lambda _type, name, **_configuration: model.get_layer(f"blocks.{block}.{name}"),
-            *(None,) * 4,
+            *(None,) * 5,
             drop={},
             token_only=False,
         )
@@ -478,26 +522,32 @@ def maps(model):
 # Our layer, its kind, and its name in each format; {s}, {b} and {i} count stages, blocks and convolutions.
 WEIGHTS = table(
     """
-    ours                 kind      augreg                               linen                                timm
-    backbone.conv        conv      conv_root                            conv_root                            BACKBONE.conv
-    backbone.norm        group     gn_root                              gn_root                              BACKBONE.norm
-    backbone.stem.conv   conv      conv_root                            conv_root                            BACKBONE.stem.conv
-    backbone.stem.norm   group     gn_root                              gn_root                              BACKBONE.stem.norm
-    UNIT.conv{i}         conv      FLAX_UNIT/conv{i}                    FLAX_UNIT/conv{i}                    TIMM.conv{i}
-    UNIT.norm{i}         group     FLAX_UNIT/gn{i}                      FLAX_UNIT/gn{i}                      TIMM.norm{i}
-    UNIT.downsample.conv conv      FLAX_UNIT/conv_proj                  FLAX_UNIT/conv_proj                  TIMM.downsample.conv
-    UNIT.downsample.norm group     FLAX_UNIT/gn_proj                    FLAX_UNIT/gn_proj                    TIMM.downsample.norm
-    embedding            conv      embedding                            embedding                            patch_embed.proj
-    cls                  token     cls                                  cls                                  cls_token
-    position             position  ENCODER/posembed_input/pos_embedding ENCODER/posembed_input/pos_embedding pos_embed
-    blocks.{b}.norm1     norm      BLOCK/LayerNorm_0                    BLOCK/LayerNorm_0                    blocks.{b}.norm1
-    blocks.{b}.attention attention BLOCK/MultiHeadDotProductAttention_1 BLOCK/MultiHeadDotProductAttention_0 blocks.{b}.attn
-    blocks.{b}.norm2     norm      BLOCK/LayerNorm_2                    BLOCK/LayerNorm_1                    blocks.{b}.norm2
-    blocks.{b}.mlp.fc1   linear    BLOCK/MlpBlock_3/Dense_0             BLOCK/MlpBlock_0/Dense_0             blocks.{b}.mlp.fc1
-    blocks.{b}.mlp.fc2   linear    BLOCK/MlpBlock_3/Dense_1             BLOCK/MlpBlock_0/Dense_1             blocks.{b}.mlp.fc2
-    features             norm      ENCODER/encoder_norm                 ENCODER/encoder_norm                 norm
-    head                 linear    head                                 head                                 head
+    ours                 kind      augreg                   linen                    timm               transformers
+    backbone.conv        conv      conv_root                conv_root                BACKBONE.conv      -
+    backbone.norm        group     gn_root                  gn_root                  BACKBONE.norm      -
+    backbone.stem.conv   conv      conv_root                conv_root                BACKBONE.stem.conv -
+    backbone.stem.norm   group     gn_root                  gn_root                  BACKBONE.stem.norm -
+    UNIT.conv{i}         conv      FLAX_UNIT/conv{i}        FLAX_UNIT/conv{i}        TIMM.conv{i}       -
+    UNIT.norm{i}         group     FLAX_UNIT/gn{i}          FLAX_UNIT/gn{i}          TIMM.norm{i}       -
+    UNIT.DOWN.conv       conv      FLAX_UNIT/conv_proj      FLAX_UNIT/conv_proj      TIMM.DOWN.conv     -
+    UNIT.DOWN.norm       group     FLAX_UNIT/gn_proj        FLAX_UNIT/gn_proj        TIMM.DOWN.norm     -
+    embedding            conv      embedding                embedding                patch_embed.proj   PATCHES
+    cls                  token     cls                      cls                      cls_token          vit.embeddings.cls_token
+    position             position  POSITION                 POSITION                 pos_embed          POSITIONS
+    blocks.{b}.norm1     norm      BLOCK/LayerNorm_0        BLOCK/LayerNorm_0        blocks.{b}.norm1   HF.layernorm_before
+    blocks.{b}.attention attention BLOCK/ATTENTION_1        BLOCK/ATTENTION_0        blocks.{b}.attn    HF.attention
+    blocks.{b}.norm2     norm      BLOCK/LayerNorm_2        BLOCK/LayerNorm_1        blocks.{b}.norm2   HF.layernorm_after
+    blocks.{b}.mlp.fc1   linear    BLOCK/MlpBlock_3/Dense_0 BLOCK/MlpBlock_0/Dense_0 blocks.{b}.mlp.fc1 HF.intermediate.dense
+    blocks.{b}.mlp.fc2   linear    BLOCK/MlpBlock_3/Dense_1 BLOCK/MlpBlock_0/Dense_1 blocks.{b}.mlp.fc2 HF.output.dense
+    features             norm      ENCODER/encoder_norm     ENCODER/encoder_norm     norm               vit.layernorm
+    head                 linear    head                     head                     head               classifier
     """.replace("FLAX_UNIT", "block{s+1}/unit{b+1}")
+    .replace("HF", "vit.encoder.layer.{b}")
+    .replace("PATCHES", "vit.embeddings.patch_embeddings.projection")
+    .replace("POSITIONS", "vit.embeddings.position_embeddings")
+    .replace("POSITION", "ENCODER/posembed_input/pos_embedding")
+    .replace("ATTENTION", "MultiHeadDotProductAttention")
+    .replace("DOWN", "downsample")
     .replace("TIMM", "BACKBONE.stages.{s}.blocks.{b}")
     .replace("UNIT", "backbone.stages.{s}.blocks.{b}")
     .replace("BACKBONE", "patch_embed.backbone")
@@ -510,6 +560,12 @@ FORMATS = {
     "augreg": Format("augreg", kinds=_FLAX, heads=_HEADS),  # the released files: names of Flax before linen
     "augreg_linen": Format("linen", kinds=_FLAX, heads=_HEADS),  # what the same programs write today
     "timm": Format("timm", heads=_HEADS),
+    # Files of `ViTModel` have a pooler, which no classifier reads.
+    "transformers": Format(
+        "transformers",
+        kinds={kind: f"transformers_{kind}" for kind in ("position", "attention")},
+        ignored=(r"vit\.pooler\..*",),
+    ),
 }
 TOP = ("features", "head")  # what a model without the top leaves in the checkpoint
 
@@ -517,11 +573,11 @@ TOP = ("features", "head")  # what a model without the top leaves in the checkpo
 def check_format(model, format):
     """Return why the weights of a `format` are not for `model`, or None: each definition has formats of its own."""
     gelu = next((layer.activation for layer in model.layers if layer.name.endswith(".mlp.fc1")), None)
-    wanted = "timm" if format == "timm" else "jax"
+    wanted = format if format in DEFINITIONS else "jax"
     if gelu in (None, DEFINITIONS[wanted]["gelu"]):
         return None
     return (
-        f"the {format} format is for the {wanted} definition of a ViT, the model {model.name} has the other. "
+        f"the {format} format is for the {wanted} definition of a ViT, the model {model.name} has another GELU. "
         f"Fix: create it with definition={wanted!r}."
     )
 

@@ -327,7 +327,6 @@ def write(model: Any, family: Any, path: str | os.PathLike[str], format: str) ->
 
     The metadata of the file say the grid of a position embedding, which its shape does not.
     """
-    _require_format(model, family, format, path)
     try:
         plan = weights(model, family, format)
     except KeyError as error:
@@ -336,6 +335,7 @@ def write(model: Any, family: Any, path: str | os.PathLike[str], format: str) ->
             f"{path}: the format {format!r} has nothing for {error} of the model {model.name}. "
             f"Fix: choose another one of {formats}."
         ) from None
+    _require_format(model, family, format, path)
     tensors, metadata = {}, {}
     for weight in plan:
         arrays = weight.kind.write(np.asarray(weight.variable))

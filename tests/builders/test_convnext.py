@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 STAGED = Family(
     "convnext",
     architecture={"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)},
-    formats={"timm": {}, "timm_conv_mlp": {}, "facebook": {}, "torchvision": {}},
+    formats={"timm": {}, "timm_conv_mlp": {}, "facebook": {}, "torchvision": {}, "transformers": {}},
     others={"deeper": ({"depths": (1, 1, 3, 1)}, r"missing \(9\): stages\.2\.blocks\.2")},
     sizes={(32, 32): (1, 1), (33, 40): (1, 1), (75, 90): (2, 2), (224, 160): (7, 5)},  # odd sizes lose their last rows
     maps={"stride_4": 16, "stride_8": 8, "stride_16": 4, "stride_32": 2},
@@ -74,6 +74,17 @@ class TestReferences(ReferenceBattery):
 def test_epsilon_is_1e_6_everywhere():
     norms = [layer for layer in STAGED.model().layers if isinstance(layer, layers.LayerNormalization)]
     assert len(norms) == 1 + 3 + 5 + 1 and {layer.epsilon for layer in norms} == {1e-6}
+
+
+def test_the_format_of_transformers_has_an_epsilon_of_its_own():
+    """Of the last normalisation alone: `layer_norm_eps` in config.json."""
+    row = next(v for v in CATALOG.variants if v.size == "tiny").facts() | {"format": "transformers"}
+    assert builders.arguments(row)["final_epsilon"] == 1e-12
+    model = STAGED.create(final_epsilon=1e-12)
+    epsilons = {n.name: n.epsilon for n in model.layers if isinstance(n, layers.LayerNormalization)}
+    assert epsilons.pop("features") == 1e-12 and set(epsilons.values()) == {1e-6}
+    with pytest.raises(ValueError, match=r"final_epsilon=0 is not possible\. Fix: use a small number above 0"):
+        STAGED.create(final_epsilon=0)
 
 
 def test_normalisation_follows_the_average():

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 SMALL = Family(
     "convnextv2",
     architecture={"depths": (1, 2, 1, 1), "dims": (8, 16, 24, 32)},
-    formats={"timm": {}, "timm_conv_mlp": {}, "facebook": {}},
+    formats={"timm": {}, "timm_conv_mlp": {}, "facebook": {}, "transformers": {}},
     others={"shallower": ({"depths": (1, 1, 1, 1)}, r"unused \(10\): stages\.1\.blocks\.1")},
     sizes={(32, 32): (1, 1), (75, 90): (2, 2), (96, 160): (3, 5)},
     maps={"stride_4": 16, "stride_8": 8, "stride_16": 4, "stride_32": 2},

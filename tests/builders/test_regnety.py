@@ -16,6 +16,7 @@ import builders
 from builders import checkpoints, export, layers, regnety
 from tests.builders.battery import (
     CATALOG,
+    CLASSES,
     Battery,
     Family,
     ReferenceBattery,
@@ -29,14 +30,15 @@ from tests.builders.battery import (
 
 pytestmark = pytest.mark.slow
 
-LINE = {"w0": 8, "wa": 14.0, "wm": 2.0, "depth": 5, "group_size": 8}  # widths 8, 16, 32, 64; depths 1, 1, 1, 2
+LINE = {"group_size": 8, "w0": 8, "wa": 14.0, "wm": 2.0, "depth": 5}  # widths 8, 16, 32, 64; depths 1, 1, 1, 2
+NO_LINE = dict.fromkeys(("w0", "wa", "wm", "depth"))
 CONVOLUTIONS = 1 + 3 * 5 + 4  # stem, three a block, a projection a stage
 ROWS = {v.stem: v for v in CATALOG.variants if v.family == "regnety"}
 REPORTED = [stem for stem, row in ROWS.items() if row.parameters]
 SMALL = Family(
     "regnety",
     architecture=LINE,
-    formats={"pycls": {}, "timm": {}, "torchvision": {}},
+    formats={"pycls": {}, "timm": {}, "torchvision": {}, "transformers": {}},
     others={"deeper": ({"depth": 6}, r"missing \((.|\n)*misshaped \(\d")},
     sizes={(32, 32): (1, 1), (33, 40): (2, 2), (75, 91): (3, 3), (1, 1): (1, 1)},  # odd sizes round up
     maps={"stride_4": 16, "stride_8": 8, "stride_16": 4, "stride_32": 2},
@@ -47,6 +49,16 @@ SMALL = Family(
         "rounding": ({"rounding": "nearest"}, "unknown rounding 'nearest'. Fix: use pycls or torchvision"),
         "falling": ({"wm": 1.0}, "wa=14.0 and wm=1.0 make no line that rises. Fix: use wa above 0"),
         "no width": ({"w0": 0}, "w0=0 is not possible. Fix: use whole numbers from 1"),
+        "no depth": ({"depth": None}, "depth missing. Fix: pass w0, wa, wm and depth, or widths"),
+        "line and stages": (
+            {"widths": (8, 16, 32, 64), "depths": (1, 1, 2, 1)},
+            "are not on the line, whose stages are",
+        ),
+        "three stages": (NO_LINE | {"widths": (8, 16, 32), "depths": (1, 1, 1)}, "are not four stages"),
+        "groups": (
+            NO_LINE | {"widths": (8, 16, 36, 64), "depths": (1, 1, 1, 2)},
+            "groups of 8 channels do not divide a width of 36",
+        ),
         "two stages": ({"w0": 48, "wa": 10.0, "depth": 4}, "make 2 stages, RegNetY has 4. Fix: correct"),
     },
 )
@@ -101,6 +113,15 @@ def test_stages(size):
     widths, depths, groups = zip(*regnety.stages(**architecture), strict=True)
     assert (list(widths), list(depths)) == STAGES[size]
     assert all(width % group == 0 for width, group in zip(widths, groups, strict=True))
+
+
+def test_widths_and_depths_of_stages_are_the_same_network_as_their_line():
+    line = SMALL.model()
+    stages = builders.create("regnety", widths=(8, 16, 32, 64), depths=(1, 1, 1, 2), group_size=8, num_classes=CLASSES)
+    assert [w.path for w in stages.variables] == [w.path for w in line.variables]
+    stages.set_weights(line.get_weights())
+    x = images(1, 64, 64, 3)
+    np.testing.assert_array_equal(stages(x), line(x))
 
 
 def test_every_size_is_tested():

@@ -36,11 +36,14 @@ MISFIT = "(missing|unused|misshaped) \\([1-9]"
 
 
 def family(kind, smallest, sizes, maps, **others):
-    """Return a small ViT for the battery; each has the formats of both definitions."""
+    """Return a small ViT for the battery; each has the formats of its definitions, and transformers has no hybrids."""
+    definitions = {"augreg": "jax", "augreg_linen": "jax", "timm": "timm"}
+    if kind == "plain":
+        definitions["transformers"] = "transformers"
     return Family(
         "vit",
         architecture=KINDS[kind],
-        formats={"augreg": {}, "augreg_linen": {}, "timm": {"definition": "timm"}},
+        formats={format: {"definition": definition} for format, definition in definitions.items()},
         suffixes={"augreg": ".npz", "augreg_linen": ".npz"},
         others={name: (change, MISFIT) for name, change in others.items()},
         sizes=sizes,
@@ -54,6 +57,10 @@ def family(kind, smallest, sizes, maps, **others):
         pooling=("token", "avg"),
         refused_arguments={
             "definition": ({"definition": "flax"}, "definition='flax' is unknown. Fix: use 'jax'"),
+            "hybrid": (
+                {"definition": "transformers", "resnet": (1,)},
+                "has no hybrids. Fix: use 'jax' or 'timm', or leave resnet",
+            ),
             "heads": ({"heads": 5}, "5 heads do not divide a width of 24. Fix: choose heads"),
             "free size": ({"input_shape": (None, None, 3)}, "Fix: pass input_shape"),
             "no unit": ({"resnet": (1, 0)}, r"resnet=\(1, 0\) is not possible. Fix: use whole numbers from 1"),
@@ -143,6 +150,17 @@ def test_activation_and_epsilons(definition, gelu, epsilon):
     assert len(groups) == 1 + 3 * 3 + 2 and {layer.epsilon for layer in groups} == {epsilon}
     norms = [layer for layer in made.layers if isinstance(layer, layers.LayerNormalization)]
     assert len(norms) == 2 * 2 + 1 and {layer.epsilon for layer in norms} == {1e-6}
+
+
+def test_the_definition_of_transformers():
+    made = small("plain", definition="transformers")
+    assert made.get_layer("blocks.1.mlp.fc1").activation == "gelu"
+    norms = [layer for layer in made.layers if isinstance(layer, layers.LayerNormalization)]
+    assert len(norms) == 2 * 2 + 1 and {layer.epsilon for layer in norms} == {1e-12}
+    row = next(v for v in CATALOG.variants if v.stem == "vit_ti16").facts() | {"format": "transformers"}
+    assert builders.arguments(row)["definition"] == "transformers"
+    row["architecture"] = row["architecture"] | {"definition": "timm"}  # a configuration with another epsilon
+    assert builders.arguments(row)["definition"] == "timm"
 
 
 @pytest.mark.parametrize("definition", ["jax", "timm"])
@@ -382,14 +400,26 @@ def test_bicubic_resize_is_that_of_torch():
     np.testing.assert_allclose(vit._bicubic(5, 3), [*smaller, smaller[0][::-1]], atol=1e-6)
 
 
-@pytest.mark.parametrize("format", ["augreg", "timm"])
+def test_plain_bicubic_resize_is_that_of_torch():
+    """torch.nn.functional.interpolate(mode="bicubic", align_corners=False) of unit vectors, torch 2.13; transformers' resize."""
+    larger = [
+        [1.0868058, -0.0868056, 0, 0],
+        [0.5, 0.59375, -0.09375, 0],
+        [-0.0868053, 0.9432870, 0.1608796, -0.0173612],
+    ]
+    smaller = [[0.8564817, 0.1608797, -0.0173612, 0], [-0.09375, 0.59375, 0.59375, -0.09375]]
+    np.testing.assert_allclose(vit._plain_bicubic(4, 6), larger + [row[::-1] for row in larger[::-1]], atol=1e-6)
+    np.testing.assert_allclose(vit._plain_bicubic(4, 3), [*smaller, smaller[0][::-1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("format", ["augreg", "timm", "transformers"])
 def test_restoring_at_another_size_resizes_the_positions_only(tmp_path, format):
-    definition = "timm" if format == "timm" else "jax"
+    definition = format if format in vit.DEFINITIONS else "jax"
     model = small("plain", definition=definition)
     builders.write(model, tmp_path / "w.npz", format)
     large = builders.create("vit", num_classes=5, input_shape=(56, 24, 3), definition=definition, **PLAIN)
     assert builders.restore(large, tmp_path / "w.npz") == format
-    axis_weights = vit._linear if format == "augreg" else vit._bicubic
+    axis_weights = {"augreg": vit._linear, "timm": vit._bicubic, "transformers": vit._plain_bicubic}[format]
     for a, b in zip(model.variables, large.variables, strict=True):
         if a.name != "embedding":
             np.testing.assert_array_equal(a, b)

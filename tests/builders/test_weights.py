@@ -25,8 +25,14 @@ from tests.support.commands import ROOT
 pytestmark = pytest.mark.slow
 
 PLAIN = test_vit.FAMILIES["plain"]
-DEFINITION = {"augreg": "jax", "augreg_linen": "jax", "timm": "timm"}
-KEYS = {"augreg": test_vit.POSITIONS, "augreg_linen": test_vit.POSITIONS, "timm": "pos_embed"}
+DEFINITION = {"augreg": "jax", "augreg_linen": "jax", "timm": "timm", "transformers": "transformers"}
+KEYS = {
+    "augreg": test_vit.POSITIONS,
+    "augreg_linen": test_vit.POSITIONS,
+    "timm": "pos_embed",
+    "transformers": "vit.embeddings.position_embeddings",
+}
+AXIS_WEIGHTS = {"timm": vit._bicubic, "transformers": vit._plain_bicubic}  # held against torch's in test_vit
 
 
 def model_of(grid, format="augreg", purpose="model"):
@@ -49,12 +55,10 @@ def file_of(tmp_path, grid, format="augreg", *, says_grid=True, suffix=".safeten
 
 
 def resized(positions, old, new, format):
-    """Resize positions as upstream does: scipy's zoom for vit_jax, torch's antialiased bicubic for timm."""
+    """Resize positions as upstream does: scipy's zoom for vit_jax, torch's bicubic for timm (antialiased) and transformers."""
     grid = positions[0, 1:].reshape(*old, -1)
-    if format == "timm":
-        rows, columns = (
-            vit._bicubic(*sides) for sides in zip(old, new, strict=True)
-        )  # held against torch's in test_vit
+    if format in AXIS_WEIGHTS:
+        rows, columns = (AXIS_WEIGHTS[format](*sides) for sides in zip(old, new, strict=True))
         grid = np.einsum("ik,jl,klc->ijc", rows, columns, grid)
     else:
         grid = ndimage.zoom(grid.astype(np.float64), (new[0] / old[0], new[1] / old[1], 1), order=1)

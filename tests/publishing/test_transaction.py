@@ -17,10 +17,11 @@ from tests.support.builds import other_build, other_sources, specification_of
 from tests.support.commands import ROOT, run_script
 from tests.support.hubs import NAME
 from tools import catalog
+from tools.catalog.checkpoints import LARGEST_BYTES, ROOM_BYTES, fetch_checkpoint
 from tools.hub import records
 from tools.hub.storage import Storage
 from tools.publishing import reporting, specification, targets
-from tools.publishing.specification import LARGEST_BYTES, ROOM_BYTES, fetch_checkpoint, specify
+from tools.publishing.specification import specify
 from tools.publishing.transaction import Publishing, PublishResult
 from tools.verification.verify import Verification
 

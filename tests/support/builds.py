@@ -8,8 +8,9 @@ from pathlib import Path
 from unittest import mock
 
 from tools import catalog
+from tools.catalog.checkpoints import fetch_checkpoint
 from tools.publishing import build, specification
-from tools.publishing.specification import Specification, fetch_checkpoint, specify
+from tools.publishing.specification import Specification, specify
 
 
 def specification_of(name: str) -> Specification:

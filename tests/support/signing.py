@@ -8,11 +8,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support import made
+from tools.catalog.checkpoints import fetch_checkpoint
 from tools.hub import signatures
 from tools.hub.storage import Storage
 from tools.publishing import build
 from tools.publishing.build import Build
-from tools.publishing.specification import fetch_checkpoint, specify
+from tools.publishing.specification import specify
 from tools.publishing.transaction import Publishing
 
 

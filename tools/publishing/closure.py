@@ -2,8 +2,9 @@
 
     files(ROOT, ["builders.build"], family="vit")       # ["builders/__init__.py", "builders/build.py", ..., "builders/vit.py", ...]
 
-Every import counts, also one inside a function, and so do the packages that a module lies in; imports for type checkers alone do
-not. Nothing is executed. The standard library's `modulefinder` reads all of TensorFlow, too, and does not know families.
+Every import counts, also one inside a function, and so do the packages that a module lies in. Imports for type checkers alone do
+not, and neither do those of `builders.library` from outside of it. Nothing is executed. The standard library's `modulefinder` reads
+all of TensorFlow, too, and does not know families.
 """
 
 import ast
@@ -16,6 +17,8 @@ from tools.common.problems import Problem
 
 PACKAGES = ("builders", "tools")  # of this repository; all others are the environment's, whose versions are in the keys
 FAMILY = "{family}"
+# What `builders` offers besides: models by name, and modules unrolled. No build asks for it, so no key covers it.
+LIBRARY = "builders.library"
 
 
 class ClosureError(ValueError):
@@ -68,12 +71,17 @@ def _imported(root: Path, module: str, file: str, family: str | None) -> Iterato
                 problem = Problem(file, "it imports a family, and none is given", "say which", line=each.line)
                 raise ClosureError(str(problem))
             name = name.replace(FAMILY, family)
-        if name.partition(".")[0] not in PACKAGES:
+        if name.partition(".")[0] not in PACKAGES or (_is_library(name) and not _is_library(module)):
             continue
         if _file(root, name) is None and not (root / name.replace(".", "/")).is_dir():
             raise ClosureError(str(Problem(file, f"there is no module {name}", "correct the import", line=each.line)))
         yield name
-        yield from (f"{name}.{part}" for part in each.names if _file(root, f"{name}.{part}"))
+        parts = (f"{name}.{part}" for part in each.names if _file(root, f"{name}.{part}"))
+        yield from (part for part in parts if not _is_library(part) or _is_library(module))
+
+
+def _is_library(module: str) -> bool:
+    return module == LIBRARY or module.startswith(f"{LIBRARY}.")
 
 
 def _file(root: Path, module: str) -> str | None:

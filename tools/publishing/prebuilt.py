@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tools.catalog.catalog import Catalog, Variant
+from tools.catalog.checkpoints import fetch_checkpoint
 from tools.common.files import sha256_of_file
 from tools.common.problems import with_fix
 from tools.publishing import targets
 from tools.publishing.build import MANIFEST, Build, is_complete
-from tools.publishing.specification import CheckpointFacts, Specification, fetch_checkpoint, specify
+from tools.publishing.specification import CheckpointFacts, Specification, specify
 
 
 class PrebuiltError(RuntimeError):

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tools.catalog import layout
 from tools.catalog.catalog import Catalog, Module, Variant
+from tools.catalog.checkpoints import fetch_checkpoint
 from tools.common.clock import now
 from tools.common.download import has_digest_in_name
 from tools.common.problems import about, with_fix
@@ -33,7 +34,7 @@ from tools.hub.signatures import Signer
 from tools.hub.storage import AlreadyThere, NotThere, Storage
 from tools.publishing import attestations, build, consistency, prebuilt
 from tools.publishing.build import ArchiveFacts, Build
-from tools.publishing.specification import Specification, fetch_checkpoint, specify
+from tools.publishing.specification import Specification, specify
 from tools.site.writing import write_pages
 
 # What goes wrong with one module and leaves the others alone; anything else is a fault of this program.

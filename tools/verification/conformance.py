@@ -33,7 +33,9 @@ LEVEL_LIMITS: dict[str, dict[str, float]] = {
 VIT_DEFINITIONS: dict[str, dict[str, Any]] = {
     "augreg_npz": {"definition": "jax"},
     "timm": {"definition": "timm", "stem_width": 64},
+    "transformers": {"definition": "transformers"},
 }
+TRANSFORMERS_EPSILON = 1e-12  # of the last normalisation of transformers' ConvNeXts: `layer_norm_eps` in config.json
 FIXED_SIZE_FAMILIES = ("vit",)  # made for one image size; the checkpoint's position embedding is resized to it
 
 
@@ -141,6 +143,8 @@ def _output_differences(folder: Path) -> dict[str, float]:
         architecture = architecture_of(case)
         if family == "vit":
             architecture |= VIT_DEFINITIONS[case["format"]]
+        elif case.get("format") == "transformers" and "convnext" in family:
+            architecture["final_epsilon"] = TRANSFORMERS_EPSILON
         model = builders.create(family, num_classes=case["num_classes"], input_shape=shape, **architecture)
         builders.restore(model, folder / case["checkpoint"])
         return keras.Model(model.input, [model.output, model.get_layer("features").output])
