@@ -8,24 +8,19 @@ import functools
 import http.server
 import json
 import re
-import subprocess
 import threading
 import urllib.parse
-from pathlib import Path
 
 import pytest
 from playwright import sync_api as playwright
 
 from tests.support import hostile, made
-from tests.support.commands import ROOT, start_script
-from tests.support.programs import requires
+from tests.support.browsing import Quiet, Server, axe
+from tests.support.commands import ROOT
 from tools.hub import records
 from tools.site import document_archive, pages
 
 pytestmark = pytest.mark.browser
-
-AXE = Path(__file__).parent / "browser/axe.min.js"
-CHROMIUM = requires("chromium")
 
 COLLECTION = "hubpress/collections/convnext/1/"
 MODULE = "hubpress/convnext_tiny_1k_224/1/"
@@ -59,25 +54,6 @@ def publish(folder):
         (folder / page.path).write_bytes(page.data)
 
 
-class Server:
-    """tools/serve.py over a folder, at a free port."""
-
-    def __init__(self, folder):
-        self.process = start_script("serve", "--hub", folder, "--port", "0", stderr=subprocess.DEVNULL)
-        self.url = re.search(r"http://\S+", self.process.stdout.readline())[0].rstrip("/") + "/"
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(10)
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder, as the simplest of servers gives them."""
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser") / "hub"
@@ -100,47 +76,10 @@ def attacked(tmp_path_factory):
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium):
-    """A function that opens a page; at the end, nothing must have gone wrong in any of them."""
-    contexts, wrong = [], []
-
-    def open_page(url, *, width=1440, missing=False, **options):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        origin = "{0.scheme}://{0.netloc}/".format(urllib.parse.urlsplit(url))
-        page.on("request", lambda r: r.url.startswith((origin, "data:")) or wrong.append(f"request for {r.url}"))
-        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        page.on("console", lambda m: (missing and "404" in m.text) or wrong.append(f"console: {m.text}"))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
 def names(page, selector="tbody tr:not([hidden])"):
     return page.eval_on_selector_all(
         f"section[aria-labelledby=classifiers] {selector}", "rows => rows.map(r => r.dataset.module)"
     )
-
-
-def axe(page):
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run()")["violations"]
-    return [(each["id"], [node["html"][:150] for node in each["nodes"]][:3]) for each in found]
 
 
 @pytest.mark.parametrize("path", [*PAGES, "nothing/here"])
@@ -238,7 +177,7 @@ def test_a_collection_sorts_filters_and_keeps_both_in_the_address(visit, hub):
     parameters.click()
     best = names(page)
     values = page.eval_on_selector_all(
-        "section[aria-labelledby=classifiers] tbody tr", "rows => rows.map(r => r.cells[2].dataset.value)"
+        "section[aria-labelledby=classifiers] tbody tr", "rows => rows.map(r => r.cells[3].dataset.value)"
     )
     numbers = [float(each) for each in values if each]
     assert numbers == sorted(numbers, reverse=True) and values[len(numbers) :] == [""] * (len(values) - len(numbers))
@@ -249,7 +188,7 @@ def test_a_collection_sorts_filters_and_keeps_both_in_the_address(visit, hub):
     numbers = [
         float(each)
         for each in page.eval_on_selector_all(
-            "section[aria-labelledby=classifiers] tbody tr", "rows => rows.map(r => r.cells[2].dataset.value)"
+            "section[aria-labelledby=classifiers] tbody tr", "rows => rows.map(r => r.cells[3].dataset.value)"
         )
         if each
     ]

@@ -25,7 +25,7 @@ from tools.hub.notes import Note
 from tools.hub.records import Record
 from tools.hub.signatures import Claim
 from tools.site import benchmarks as benchmarks_page
-from tools.site import collection_pages, feeds, hub_layout, module_pages, rendering, structured_data
+from tools.site import collection_pages, feeds, hub_layout, module_pages, rendering, structured_data, table_columns
 from tools.site.collection_pages import collection_markdown
 from tools.site.gathering import Hub, gather
 from tools.site.index import index, index_text
@@ -47,6 +47,13 @@ __all__ = [
     "publisher_markdown",
 ]
 
+NEWEST_COLUMNS = (
+    "reported_top1",
+    "measured_top1",
+    "parameters",
+    "gflops",
+    "resolution",
+)  # of the table of the first page
 NEWEST = 24  # modules in the table of the first page; the list of all is on the search page
 
 
@@ -168,7 +175,9 @@ def _publisher_page(hub: Hub) -> str:
 
 
 def _home_page(hub: Hub) -> str:
-    return hub_layout.page(hub, "home", layout.HOME_PAGE, data=structured_data.of_home(hub), newest=NEWEST)
+    columns = table_columns.table_columns(hub.names[:NEWEST], NEWEST_COLUMNS)
+    context = {"data": structured_data.of_home(hub), "newest": NEWEST, "columns": columns}
+    return hub_layout.page(hub, "home", layout.HOME_PAGE, **context)
 
 
 def _missing_page(hub: Hub, example: str) -> str:

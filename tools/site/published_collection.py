@@ -12,7 +12,7 @@ from typing import Any
 
 from tools.catalog import layout
 from tools.catalog.catalog import Collection
-from tools.site.formatting import DASH, millions, rate
+from tools.site.formatting import DASH, millions, percent, rate
 from tools.site.published_module import SPEED, PublishedModule
 
 ACCURACIES = ("reported_top1", "measured_top1", "reported_top5", "measured_top5")
@@ -126,4 +126,5 @@ _CELLS: dict[str, tuple[Callable[[PublishedModule], str], Callable[[PublishedMod
     "gflops": (lambda m: m.gflops, lambda m: m.measured["gflops"]),
     "resolution": (lambda m: str(m.row["resolution"]), lambda m: m.row["resolution"]),
     "download": (lambda m: m.download, lambda m: m.archive["bytes"]),
+    "classifier_top1": (lambda m: percent(m.top1), lambda m: m.top1),
 }
