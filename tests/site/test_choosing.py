@@ -89,3 +89,93 @@ def test_cells_have_the_decimals_of_their_column_and_exact_figures_as_titles(vis
     best = page.locator("section[aria-labelledby=feature-extractors] tbody tr").first
     assert best.get_attribute("data-module") == "regnety32gf_tv2_feature_extractor"
     assert best.locator("td[title*='%']").get_attribute("title") == "83.308 %, measured"
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_the_centre_of_every_mark_hits_its_own_link(visit, hub, name):
+    page = visit(f"{hub}hubpress/collections/{name}/1/")
+    wrong = page.evaluate(
+        """() => [...document.querySelectorAll('.point .mark')].filter((mark) => {
+          mark.closest('svg').scrollIntoView({ block: 'center' });
+          const box = mark.getBoundingClientRect();
+          // A triangle's centre of gravity, a circle's and a square's centre.
+          const hit = document.elementFromPoint(box.x + box.width / 2, box.y + box.height * 0.55);
+          return hit?.closest('.point') !== mark.closest('.point');
+        }).map((mark) => mark.closest('.point').id)"""
+    )
+    assert wrong == [] and page.locator(".point .mark").count() >= 6
+
+
+def test_a_plot_is_one_tab_stop_with_arrows_and_a_card(visit, hub):
+    page = visit(hub + CONVNEXTV2)
+    stops = []
+    while "q" not in stops and len(stops) < 30:
+        page.keyboard.press("Tab")
+        stops.append(page.evaluate("document.activeElement.name || document.activeElement.id"))
+    assert len([each for each in stops if each.startswith(("parameters-", "gflops-"))]) == 2 and "q" in stops
+    first = page.locator("[data-plot]").first
+    link = first.locator(".point[tabindex='0']")
+    assert first.locator(".point:not([tabindex='-1'])").count() == 1
+    link.focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    last = page.evaluate("document.activeElement.dataset.module")
+    xs = first.locator(".point").evaluate_all("all => all.map(e => [Number(e.dataset.x), e.dataset.module])")
+    assert last in [name for x, name in xs if x == max(xs)[0]]
+    card = first.locator(".plot-card")
+    assert card.is_visible()
+    said = card.inner_text()
+    for each in (last, "% reported", "% measured", "M parameters", "CC-BY-NC-4.0"):
+        assert each in said
+    assert axe(page) == []
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.querySelector('tr:target').dataset.module") == last
+    page.evaluate("document.activeElement.blur()")
+    first.locator(".point").nth(3).hover()
+    assert card.is_visible()
+    page.mouse.move(5, 5)
+    assert card.is_hidden()
+
+
+def test_a_tap_shows_the_card_and_a_second_one_opens(visit, hub):
+    page = visit(hub + CONVNEXTV2, width=390, has_touch=True)
+    link = page.locator("[data-plot] .point").nth(2)
+    link.scroll_into_view_if_needed()
+    link.locator(".mark").first.tap()
+    assert page.locator("[data-plot] .plot-card").first.is_visible() and "#" not in page.url
+    link.locator(".mark").first.tap()
+    assert page.evaluate("document.querySelector('tr:target').dataset.module") == link.get_attribute("data-module")
+
+
+def test_lines_follow_the_filters(visit, hub):
+    page = visit(hub + CONVNEXTV2)
+
+    def lines():
+        texts = page.eval_on_selector_all("[data-plot] polyline", "all => all.map(e => e.getAttribute('points'))")
+        return [[tuple(map(float, point.split(","))) for point in text.split()] for text in texts]
+
+    drawn = lines()
+    page.select_option("select[name=resolution]", "384")
+    filtered = lines()
+    assert filtered != drawn
+    left = page.eval_on_selector_all(
+        ".point:not(.is-out)", "all => all.map(e => [Number(e.dataset.x), Number(e.dataset.y)])"
+    )
+    ends = {point for line in filtered for point in line}
+    assert ends and ends <= set(map(tuple, left))
+    page.click("#filters button[type=reset]")
+    page.wait_for_url(lambda url: "?" not in url)
+    assert lines() == drawn
+
+
+def test_marks_of_the_cards_are_inside_of_their_pictures(visit, hub):
+    page = visit(hub)
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll('.plot-small')].flatMap((svg) => {
+          const { x, y, width, height } = svg.viewBox.baseVal;
+          return [...svg.querySelectorAll('.mark')].map((mark) => mark.getBBox()).filter((box) =>
+            box.x < x || box.y < y || box.x + box.width > x + width || box.y + box.height > y + height);
+        }).length"""
+    )
+    assert outside == 0 and page.locator(".plot-small .mark").count() > 50

@@ -26,7 +26,7 @@ PAGES = [
     "404.html",
 ]
 ABOUT_THE_PROGRAM = ("benchmarks.html.j2", "_bars.svg.j2", "_bars_file.svg.j2")
-SCRIPTS = ("static/site.js", "static/search.js")
+SCRIPTS = ("static/site.js", "static/search.js", "static/plot.js", "static/tables.js")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,8 @@ def test_paths_and_types(pages):
             "style.css",
             "site.js",
             "search.js",
+            "plot.js",
+            "tables.js",
             "index.schema.json",
             "record.schema.json",
             "note.schema.json",

@@ -53,12 +53,7 @@ def _columns(collection: PublishedCollection) -> list[tuple[str, str]]:
 
 def _page(hub: Hub, collection: PublishedCollection) -> str:
     drawn = [plot for kind in ("parameters", "gflops") if (plot := plots.accuracy(collection.members, kind))]
-    placed: dict[str, str] = {}
-    for plot in drawn[:1]:
-        for point in plot.points:
-            placed.setdefault(
-                point.module.name, f"{plot.kind}-{'measured-' if point.measured else ''}{point.module.name}"
-            )
+    placed = {mark.module.name: f"{plot.kind}-{mark.module.name}" for plot in drawn[:1] for mark in plot.marks}
     extra = [key for key, _ in collection.extra_columns]
     named = list(collection.definition.columns)
     accuracies = [key for key in extra if key in ACCURACIES and key not in named]

@@ -60,6 +60,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "trained": formatting.trained,
     "crop_of": crop_of,
     "accuracy": plots.accuracy,
+    "outline": plots.outline,
 }
 
 
