@@ -1,9 +1,13 @@
+import functools
+import http.server
+import threading
 import urllib.parse
 
 import pytest
 from playwright import sync_api as playwright
 
-from tests.support import synthetic
+from tests.support import filled, synthetic
+from tests.support.browsing import Quiet
 from tests.support.programs import requires
 
 
@@ -42,3 +46,15 @@ def visit(chromium):
     for context in contexts:
         context.close()
     assert wrong == []
+
+
+@pytest.fixture(scope="session")
+def filled_hub(tmp_path_factory):
+    """The address of the pages of all rows, with every column filled."""
+    folder = tmp_path_factory.mktemp("filled")
+    filled.write(folder)
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()

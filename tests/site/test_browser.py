@@ -114,7 +114,7 @@ def test_search_by_words_facets_and_keyboard_alone(visit, hub):
     page.keyboard.type("tiny 224")
     page.keyboard.press("Enter")
     page.wait_for_url("**/search/?q=tiny+224")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     shown = page.locator("#results a")
     assert shown.count() > 1 and all("tiny" in each for each in shown.all_inner_texts())
     assert page.evaluate("document.activeElement.name") == "q"
@@ -128,7 +128,7 @@ def test_search_by_words_facets_and_keyboard_alone(visit, hub):
     page.select_option("select[name=task]", index=1)
     assert 0 < shown.count() < before and "task=" in page.url
     page.reload()
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert 0 < shown.count() < before
     page.click("#search button[type=reset]")
     page.wait_for_url(lambda url: "?" not in url)
@@ -150,7 +150,7 @@ def test_search_of_three_thousand_modules(visit, hub):
     page = visit(hub)
     page.route("**/index.json", lambda route: route.fulfill(json=index))
     page.goto(hub + "search/")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert page.inner_text("#found") == "3,000 results" and page.locator("#results li").count() == 50
     page.click("#more")
     assert page.locator("#results li").count() == 250
@@ -166,7 +166,7 @@ def test_names_from_an_index_are_text(visit, hub):
     page = visit(hub)
     page.route("**/index.json", lambda route: route.fulfill(json=index))
     page.goto(hub + "search/")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert page.inner_text("#results a") == "<img src=x onerror=alert(1)>" and page.locator("#results img").count() == 0
 
 
@@ -307,7 +307,7 @@ def test_real_documents_are_accessible_and_fit(visit, archive):
         assert axe(page) == [], path
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
     page.goto(archive + "search/")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert page.locator("select[name=task] option", has_text="Text embedding").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
@@ -324,8 +324,19 @@ def test_hostile_documents_do_nothing(visit, attacked):
 
 def test_an_archive_of_documents_can_be_searched(visit, attacked):
     page = visit(f"{attacked}search/?q=clobbering")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert page.locator("#results a").all_inner_texts() == ["clobbering"]
     assert axe(page) == []
     page.click("#results a")
     assert page.url == f"{attacked}evil/clobbering/1/" and axe(page) == []
+
+
+def test_an_exact_phrase_in_the_name_ranks_first(visit, archive):
+    page = visit(archive + "search/")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
+    documents = json.loads(page.request.get(archive + "index.json").text())["documents"]
+    tried = [each["name"] for each in documents if each["newest"]][::7]
+    for name in tried:
+        page.fill("input[name=q]", re.sub(r"[-_./]+", " ", name).upper())
+        assert page.locator("#results a").first.inner_text() == name
+    assert len(tried) > 5

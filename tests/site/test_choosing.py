@@ -1,13 +1,9 @@
 """What helps to choose a module, in a real browser: tables, plots, the finder. Over a hub of all rows with every column filled."""
 
-import functools
-import http.server
-import threading
-
 import pytest
 
-from tests.support import filled, made
-from tests.support.browsing import Quiet, axe
+from tests.support import made
+from tests.support.browsing import axe
 
 pytestmark = pytest.mark.browser
 
@@ -15,21 +11,10 @@ COLLECTIONS = [each.name for each in made.rows().collections]
 CONVNEXTV2 = "hubpress/collections/convnextv2/1/"
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("choosing")
-    filled.write(folder)
-    handler = functools.partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-def test_tables_fit_and_their_heads_stay_in_sight(visit, hub):
-    page = visit(hub)
+def test_tables_fit_and_their_heads_stay_in_sight(visit, filled_hub):
+    page = visit(filled_hub)
     for name in COLLECTIONS:
-        page.goto(f"{hub}hubpress/collections/{name}/1/")
+        page.goto(f"{filled_hub}hubpress/collections/{name}/1/")
         sizes = page.eval_on_selector_all(".scroll", "all => all.map(e => [e.scrollWidth, e.clientWidth])")
         assert len(sizes) == 2 and all(inner == outer for inner, outer in sizes), name
         without_classifier = page.locator("tbody tr[data-data=fcmae]").count()
@@ -40,8 +25,8 @@ def test_tables_fit_and_their_heads_stay_in_sight(visit, hub):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_narrow_table_shows_name_accuracy_and_parameters_first(visit, hub, scheme):
-    page = visit(hub + CONVNEXTV2, width=390, color_scheme=scheme)
+def test_a_narrow_table_shows_name_accuracy_and_parameters_first(visit, filled_hub, scheme):
+    page = visit(filled_hub + CONVNEXTV2, width=390, color_scheme=scheme)
     for section in ("classifiers", "feature-extractors"):
         table = page.locator(f"section[aria-labelledby={section}] table")
         keys = ["name", "measured_top1" if section == "classifiers" else "classifier_top1", "parameters"]
@@ -58,8 +43,8 @@ def test_a_narrow_table_shows_name_accuracy_and_parameters_first(visit, hub, sch
     assert axe(page) == []
 
 
-def test_printed_tables_have_every_column(visit, hub):
-    page = visit(hub + CONVNEXTV2, width=980)  # what a landscape page of the smaller size, Letter, leaves
+def test_printed_tables_have_every_column(visit, filled_hub):
+    page = visit(filled_hub + CONVNEXTV2, width=980)  # what a landscape page of the smaller size, Letter, leaves
     everything = page.locator("thead th").count()
     page.emulate_media(media="print")
     boxes = page.eval_on_selector_all(
@@ -70,8 +55,8 @@ def test_printed_tables_have_every_column(visit, hub):
     assert page.pdf().startswith(b"%PDF")
 
 
-def test_cells_have_the_decimals_of_their_column_and_exact_figures_as_titles(visit, hub):
-    page = visit(hub + "hubpress/collections/regnety/1/")
+def test_cells_have_the_decimals_of_their_column_and_exact_figures_as_titles(visit, filled_hub):
+    page = visit(filled_hub + "hubpress/collections/regnety/1/")
     cells = page.eval_on_selector_all(
         "section[aria-labelledby=classifiers] tbody tr",
         "rows => rows.map(r => [...r.cells].map(c => [c.innerText, c.title]))",
@@ -92,8 +77,8 @@ def test_cells_have_the_decimals_of_their_column_and_exact_figures_as_titles(vis
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-def test_the_centre_of_every_mark_hits_its_own_link(visit, hub, name):
-    page = visit(f"{hub}hubpress/collections/{name}/1/")
+def test_the_centre_of_every_mark_hits_its_own_link(visit, filled_hub, name):
+    page = visit(f"{filled_hub}hubpress/collections/{name}/1/")
     wrong = page.evaluate(
         """() => [...document.querySelectorAll('.point .mark')].filter((mark) => {
           mark.closest('svg').scrollIntoView({ block: 'center' });
@@ -106,8 +91,8 @@ def test_the_centre_of_every_mark_hits_its_own_link(visit, hub, name):
     assert wrong == [] and page.locator(".point .mark").count() >= 6
 
 
-def test_a_plot_is_one_tab_stop_with_arrows_and_a_card(visit, hub):
-    page = visit(hub + CONVNEXTV2)
+def test_a_plot_is_one_tab_stop_with_arrows_and_a_card(visit, filled_hub):
+    page = visit(filled_hub + CONVNEXTV2)
     stops = []
     while "q" not in stops and len(stops) < 30:
         page.keyboard.press("Tab")
@@ -138,8 +123,8 @@ def test_a_plot_is_one_tab_stop_with_arrows_and_a_card(visit, hub):
     assert card.is_hidden()
 
 
-def test_a_tap_shows_the_card_and_a_second_one_opens(visit, hub):
-    page = visit(hub + CONVNEXTV2, width=390, has_touch=True)
+def test_a_tap_shows_the_card_and_a_second_one_opens(visit, filled_hub):
+    page = visit(filled_hub + CONVNEXTV2, width=390, has_touch=True)
     link = page.locator("[data-plot] .point").nth(2)
     link.scroll_into_view_if_needed()
     link.locator(".mark").first.tap()
@@ -148,8 +133,8 @@ def test_a_tap_shows_the_card_and_a_second_one_opens(visit, hub):
     assert page.evaluate("document.querySelector('tr:target').dataset.module") == link.get_attribute("data-module")
 
 
-def test_lines_follow_the_filters(visit, hub):
-    page = visit(hub + CONVNEXTV2)
+def test_lines_follow_the_filters(visit, filled_hub):
+    page = visit(filled_hub + CONVNEXTV2)
 
     def lines():
         texts = page.eval_on_selector_all("[data-plot] polyline", "all => all.map(e => e.getAttribute('points'))")
@@ -169,8 +154,8 @@ def test_lines_follow_the_filters(visit, hub):
     assert lines() == drawn
 
 
-def test_marks_of_the_cards_are_inside_of_their_pictures(visit, hub):
-    page = visit(hub)
+def test_marks_of_the_cards_are_inside_of_their_pictures(visit, filled_hub):
+    page = visit(filled_hub)
     outside = page.evaluate(
         """() => [...document.querySelectorAll('.plot-small')].flatMap((svg) => {
           const { x, y, width, height } = svg.viewBox.baseVal;

@@ -23,10 +23,11 @@ PAGES = [
     "hubpress/index.html",
     "index.html",
     "search/index.html",
+    "find/index.html",
     "404.html",
 ]
 ABOUT_THE_PROGRAM = ("benchmarks.html.j2", "_bars.svg.j2", "_bars_file.svg.j2")
-SCRIPTS = ("static/site.js", "static/search.js", "static/plot.js", "static/tables.js")
+SCRIPTS = ("static/site.js", "static/search.js", "static/plot.js", "static/tables.js", "static/find.js")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,7 @@ def test_paths_and_types(pages):
             "search.js",
             "plot.js",
             "tables.js",
+            "find.js",
             "index.schema.json",
             "record.schema.json",
             "note.schema.json",

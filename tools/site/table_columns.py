@@ -15,12 +15,14 @@ from tools.site.formatting import DASH, decimal
 from tools.site.published_collection import ACCURACIES, raw
 from tools.site.published_module import SPEED, PublishedModule
 
-CLASSIFIER_TOP1 = "classifier_top1"
+CLASSIFIER_TOP1 = "classifier_top1"  # in a table of extractors
+TOP1 = "top1"  # the same figure, in a table of both heads
 # Key: heading, what the figure is divided by, unit of the exact figure.
 _KINDS: dict[str, tuple[str, float, str]] = {
     "reported_top1": ("Reported top-1 (%)", 1, "%"),
     "measured_top1": ("Measured top-1 (%)", 1, "%"),
     CLASSIFIER_TOP1: ("Classifier's top-1 (%)", 1, "%"),
+    TOP1: ("Top-1 (%)", 1, "%"),
     "reported_top5": ("Reported top-5 (%)", 1, "%"),
     "measured_top5": ("Measured top-5 (%)", 1, "%"),
     "parameters": ("Params (M)", 1e6, "parameters"),
@@ -59,7 +61,7 @@ class Column:
             return ""
         text = f"{value:,}" if isinstance(value, int) else decimal(float(value))
         said = ""
-        if self.key == CLASSIFIER_TOP1:
+        if self.key in (CLASSIFIER_TOP1, TOP1):
             said = ", measured" if module.top1_is_measured else ", reported"
         return f"{text} {self.unit}{said}"
 
