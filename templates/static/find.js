@@ -171,6 +171,8 @@ function start(index) {
     table(fitting);
     picture(all, fitting);
     const query = new URLSearchParams(Object.entries(chosen).filter(([key, value]) => standard[key] !== undefined && value !== standard[key]));
+    const compared = new URLSearchParams(location.search).get("compare");
+    if (compared) query.set("compare", compared);
     history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}`);
   }
 

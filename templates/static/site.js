@@ -19,24 +19,25 @@ async function copy(element) {
   return document.execCommand("copy");
 }
 
-for (const button of document.querySelectorAll("button[data-copy]")) {
-  button.hidden = false;
+for (const button of document.querySelectorAll("button[data-copy]")) button.hidden = false;
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-copy]");
+  if (!button) return;
   const label = button.querySelector("span");
-  button.addEventListener("click", async () => {
-    const target = document.getElementById(button.dataset.copy);
-    const done = await copy(target).catch(() => {
-      select(target);
-      return false;
-    });
-    const message = done ? "Copied" : "Selected: press Ctrl+C";
-    label.textContent = message;
-    document.getElementById("announcement").textContent = message;
-    window.setTimeout(() => {
-      label.textContent = "Copy";
-      document.getElementById("announcement").textContent = "";
-    }, 2000);
+  const target = document.getElementById(button.dataset.copy);
+  const done = await copy(target).catch(() => {
+    select(target);
+    return false;
   });
-}
+  const message = done ? "Copied" : "Selected: press Ctrl+C";
+  label.textContent = message;
+  document.getElementById("announcement").textContent = message;
+  window.setTimeout(() => {
+    label.textContent = "Copy";
+    document.getElementById("announcement").textContent = "";
+  }, 2000);
+});
 
 // "/" goes to the page's search field.
 document.addEventListener("keydown", (event) => {

@@ -50,6 +50,8 @@ function tables(form) {
     clear.hidden = [...state.values()].every((value) => !value);
     const query = new URLSearchParams([...state].filter(([, value]) => value));
     if (sorted.key) query.set("sort", (sorted.descending ? "-" : "") + sorted.key);
+    const compared = new URLSearchParams(location.search).get("compare");
+    if (compared) query.set("compare", compared);
     const address = `${location.pathname}${query.size ? `?${query}` : ""}${location.hash}`;
     history.replaceState(null, "", address);
   }

@@ -131,7 +131,7 @@ def test_a_reader_is_told_when_the_index_fails(visit, filled_hub):
 
 def test_the_page_is_light():
     pages = filled.build()
-    scripts = ["static/site.js", "static/plot.js", "static/find.js"]
+    scripts = ["static/site.js", "static/plot.js", "static/find.js", "static/compare.js"]
     assert sum(len(gzip.compress(pages[path].data)) for path in scripts) < 12_000
     assert len(gzip.compress(pages["find/index.html"].data)) < 40_000
     nothing = synthetic.build([])["find/index.html"].data.decode()

@@ -27,7 +27,14 @@ PAGES = [
     "404.html",
 ]
 ABOUT_THE_PROGRAM = ("benchmarks.html.j2", "_bars.svg.j2", "_bars_file.svg.j2")
-SCRIPTS = ("static/site.js", "static/search.js", "static/plot.js", "static/tables.js", "static/find.js")
+SCRIPTS = (
+    "static/site.js",
+    "static/search.js",
+    "static/plot.js",
+    "static/tables.js",
+    "static/find.js",
+    "static/compare.js",
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +67,7 @@ def test_paths_and_types(pages):
             "plot.js",
             "tables.js",
             "find.js",
+            "compare.js",
             "index.schema.json",
             "record.schema.json",
             "note.schema.json",

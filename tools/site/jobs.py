@@ -29,6 +29,7 @@ STATIC = {
     "style.css": "text/css; charset=utf-8",
     "site.js": "text/javascript; charset=utf-8",
     "plot.js": "text/javascript; charset=utf-8",
+    "compare.js": "text/javascript; charset=utf-8",
     "find.js": "text/javascript; charset=utf-8",
     "tables.js": "text/javascript; charset=utf-8",
     "search.js": "text/javascript; charset=utf-8",
