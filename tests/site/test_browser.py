@@ -8,24 +8,19 @@ import functools
 import http.server
 import json
 import re
-import subprocess
 import threading
 import urllib.parse
-from pathlib import Path
 
 import pytest
 from playwright import sync_api as playwright
 
 from tests.support import hostile, made
-from tests.support.commands import ROOT, start_script
-from tests.support.programs import requires
+from tests.support.browsing import Quiet, Server, axe
+from tests.support.commands import ROOT
 from tools.hub import records
 from tools.site import document_archive, pages
 
 pytestmark = pytest.mark.browser
-
-AXE = Path(__file__).parent / "browser/axe.min.js"
-CHROMIUM = requires("chromium")
 
 COLLECTION = "hubpress/collections/convnext/1/"
 MODULE = "hubpress/convnext_tiny_1k_224/1/"
@@ -59,25 +54,6 @@ def publish(folder):
         (folder / page.path).write_bytes(page.data)
 
 
-class Server:
-    """tools/serve.py over a folder, at a free port."""
-
-    def __init__(self, folder):
-        self.process = start_script("serve", "--hub", folder, "--port", "0", stderr=subprocess.DEVNULL)
-        self.url = re.search(r"http://\S+", self.process.stdout.readline())[0].rstrip("/") + "/"
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(10)
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder, as the simplest of servers gives them."""
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser") / "hub"
@@ -100,47 +76,10 @@ def attacked(tmp_path_factory):
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium):
-    """A function that opens a page; at the end, nothing must have gone wrong in any of them."""
-    contexts, wrong = [], []
-
-    def open_page(url, *, width=1440, missing=False, **options):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        origin = "{0.scheme}://{0.netloc}/".format(urllib.parse.urlsplit(url))
-        page.on("request", lambda r: r.url.startswith((origin, "data:")) or wrong.append(f"request for {r.url}"))
-        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        page.on("console", lambda m: (missing and "404" in m.text) or wrong.append(f"console: {m.text}"))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
 def names(page, selector="tbody tr:not([hidden])"):
     return page.eval_on_selector_all(
         f"section[aria-labelledby=classifiers] {selector}", "rows => rows.map(r => r.dataset.module)"
     )
-
-
-def axe(page):
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run()")["violations"]
-    return [(each["id"], [node["html"][:150] for node in each["nodes"]][:3]) for each in found]
 
 
 @pytest.mark.parametrize("path", [*PAGES, "nothing/here"])
@@ -175,7 +114,7 @@ def test_search_by_words_facets_and_keyboard_alone(visit, hub):
     page.keyboard.type("tiny 224")
     page.keyboard.press("Enter")
     page.wait_for_url("**/search/?q=tiny+224")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     shown = page.locator("#results a")
     assert shown.count() > 1 and all("tiny" in each for each in shown.all_inner_texts())
     assert page.evaluate("document.activeElement.name") == "q"
@@ -189,7 +128,7 @@ def test_search_by_words_facets_and_keyboard_alone(visit, hub):
     page.select_option("select[name=task]", index=1)
     assert 0 < shown.count() < before and "task=" in page.url
     page.reload()
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert 0 < shown.count() < before
     page.click("#search button[type=reset]")
     page.wait_for_url(lambda url: "?" not in url)
@@ -211,7 +150,7 @@ def test_search_of_three_thousand_modules(visit, hub):
     page = visit(hub)
     page.route("**/index.json", lambda route: route.fulfill(json=index))
     page.goto(hub + "search/")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert page.inner_text("#found") == "3,000 results" and page.locator("#results li").count() == 50
     page.click("#more")
     assert page.locator("#results li").count() == 250
@@ -227,7 +166,7 @@ def test_names_from_an_index_are_text(visit, hub):
     page = visit(hub)
     page.route("**/index.json", lambda route: route.fulfill(json=index))
     page.goto(hub + "search/")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert page.inner_text("#results a") == "<img src=x onerror=alert(1)>" and page.locator("#results img").count() == 0
 
 
@@ -238,7 +177,7 @@ def test_a_collection_sorts_filters_and_keeps_both_in_the_address(visit, hub):
     parameters.click()
     best = names(page)
     values = page.eval_on_selector_all(
-        "section[aria-labelledby=classifiers] tbody tr", "rows => rows.map(r => r.cells[2].dataset.value)"
+        "section[aria-labelledby=classifiers] tbody tr", "rows => rows.map(r => r.cells[3].dataset.value)"
     )
     numbers = [float(each) for each in values if each]
     assert numbers == sorted(numbers, reverse=True) and values[len(numbers) :] == [""] * (len(values) - len(numbers))
@@ -249,7 +188,7 @@ def test_a_collection_sorts_filters_and_keeps_both_in_the_address(visit, hub):
     numbers = [
         float(each)
         for each in page.eval_on_selector_all(
-            "section[aria-labelledby=classifiers] tbody tr", "rows => rows.map(r => r.cells[2].dataset.value)"
+            "section[aria-labelledby=classifiers] tbody tr", "rows => rows.map(r => r.cells[3].dataset.value)"
         )
         if each
     ]
@@ -329,7 +268,7 @@ def test_the_photograph_is_drawn_cut_out(visit, hub):
 def test_every_control_can_be_reached_and_seen_with_the_tab_key(visit, hub):
     page = visit(hub + COLLECTION)
     reached = []
-    for _ in range(12):
+    for _ in range(16):
         page.keyboard.press("Tab")
         reached.append(
             page.evaluate(
@@ -368,7 +307,7 @@ def test_real_documents_are_accessible_and_fit(visit, archive):
         assert axe(page) == [], path
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
     page.goto(archive + "search/")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert page.locator("select[name=task] option", has_text="Text embedding").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
@@ -385,8 +324,19 @@ def test_hostile_documents_do_nothing(visit, attacked):
 
 def test_an_archive_of_documents_can_be_searched(visit, attacked):
     page = visit(f"{attacked}search/?q=clobbering")
-    page.wait_for_selector("#search:not([hidden])")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
     assert page.locator("#results a").all_inner_texts() == ["clobbering"]
     assert axe(page) == []
     page.click("#results a")
     assert page.url == f"{attacked}evil/clobbering/1/" and axe(page) == []
+
+
+def test_an_exact_phrase_in_the_name_ranks_first(visit, archive):
+    page = visit(archive + "search/")
+    page.wait_for_selector("#search:not(.is-waiting):not([hidden])")
+    documents = json.loads(page.request.get(archive + "index.json").text())["documents"]
+    tried = [each["name"] for each in documents if each["newest"]][::7]
+    for name in tried:
+        page.fill("input[name=q]", re.sub(r"[-_./]+", " ", name).upper())
+        assert page.locator("#results a").first.inner_text() == name
+    assert len(tried) > 5

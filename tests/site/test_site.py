@@ -23,10 +23,18 @@ PAGES = [
     "hubpress/index.html",
     "index.html",
     "search/index.html",
+    "find/index.html",
     "404.html",
 ]
 ABOUT_THE_PROGRAM = ("benchmarks.html.j2", "_bars.svg.j2", "_bars_file.svg.j2")
-SCRIPTS = ("static/site.js", "static/search.js")
+SCRIPTS = (
+    "static/site.js",
+    "static/search.js",
+    "static/plot.js",
+    "static/tables.js",
+    "static/find.js",
+    "static/compare.js",
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,10 @@ def test_paths_and_types(pages):
             "style.css",
             "site.js",
             "search.js",
+            "plot.js",
+            "tables.js",
+            "find.js",
+            "compare.js",
             "index.schema.json",
             "record.schema.json",
             "format.schema.json",

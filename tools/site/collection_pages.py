@@ -7,12 +7,12 @@ from typing import Any
 
 from tools.catalog import layout
 from tools.catalog.catalog import COLUMNS
-from tools.site import plots, rendering, structured_data, tables
+from tools.site import plots, rendering, structured_data, table_columns, tables
 from tools.site.formatting import trained
 from tools.site.gathering import Hub
 from tools.site.hub_layout import page
-from tools.site.published_collection import ACCURACIES, PublishedCollection, raw
-from tools.site.published_module import PublishedModule
+from tools.site.published_collection import ACCURACIES, PublishedCollection
+from tools.site.published_module import SPEED, PublishedModule
 
 # What a collection's page can be filtered by: key of the row's data attribute, label.
 FILTERS = {
@@ -53,21 +53,15 @@ def _columns(collection: PublishedCollection) -> list[tuple[str, str]]:
 
 def _page(hub: Hub, collection: PublishedCollection) -> str:
     drawn = [plot for kind in ("parameters", "gflops") if (plot := plots.accuracy(collection.members, kind))]
-    placed: dict[str, str] = {}
-    for plot in drawn[:1]:
-        for point in plot.points:
-            placed.setdefault(
-                point.module.name, f"{plot.kind}-{'measured-' if point.measured else ''}{point.module.name}"
-            )
-    columns, named = _columns(collection), collection.definition.columns
+    placed = {mark.module.name: f"{plot.kind}-{mark.module.name}" for plot in drawn[:1] for mark in plot.marks}
+    extra = [key for key, _ in collection.extra_columns]
+    named = list(collection.definition.columns)
+    accuracies = [key for key in extra if key in ACCURACIES and key not in named]
+    speeds = [key.removeprefix(SPEED) for key in extra if key.startswith(SPEED)]
 
-    def columns_of(members: list[PublishedModule]) -> list[tuple[str, str]]:
-        return [
-            (key, title)
-            for key, title in columns
-            if (members[0].is_classifier or key not in ACCURACIES)
-            and (key in named or any(raw(m, key, collection.machine) != "" for m in members))
-        ]
+    def columns_of(members: list[PublishedModule]) -> list[table_columns.Column]:
+        keys = [*named, *accuracies]
+        return table_columns.table_columns(members, keys, speeds=speeds, machine=collection.machine)
 
     return page(
         hub,
@@ -75,7 +69,6 @@ def _page(hub: Hub, collection: PublishedCollection) -> str:
         layout.page_path(collection.folder),
         data=structured_data.of_collection(hub, collection),
         collection=collection,
-        columns=columns,
         plots=drawn,
         placed=placed,
         filters=_filters(collection),

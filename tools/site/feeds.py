@@ -17,7 +17,11 @@ def feed(hub: Hub) -> str:
 
 def sitemap(hub: Hub) -> str:
     """Return the addresses of all pages, those of modules with the day on which they were published."""
-    addresses = [(f"{hub.base_url}/", None), (f"{hub.base_url}/{hub.publisher.name}/", None)]
+    addresses = [
+        (f"{hub.base_url}/", None),
+        (f"{hub.base_url}/{hub.publisher.name}/", None),
+        (f"{hub.base_url}/find/", None),
+    ]
     addresses += [(f"{hub.base_url}/benchmarks/", None)] if hub.has_benchmarks else []
     addresses += [(f"{hub.base_url}/{urllib.parse.quote(c.folder)}/", None) for c in hub.collections]
     addresses += [(f"{hub.base_url}/{m.folder}/", m.published[:10]) for m in hub.modules.values()]

@@ -79,11 +79,12 @@ def site(hub: Hub) -> rendering.Site:
     """Return what all pages of a hub have around their content."""
     navigation: tuple[tuple[str, str, str], ...] = (
         ("Collections", layout.HOME_PAGE, "#collections"),
+        ("Find", layout.page_path("find"), ""),
         ("Modules", layout.page_path("search"), ""),
         ("About", layout.page_path(hub.publisher.name), ""),
     )
     if hub.has_benchmarks:
-        navigation = (*navigation[:2], ("Benchmarks", layout.page_path("benchmarks"), ""), navigation[2])
+        navigation = (*navigation[:3], ("Benchmarks", layout.page_path("benchmarks"), ""), navigation[3])
     return rendering.Site(hub.publisher.title, one_line(hub.publisher.description), navigation, feed="new modules")
 
 

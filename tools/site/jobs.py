@@ -28,6 +28,10 @@ CSV = "text/csv; charset=utf-8"
 STATIC = {
     "style.css": "text/css; charset=utf-8",
     "site.js": "text/javascript; charset=utf-8",
+    "plot.js": "text/javascript; charset=utf-8",
+    "compare.js": "text/javascript; charset=utf-8",
+    "find.js": "text/javascript; charset=utf-8",
+    "tables.js": "text/javascript; charset=utf-8",
     "search.js": "text/javascript; charset=utf-8",
     "index.schema.json": JSON,
     "record.schema.json": JSON,

@@ -79,7 +79,7 @@ def inputs(hub: Hub, module: PublishedModule) -> list[Any]:
         module.signer,
         [each.file for each in module.formats],
         [[kind, tag and [tag.id, tag.display_name, tag.url]] for kind, tag in named],
-        module.sibling and [module.sibling.digest, module.sibling.yanked],
+        module.sibling and [module.sibling.digest, module.sibling.yanked, module.sibling.notes],
         [[other.handle, other.published, other.changes, other.yanked] for other in module.versions],
         module.newest.handle,
         [[c.folder, c.definition.title, c.definition.description] for c in module.collections],

@@ -26,13 +26,14 @@ from tools.hub.notes import Note
 from tools.hub.records import Record
 from tools.hub.signatures import Claim
 from tools.site import benchmarks as benchmarks_page
-from tools.site import collection_pages, feeds, hub_layout, module_pages, rendering, structured_data
+from tools.site import collection_pages, feeds, hub_layout, module_pages, rendering, structured_data, table_columns
 from tools.site.collection_pages import collection_markdown
 from tools.site.gathering import Hub, gather
 from tools.site.index import index, index_text
 from tools.site.jobs import ATOM, CSV, HTML, JSON, MARKDOWN, STATIC, XML, Job, Page, PageError
 from tools.site.module_pages import module_markdown
 from tools.site.page_cache import digest
+from tools.site.published_collection import usual_machine
 from tools.site.renderer_key import renderer_key
 
 __all__ = [
@@ -48,6 +49,15 @@ __all__ = [
     "publisher_markdown",
 ]
 
+NEWEST_COLUMNS = (
+    "reported_top1",
+    "measured_top1",
+    "parameters",
+    "gflops",
+    "resolution",
+)  # of the table of the first page
+FIND_COLUMNS = ("top1", "parameters", "gflops", "resolution", "download")
+RANKED = 200  # modules in the table of the page to choose with
 NEWEST = 24  # modules in the table of the first page; the list of all is on the search page
 
 
@@ -160,6 +170,7 @@ def plan(
     add(2, layout.NOT_FOUND_PAGE, digest([common, example]), lambda: _missing_page(hub, example), missing)
     add(2, layout.HOME_PAGE, every, lambda: _home_page(hub), (layout.HOME_PAGE, HTML))
     add(2, "search", every, lambda: _search_page(hub), (layout.page_path("search"), HTML))
+    add(2, "find", every, lambda: _find_page(hub), (layout.page_path("find"), HTML))
     add(2, layout.INDEX, every, lambda: index_text(hub), (layout.INDEX, JSON))
     add(2, "feed.xml", every, lambda: feeds.feed(hub), ("feed.xml", ATOM))
     add(2, "sitemap.xml", every, lambda: feeds.sitemap(hub), ("sitemap.xml", XML))
@@ -179,7 +190,20 @@ def _publisher_page(hub: Hub) -> str:
 
 
 def _home_page(hub: Hub) -> str:
-    return hub_layout.page(hub, "home", layout.HOME_PAGE, data=structured_data.of_home(hub), newest=NEWEST)
+    columns = table_columns.table_columns(hub.names[:NEWEST], NEWEST_COLUMNS)
+    data = structured_data.of_home(hub)
+    return hub_layout.page(hub, "home", layout.HOME_PAGE, data=data, newest=NEWEST, columns=columns)
+
+
+def _find_page(hub: Hub) -> str:
+    """Return the page that helps to choose; without scripts it is a table of the most accurate modules."""
+    ranked = [module for module in hub.names if module.top1 is not None and module.yanked is None]
+    ranked.sort(key=lambda m: (-(m.top1 or 0), m.measured["parameters"] or 0, m.name))
+    machine = usual_machine(ranked)
+    entries = ranked[:RANKED]
+    columns = table_columns.table_columns(entries, FIND_COLUMNS, speeds=["1"], machine=machine)
+    path = layout.page_path("find")
+    return hub_layout.page(hub, "find", path, entries=entries, columns=columns, machine=machine)
 
 
 def _missing_page(hub: Hub, example: str) -> str:

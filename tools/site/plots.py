@@ -1,14 +1,15 @@
-"""Accuracy against parameters or GFLOPs: where the points, lines and ticks of a collection's pictures lie. No drawing here.
+"""Accuracy against parameters or GFLOPs: where the marks, lines and ticks of a collection's pictures lie. No drawing here.
 
     plot = accuracy(collection.members, "parameters")       # None when fewer than two modules can be placed
-    plot.points[0].x, plot.points[0].measured               # in the units of the SVG's view box, `WIDTH` x `HEIGHT`
+    plot.marks[0].x, plot.marks[0].measured                 # in the units of the SVG's view box, `WIDTH` x `HEIGHT`
 
-The x axis is logarithmic, the y axis top-1 accuracy in per cent. A module has up to two points: what its source reported,
-and what was measured on the published bytes.
+The x axis is logarithmic, the y axis top-1 accuracy in per cent. A module has one mark with up to two ends: what its source
+reported, and what was measured on the published bytes. Colour tells what the modules differ in (training data, or else recipe, or
+else family), shape the resolution. A mark that would cover another's centre stands beside it.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tools.site.formatting import decimal
@@ -17,32 +18,49 @@ from tools.site.published_module import PublishedModule
 WIDTH, HEIGHT = 560, 340
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
 SERIES = 6  # colours in static/style.css; further series begin again
+SHAPES = 3  # see `outline`; further resolutions have the last
+APART = 8.0  # between the ends of two marks, so that neither covers the other's centre
 
 
 @dataclass(frozen=True)
-class Point:
-    """One mark: `accuracy` in per cent, measured here or reported by the source; `series` numbers its colour."""
+class Mark:
+    """One module: `reported` and `measured` are the heights of its ends, `y` that of the accuracy to rank by."""
 
     module: PublishedModule
     x: float
     y: float
-    accuracy: float
-    measured: bool
+    reported: float | None
+    measured: float | None
     series: int
+    shape: int
+
+    @property
+    def text(self) -> str:
+        """Return what the mark stands for, in words."""
+        module = self.module
+        figures = [
+            f"{decimal(value, significant=4)} % {who}"
+            for value, who in ((module.reported["top1"], "reported"), (module.measured_top1, "measured"))
+            if value is not None
+        ]
+        size = f"{module.parameters_short} parameters"
+        return f"{module.name}: {', '.join(figures)}, {size}, {module.licence.display_name}"
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Ticks are (position, text), `series` (colour, name), `lines` (colour, list of points): the best of each size."""
+    """Ticks are (position, text), `series` (colour, name), `shapes` (shape, resolution), `lines` (colour, points)."""
 
     kind: str
     title: str
     unit: str
-    points: tuple[Point, ...]
+    marks: tuple[Mark, ...]
     lines: tuple[tuple[int, str], ...]
     ticks_x: tuple[tuple[float, str], ...]
     ticks_y: tuple[tuple[float, str], ...]
+    minor_x: tuple[float, ...]
     series: tuple[tuple[int, str], ...]
+    shapes: tuple[tuple[int, int], ...]
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -52,80 +70,133 @@ class Plot:
 
     @property
     def has_reported(self) -> bool:
-        return any(not point.measured for point in self.points)
+        return any(mark.reported is not None for mark in self.marks)
 
     @property
     def has_measured(self) -> bool:
-        return any(point.measured for point in self.points)
+        return any(mark.measured is not None for mark in self.marks)
 
 
 _KINDS = {
-    "parameters": ("Accuracy against parameters", "parameters (millions)", 1e6),
-    "gflops": ("Accuracy against GFLOPs", "GFLOPs for one image", 1.0),
+    "parameters": ("Accuracy against parameters", "parameters (millions, logarithmic)", 1e6),
+    "gflops": ("Accuracy against GFLOPs", "GFLOPs for one image (logarithmic)", 1.0),
 }
 
 
-def accuracy(members: Iterable[PublishedModule], kind: str) -> Plot | None:
+def accuracy(members: Iterable[PublishedModule], kind: str, *, by_family: bool = False) -> Plot | None:
     """Return the plot of the classifiers among `members` against "parameters" or "gflops"; None with fewer than two sizes."""
     title, unit, scale = _KINDS[kind]
     found = []
     for module in members:
-        if not module.is_classifier:
-            continue
-        size = module.measured[kind] or module.reported[kind]
-        if size:
-            for value, measured in ((module.reported["top1"], False), (module.measured_top1, True)):
-                if value is not None:
-                    found.append((module, size / scale, value, measured))
-    if len({size for _, size, _, _ in found}) < 2:
+        size = (module.measured[kind] or module.reported[kind]) if module.is_classifier else None
+        if size and module.top1 is not None:
+            found.append((module, size / scale))
+    if len({size for _, size in found}) < 2:
         return None
-    xs, ys = [size for _, size, _, _ in found], [value for _, _, value, _ in found]
+    xs = [size for _, size in found]
+    ys = [value for m, _ in found for value in (m.reported["top1"], m.measured_top1) if value is not None]
     low_x, high_x = math.log10(min(xs)), math.log10(max(xs))
     margin = max((high_x - low_x) * 0.06, 0.05)
     low_x, high_x = low_x - margin, high_x + margin
     step = _step(max(ys) - min(ys))
     low_y, high_y = math.floor(min(ys) / step) * step, math.ceil(max(ys) / step) * step
+    high_y += step if high_y == low_y else 0  # all the same, and round
 
     def place_x(value: float) -> float:
         return round(LEFT + (math.log10(value) - low_x) / (high_x - low_x) * (WIDTH - LEFT - RIGHT), 1)
 
-    def place_y(value: float) -> float:
+    def place_y(value: float | None) -> float | None:
+        if value is None:
+            return None
         return round(HEIGHT - BOTTOM - (value - low_y) / (high_y - low_y) * (HEIGHT - TOP - BOTTOM), 1)
 
-    names: dict[str, str] = {}
-    for module, *_ in found:
-        names.setdefault(module.row["data"], module.row["data_text"])
-    number = {data: i % SERIES for i, data in enumerate(names)}
-    points = tuple(
-        Point(module, place_x(size), place_y(value), value, measured, number[module.row["data"]])
-        for module, size, value, measured in found
+    name_of = _family if by_family else _distinction([module for module, _ in found])
+    names = list(dict.fromkeys(name_of(module) for module, _ in found))
+    resolutions = sorted({module.row["resolution"] for module, _ in found})
+    shapes = {resolution: min(i, SHAPES - 1) for i, resolution in enumerate(resolutions)}
+    marks = _side_by_side(
+        [
+            Mark(
+                module,
+                place_x(size),
+                place_y(module.top1) or 0.0,
+                place_y(module.reported["top1"]),
+                place_y(module.measured_top1),
+                names.index(name_of(module)) % SERIES,
+                shapes[module.row["resolution"]],
+            )
+            for module, size in found
+        ]
     )
     return Plot(
         kind,
         title,
         unit,
-        points,
-        _frontiers(points),
+        marks,
+        _frontiers(marks),
         tuple((place_x(value), decimal(value)) for value in _logarithmic(low_x, high_x)),
         tuple(
-            (place_y(value), decimal(value))
+            (place_y(value) or 0.0, decimal(value))
             for value in (round(low_y + i * step, 6) for i in range(round((high_y - low_y) / step) + 1))
         ),
-        tuple((number[data], text) for data, text in names.items()),
+        tuple(place_x(value) for value in _logarithmic(low_x, high_x, every=True)),
+        tuple((i % SERIES, name) for i, name in enumerate(names)),
+        tuple((shape, resolution) for resolution, shape in shapes.items()),
     )
 
 
-def _frontiers(points: tuple[Point, ...]) -> tuple[tuple[int, str], ...]:
+def outline(shape: int, x: float, y: float, radius: float) -> str:
+    """Return the path of a mark around a centre: a circle, a square or a triangle of about the same area."""
+    if shape == 0:
+        return f"M{x - radius:g} {y:g}a{radius:g} {radius:g} 0 1 0 {2 * radius:g} 0a{radius:g} {radius:g} 0 1 0 {-2 * radius:g} 0z"
+    if shape == 1:
+        half = round(radius * 0.9, 1)
+        return f"M{x - half:g} {y - half:g}h{2 * half:g}v{2 * half:g}h{-2 * half:g}z"
+    half = round(radius * 1.2, 1)
+    return f"M{x:g} {y - half:g}l{half:g} {2 * half:g}h{-2 * half:g}z"
+
+
+def _family(module: PublishedModule) -> str:
+    return str(module.row["title"])
+
+
+def _distinction(modules: list[PublishedModule]) -> Callable[[PublishedModule], str]:
+    """Return what to colour by: the training data; where they are the same the recipe (the source); or else the family."""
+    for key in ("data_text", "source_text"):
+        if len({module.row[key] for module in modules}) > 1:
+            return lambda module, key=key: str(module.row[key])  # type: ignore[misc]
+    return (lambda module: str(module.row["data_text"])) if len(set(map(_family, modules))) == 1 else _family
+
+
+def _side_by_side(marks: list[Mark]) -> tuple[Mark, ...]:
+    """Move marks sideways, the least possible, until no end covers the centre of another module's."""
+    placed: list[tuple[float, float]] = []
+    found = []
+    for mark in marks:
+        heights = [y for y in (mark.reported, mark.measured) if y is not None]
+        for shift in sorted(range(-40, 41), key=lambda each: (abs(each), each)):
+            x = round(mark.x + shift * APART / 4, 1)
+            inside = LEFT + APART / 2 <= x <= WIDTH - RIGHT - APART / 2
+            if inside and all(math.hypot(x - px, y - py) >= APART for y in heights for px, py in placed):
+                break
+        else:
+            x = mark.x
+        placed += [(x, y) for y in heights]
+        found.append(Mark(mark.module, x, mark.y, mark.reported, mark.measured, mark.series, mark.shape))
+    return tuple(found)
+
+
+def _frontiers(marks: tuple[Mark, ...]) -> tuple[tuple[int, str], ...]:
     """Return, for each series, a line through the marks that nothing smaller reaches: what a size buys at best."""
     lines = []
-    for series in sorted({point.series for point in points}):
-        best: list[Point] = []
-        for point in sorted((p for p in points if p.series == series), key=lambda p: (p.x, p.y)):
-            # y grows downwards, so that a better mark has the smaller one; of two at the same size the better one stays.
-            if not best or point.y < best[-1].y:
-                best = [p for p in best if p.x < point.x] + [point]
+    for series in sorted({mark.series for mark in marks}):
+        best: list[Mark] = []
+        for mark in sorted((m for m in marks if m.series == series), key=lambda m: (m.x, m.y)):
+            # y grows downwards, so that a better mark has the smaller one; of two at the same size the better one comes first.
+            if not best or mark.y < best[-1].y:
+                best.append(mark)
         if len(best) > 1:
-            lines.append((series, " ".join(f"{point.x},{point.y}" for point in best)))
+            lines.append((series, " ".join(f"{mark.x},{mark.y}" for mark in best)))
     return tuple(lines)
 
 
@@ -136,9 +207,9 @@ def _step(extent: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough - 1e-9)
 
 
-def _logarithmic(low: float, high: float) -> list[float]:
-    """Return round values between 10**low and 10**high: powers of ten with 2 and 5, or fewer over many decades."""
-    factors = (1, 2, 5) if high - low < 2.6 else (1, 3) if high - low < 4 else (1,)
+def _logarithmic(low: float, high: float, *, every: bool = False) -> list[float]:
+    """Return round values between 10**low and 10**high: powers of ten with 2 and 5, fewer over many decades; or `every` digit."""
+    factors = range(1, 10) if every else (1, 2, 5) if high - low < 2.6 else (1, 3) if high - low < 4 else (1,)
     found = []
     for exponent in range(math.floor(low), math.ceil(high) + 1):
         for factor in factors:

@@ -5,14 +5,14 @@ cell(module, "parameters"), raw(module, "parameters")        # "186,554", 186554
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from tools.catalog import layout
 from tools.catalog.catalog import Collection
-from tools.site.formatting import DASH, millions, rate
+from tools.site.formatting import DASH, millions, percent, rate
 from tools.site.published_module import SPEED, PublishedModule
 
 ACCURACIES = ("reported_top1", "measured_top1", "reported_top5", "measured_top5")
@@ -72,8 +72,7 @@ class PublishedCollection:
     @cached_property
     def machine(self) -> tuple[str, int] | None:
         """The processor and threads on which most members' speed was measured: figures of others cannot stand beside them."""
-        found = Counter((m.speed.cpu, m.speed.threads) for m in self.members if m.speed)
-        return min(found, key=lambda each: (-found[each], each)) if found else None
+        return usual_machine(self.members)
 
     @cached_property
     def extra_columns(self) -> list[tuple[str, str]]:
@@ -101,6 +100,12 @@ class PublishedCollection:
         return first if first == last else f"{first} to {last}"
 
 
+def usual_machine(members: Iterable[PublishedModule]) -> tuple[str, int] | None:
+    """Return the processor and threads on which most members' speed was measured, None if nobody measured any."""
+    found = Counter((m.speed.cpu, m.speed.threads) for m in members if m.speed)
+    return min(found, key=lambda each: (-found[each], each)) if found else None
+
+
 def cell(module: PublishedModule, column: str, machine: tuple[str, int] | None = None) -> str:
     """Return the text of a module's cell in one of the columns of `tools.catalog` or of `PublishedCollection.extra_columns`.
 
@@ -126,4 +131,6 @@ _CELLS: dict[str, tuple[Callable[[PublishedModule], str], Callable[[PublishedMod
     "gflops": (lambda m: m.gflops, lambda m: m.measured["gflops"]),
     "resolution": (lambda m: str(m.row["resolution"]), lambda m: m.row["resolution"]),
     "download": (lambda m: m.download, lambda m: m.archive["bytes"]),
+    "top1": (lambda m: percent(m.top1), lambda m: m.top1),
+    "classifier_top1": (lambda m: percent(m.top1), lambda m: m.top1),
 }

@@ -188,6 +188,21 @@ class PublishedModule:
         return self.evaluation.top5 if self.evaluation else None
 
     @property
+    def top1(self) -> float | None:
+        """The top-1 accuracy of the classifier of this checkpoint, in per cent: measured, or else reported by the source."""
+        head = self if self.is_classifier else self.sibling
+        if head is not None and head.measured_top1 is not None:
+            return head.measured_top1
+        reported: float | None = self.record["row"]["top1"]
+        return reported
+
+    @property
+    def top1_is_measured(self) -> bool:
+        """True if `top1` was measured on the published classifier."""
+        head = self if self.is_classifier else self.sibling
+        return head is not None and head.measured_top1 is not None
+
+    @property
     def reported_top1_text(self) -> str:
         return percent(self.reported["top1"])
 

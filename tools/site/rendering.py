@@ -60,6 +60,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "trained": formatting.trained,
     "crop_of": crop_of,
     "accuracy": plots.accuracy,
+    "outline": plots.outline,
 }
 
 
@@ -75,7 +76,10 @@ def environment(folder: Path, *, escape: bool) -> jinja2.Environment:
         auto_reload=False,
     )
     made.filters.update(
-        {name: _strict(function) for name, function in {**_FILTERS, "plain": plain, "in_cell": in_cell}.items()}
+        {
+            name: _strict(function)
+            for name, function in {**_FILTERS, "plain": plain, "in_cell": in_cell, "breakable": breakable}.items()
+        }
     )
     made.globals["dash"] = formatting.DASH
     return made
@@ -193,6 +197,11 @@ def page(template: str, **context: Any) -> str:
 def plain(value: Any) -> str:
     """Return a fact for Markdown: on one line, and no HTML can begin in it."""
     return formatting.one_line(value).replace("<", "&lt;")
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that may break before its underscores, and nowhere else that its style does not say."""
+    return Markup("<wbr>_").join(name.split("_"))  # `join` escapes
 
 
 def in_cell(value: Any) -> str:

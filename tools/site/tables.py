@@ -4,7 +4,8 @@
     as_csv(rows), as_json(rows)
 
 Accuracies are per cent, `gflops` 10^9 multiply-adds for one image, `download` bytes. What nobody reported or measured is an
-empty cell in CSV and null in JSON. `measured_...` says on which images and when, `speed_...` on which processor.
+empty cell in CSV and null in JSON. `classifier_top1` is the accuracy of the checkpoint's classifier. `measured_...` says on which
+images and when, `speed_...` on which processor.
 """
 
 import csv
@@ -37,6 +38,7 @@ def table_rows(collection: PublishedCollection) -> list[dict[str, Any]]:
         for column in COLUMNS:
             value = raw(module, column)
             row[column] = None if value == "" else value
+        row["classifier_top1"] = module.top1
         evaluation, speed = module.evaluation, module.speed
         for key in ("dataset", "split", "images", "date"):
             row[f"measured_{key}"] = getattr(evaluation, key, None)
