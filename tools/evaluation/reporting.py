@@ -40,6 +40,7 @@ def describe(
                 "handle": module.handle,
                 "address": module.address,
                 "archive_sha256": module.sha256,
+                **({"format": module.format} if module.format else {}),
                 "competing_outputs": len(mapping.allowed or ()) or module.outputs,
                 **{key: value for key, value in found.items() if key != "confusion"},
             }
@@ -58,7 +59,7 @@ def write(folder: Path, description: dict[str, Any], plan: Plan, summaries: list
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(as_json(description) + "\n", encoding="utf-8")
     for module, found in zip(plan.modules, summaries, strict=True):
-        name = module.handle.replace("/", "-") if module.handle else module.sha256[:12]
+        name = module.title.replace("/", "-") if module.handle else module.sha256[:12]
         for what in ("classes", "confusion"):
             (folder / f"{name}.{what}.csv").write_bytes(table(found[what]))
 
