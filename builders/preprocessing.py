@@ -347,8 +347,12 @@ def _windows(lengths, new_lengths, offsets, transform, some, floating):
     scale = source / target
     # The last block may reach over the crop; what it computes there is cut off, from positions that exist.
     outputs = tf.minimum(tf.range(blocks * block), resolution - 1) + offsets[:, tf.newaxis]
-    outputs = tf.cast(outputs, floating)
-    centers = _centers(outputs, source, target, transform, floating)
+    whole = None  # the whole part of the centers, where they have two
+    if floating == tf.float32 and transform.library == "pil":
+        whole, fraction = _split_centers(outputs, lengths[:, tf.newaxis], new_lengths[:, tf.newaxis])
+        centers = tf.cast(whole, floating) + fraction
+    else:
+        centers = _centers(tf.cast(outputs, floating), source, target, transform, floating)
 
     reach = radius * tf.maximum(scale, 1.0) if transform.antialias else tf.constant(radius, floating)
     centers = tf.reshape(centers, [2, blocks, block])
@@ -364,7 +368,11 @@ def _windows(lengths, new_lengths, offsets, transform, some, floating):
     kernel = (lambda x: _bicubic(x, -0.75 if transform.library == "opencv" else -0.5)) if bicubic else _triangle
     if transform.antialias:
         scale = tf.reshape(tf.maximum(scale, 1.0), [2, 1, 1, 1])
-        weights = _normalized(kernel((tf.cast(positions, floating) + 0.5 - centers) / scale), positions, last)
+        distances = tf.cast(positions, floating) + 0.5 - centers
+        if whole is not None:
+            whole, fraction = (tf.reshape(each, [2, blocks, 1, block]) for each in (whole, fraction))
+            distances = tf.cast(positions - whole, floating) + (0.5 - fraction)
+        weights = _normalized(kernel(distances / scale), positions, last)
         if transform.library == "pil":
             weights = tf.sign(weights) * tf.floor(tf.abs(weights) * PIL_WEIGHT_SCALE + 0.5) / PIL_WEIGHT_SCALE
     elif bicubic and transform.library == "tensorflow":
@@ -380,6 +388,19 @@ def _windows(lengths, new_lengths, offsets, transform, some, floating):
             pixel = tf.clip_by_value(tf.cast(first, tf.int32) + tap, 0, last)
             weights += kernel(tap - fraction) * tf.cast(tf.equal(positions, pixel), floating)
     return _Windows(starts, windows, tf.cast(weights, tf.float32), blocks, block)
+
+
+def _split_centers(outputs, source, target):
+    """Return what `_centers` does for PIL in two parts, int32 and float32 from 0 to 1, from whole numbers (all int32).
+
+    `(2 * output + 1) * source / (2 * target)` is divided digit by digit, of base 512, which overflows from an axis of two million
+    pixels on.
+    """
+    doubled, divisor = 2 * outputs + 1, 2 * target
+    high, low = doubled // 512, doubled % 512
+    rest = high * source % divisor * 512 + low * source
+    whole = high * source // divisor * 512 + rest // divisor
+    return whole, tf.cast(rest % divisor, tf.float32) / tf.cast(divisor, tf.float32)
 
 
 def _centers(outputs, source, target, transform, floating):
