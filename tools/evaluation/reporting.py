@@ -38,6 +38,7 @@ def describe(
         "modules": [
             {
                 "handle": module.handle,
+                "title": module.title,
                 "address": module.address,
                 "archive_sha256": module.sha256,
                 **({"format": module.format} if module.format else {}),
@@ -68,7 +69,7 @@ def show(description: dict[str, Any], *, seconds: float) -> None:
     """Show the results as a table, and then what they were measured on; `seconds` is what this run took."""
     rows = [
         (
-            each["handle"] or each["address"],
+            each["title"],
             *(f"{each[top]['value']:.2f} % ({each[top]['correct']:,})" for top in ("top1", "top5")),
             f"{each['images']:,}",
             f"{each['images_per_second']:,.1f}" if each["images_per_second"] else "",
