@@ -2,7 +2,7 @@
 
     PYTHONHASHSEED=0 python -m builders.convert SPEC.json OUT
 
-SPEC holds `parent` (the folder of the unpacked module), `format` ("onnx", "float32", "float16" or "int8"), `labels` (names or null),
+SPEC holds `parent` (the folder of the unpacked module), `format` ("onnx", "float32", "float16" or "int8"),
 and `file` and `stem` (where the row is written, for errors). OUT gets the file and `FORMAT.json` with what was found out. Progress
 goes to standard output as lines of JSON, `{"event": "stage", "name": NAME}`.
 
@@ -63,8 +63,7 @@ def convert(spec: Mapping[str, Any], out: Path, say: Callable[[Mapping[str, Any]
         else:
             from builders.formats import litert_file
 
-            labels = spec["labels"] if head == "classifier" else None
-            operations = litert_file.write(out / name, format, model, described, answer, labels)
+            operations = litert_file.write(out / name, format, model, described, answer)
     except ConversionError as error:
         raise ConversionError(f"{spec['file']}: {spec['stem']}: {head}, {format}: {error}") from None
     data = (out / name).read_bytes()

@@ -374,7 +374,11 @@ def _windows(lengths, new_lengths, offsets, transform, some, floating):
             distances = tf.cast(positions - whole, floating) + (0.5 - fraction)
         weights = _normalized(kernel(distances / scale), positions, last)
         if transform.library == "pil":
-            weights = tf.sign(weights) * tf.floor(tf.abs(weights) * PIL_WEIGHT_SCALE + 0.5) / PIL_WEIGHT_SCALE
+            if whole is None:
+                weights = tf.sign(weights) * tf.floor(tf.abs(weights) * PIL_WEIGHT_SCALE + 0.5) / PIL_WEIGHT_SCALE
+            else:  # in two steps: a file of halves has its constants in halves, and 2^22 is none
+                step = PIL_WEIGHT_SCALE**0.5
+                weights = tf.sign(weights) * tf.floor(tf.abs(weights) * step * step + 0.5) / step / step
     elif bicubic and transform.library == "tensorflow":
         first = tf.floor(centers - 0.5)
         fraction = tf.round((centers - 0.5 - first) * TENSORFLOW_TABLE_SIZE) / TENSORFLOW_TABLE_SIZE

@@ -1,4 +1,4 @@
-"""`float32.tflite`, `float16.tflite`, `int8.tflite`: a published module for LiteRT, in phones, browsers and microcontrollers.
+"""`float32.tflite`, `float16.tflite`, `int8.tflite`: a published module for LiteRT, in phones and browsers.
 
     write("int8.tflite", "int8", model, described, {"logits": model.output}, labels)
 
@@ -8,7 +8,7 @@ weights are stored: halves, or 8 bits with a scale for each channel (dynamic ran
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ def write(
     model: Any,
     described: Mapping[str, Any],
     output: str,
-    labels: Sequence[str] | None,
 ) -> list[str]:
     """Write a module as a LiteRT file; return the sorted names of its operations.
 
@@ -33,7 +32,6 @@ def write(
       model: the module's Keras model (see builders/unrolling.py).
       described: its `assets.extra/module.json`.
       output: the name of its answer.
-      labels: class names, or None.
 
     Raises:
       ConversionError: LiteRT has no operation of its own for one that the module needs, or the file would be too large.

@@ -59,7 +59,7 @@ def write(path: Path, model: Any, described: Mapping[str, Any], outputs: Mapping
             f"the file would have {proto.ByteSize():,} bytes, a protocol buffer has at most {LARGEST_BYTES:,}. "
             "Fix: leave the format out."
         )
-    onnx.checker.check_model(proto, full_check=True)  # type: ignore[attr-defined]  # it finds an operation that is not ONNX's
+    onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString(deterministic=True))
     return sorted({node.op_type for node in nodes})
 

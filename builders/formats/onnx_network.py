@@ -355,10 +355,10 @@ def _attention(emission, layer, inputs, shape, arguments):
         }
     heads = graph.constant(f"{label}.heads", np.array([0, -1, layer.heads, width], np.int64))
     orders = {"queries": (0, 2, 1, 3), "keys": (0, 2, 3, 1), "values": (0, 2, 1, 3)}
-    by_head = {
-        part: graph.node("Transpose", [graph.node("Reshape", [parts[part], heads], f"{label}.{part}.heads")], f"{label}.{part}.by_head", perm=order)
-        for part, order in orders.items()
-    }  # fmt: skip
+    by_head = {}
+    for part, order in orders.items():
+        rows = graph.node("Reshape", [parts[part], heads], f"{label}.{part}.heads")
+        by_head[part] = graph.node("Transpose", [rows], f"{label}.{part}.by_head", perm=order)
     scores = graph.node("MatMul", [by_head["queries"], by_head["keys"]], f"{label}.scores")
     shares = graph.node("Softmax", [scores], f"{label}.shares", axis=-1)
     mixed = graph.node("MatMul", [shares, by_head["values"]], f"{label}.mixed")

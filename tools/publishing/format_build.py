@@ -227,11 +227,9 @@ def _convert(
     root: Path,
 ) -> None:
     """Make the file and its `FORMAT.json` in the folder `out`. Raises FormatError."""
-    labels = parent / "assets" / "labels.txt"
     spec = {
         "parent": str(parent),
         "format": format,
-        "labels": labels.read_text(encoding="utf-8").split("\n") if labels.exists() else None,
         "file": variant.file,
         "stem": variant.stem,
     }
