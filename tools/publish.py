@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         "--prebuilt",
         type=Path,
         metavar="DIR",
-        help="publish what Bazel made (DIR: bazel-bin/modules), if it is what would be built here; builds nothing, and reads no "
+        help="publish what Bazel made (DIR: bazel-bin/modules), if it is what would be built here; builds nothing, unless --formats names files, and reads no "
         "checkpoints (Bazel's are named by HUBPRESS_CHECKPOINTS)",
     )
     scripts.add_cache(arguments, "downloads and builds")
@@ -164,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
 
             def wanted(module: catalog.Module) -> list[str]:
+                if options.prebuilt and options.formats is None:  # which builds nothing
+                    return []
                 return [*(module.variant.formats if options.formats is None else options.formats)]
 
             published = [(result.module, result.record) for result in done if result.record is not None]
