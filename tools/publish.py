@@ -45,8 +45,8 @@ def parser() -> argparse.ArgumentParser:
         "--prebuilt",
         type=Path,
         metavar="DIR",
-        help="publish what Bazel made (DIR: bazel-bin/modules), if it is what would be built here; builds nothing, unless --formats names files, and reads no "
-        "checkpoints (Bazel's are named by HUBPRESS_CHECKPOINTS)",
+        help="publish what Bazel made (DIR: bazel-bin/modules), if it is what would be built here; builds nothing, unless "
+        "--formats names files, and reads no checkpoints (Bazel's are named by HUBPRESS_CHECKPOINTS)",
     )
     scripts.add_cache(arguments, "downloads and builds")
     arguments.add_argument(
