@@ -52,6 +52,8 @@ def shared(tmp_path_factory):
     if os.environ.get("PYTEST_XDIST_WORKER"):
         folder = folder.parent
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    # Making files for other runtimes takes half a minute each: tests of them ask for some.
+    os.environ["HUBPRESS_FORMATS"] = "none"
     return folder
 
 

@@ -49,7 +49,7 @@ def quickstart(folder: Path) -> dict[str, bytes]:
     from tests.support.commands import run_script
 
     hub = ("--hub", folder / "hub", "--url", "https://models.example.org")
-    run_script("publish", "quickstart", *hub, SOURCE_DATE_EPOCH=str(TIME))
+    run_script("publish", "quickstart", *hub, SOURCE_DATE_EPOCH=str(TIME), HUBPRESS_FORMATS="none")
     run_script("mirror", "quickstart", *hub, "--out", folder / "mirror")
     return files(folder)
 

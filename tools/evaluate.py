@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
         "addresses",
         nargs="+",
         metavar="URL",
-        help="a classifier: its handle's address, its archive, or a handle of --hub",
+        help="a classifier: its handle's address, its archive, a handle of --hub, or its file for another runtime, as in "
+        "HANDLE/portable.onnx",
     )
     arguments.add_argument(
         "--images",

@@ -9,7 +9,7 @@ name that is no row's), a family, a collection, or `all`. What is published neve
 nothing, and other bytes under a published version are refused. tools/yank.py withdraws a version.
 
 Files for other runtimes lie beside each module: `onnx`, and `float32`, `float16` and `int8` of LiteRT. They are made from the
-published module, which stays as it is. Where formats are named, or all, modules that are published already are not built again:
+published module, which stays as it is. With --formats, modules that are published already are not built again:
 
     python tools/publish.py convnext_tiny_1k_224 --hub ./hub --formats onnx,int8
 """
@@ -24,7 +24,7 @@ from tools.common import scripts
 from tools.common.problems import with_fix
 
 FORMATS_VARIABLE = "HUBPRESS_FORMATS"  # what is published where nobody says --formats
-DEFAULT_FORMATS, ALL_FORMATS, NO_FORMATS = "default", "all", "none"
+DEFAULT_FORMATS, ALL_FORMATS, NO_FORMATS = "default", "all", "none"  # default: those of each row
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,8 +45,8 @@ def parser() -> argparse.ArgumentParser:
         "--prebuilt",
         type=Path,
         metavar="DIR",
-        help="publish what Bazel made (DIR: bazel-bin/modules), if it is what would be built here; builds nothing, and reads no "
-        "checkpoints (Bazel's are named by HUBPRESS_CHECKPOINTS)",
+        help="publish what Bazel made (DIR: bazel-bin/modules), if it is what would be built here; builds nothing, unless "
+        "--formats names files, and reads no checkpoints (Bazel's are named by HUBPRESS_CHECKPOINTS)",
     )
     scripts.add_cache(arguments, "downloads and builds")
     arguments.add_argument(
@@ -60,10 +60,10 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--formats",
         type=formats,
-        default=os.environ.get(FORMATS_VARIABLE) or NO_FORMATS,
+        default=os.environ.get(FORMATS_VARIABLE) or DEFAULT_FORMATS,
         metavar="FORMATS",
-        help=f"files for other runtimes: `{ALL_FORMATS}`, `{NO_FORMATS}`, or some of {', '.join(FORMAT_FILES)}, with commas "
-        f"(default: {FORMATS_VARIABLE}, or `{NO_FORMATS}`)",
+        help=f"files for other runtimes: `{DEFAULT_FORMATS}`, those of each row; `{ALL_FORMATS}`; `{NO_FORMATS}`; or some of "
+        f"{', '.join(FORMAT_FILES)}, with commas (default: {FORMATS_VARIABLE}, or `{DEFAULT_FORMATS}`)",
     )
     scripts.add_signing(arguments)
     arguments.add_argument(
@@ -74,15 +74,17 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
-def formats(text: str) -> tuple[str, ...]:
-    """Return the formats that an option names, in their order."""
+def formats(text: str) -> tuple[str, ...] | None:
+    """Return the formats that an option names, in their order; None for those of each row."""
     named = [name.strip() for name in text.split(",")]
+    if named == [DEFAULT_FORMATS]:
+        return None
     if named == [NO_FORMATS]:
         return ()
     if named == [ALL_FORMATS]:
         return tuple(FORMAT_FILES)
     if unknown := [name for name in named if name not in FORMAT_FILES]:
-        known = f"{ALL_FORMATS}, {NO_FORMATS}, or some of {', '.join(FORMAT_FILES)}"
+        known = f"{DEFAULT_FORMATS}, {ALL_FORMATS}, {NO_FORMATS}, or some of {', '.join(FORMAT_FILES)}"
         raise argparse.ArgumentTypeError(with_fix(f"{unknown[0]!r} is no format", f"name {known}"))
     return tuple(name for name in FORMAT_FILES if name in named)
 
@@ -153,10 +155,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             results = publishing.run(modules, options.jobs)
             done = [result for result in results if result.state != "failed"]
             format_publishing = FormatPublishing(
-                storage, format_build, options.cache, signer=signer, report=progress.report
+                storage,
+                format_build,
+                options.cache,
+                signer=signer,
+                leaves_out=options.formats is None,
+                report=progress.report,
             )
+
+            def wanted(module: catalog.Module) -> list[str]:
+                if options.prebuilt and options.formats is None:  # which builds nothing
+                    return []
+                return [*(module.variant.formats if options.formats is None else options.formats)]
+
             published = [(result.module, result.record) for result in done if result.record is not None]
-            files = format_publishing.run(published, lambda _module: options.formats, jobs=options.jobs)
+            files = format_publishing.run(published, wanted, jobs=options.jobs)
             if options.unpacked:
                 for result in done:
                     unpacked.store(storage, result.module.handle)

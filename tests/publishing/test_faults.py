@@ -254,6 +254,22 @@ def test_eight_publishers_of_different_bytes(publisher, shared, tmp_path, bucket
     assert not audit.audit(storage, thorough=True).errors
 
 
+def test_formats_are_added_to_what_older_code_published(publisher, shared, tmp_path):
+    """What would be built now is another archive, which is refused as ever; its files are made from what is published."""
+    hub = tmp_path / "hub"
+    sources = other_build(NAME, shared / "cache/hubpress", tmp_path / "cache", 1)
+    assert publisher(NAME, "--hub", hub, "--cache", tmp_path / "cache", sources=sources).returncode == 0
+    before = {path: Storage(hub).read(path) for path in Storage(hub).list() if path.endswith((".tar.gz", "/1.json"))}
+    refused(publisher(NAME, "--hub", hub), "publish version 2")
+    done = publisher(NAME, "--hub", hub, "--formats", "onnx,int8", converters="1")
+    assert done.returncode == 0 and done.stdout.count(" kept ") == 2, done.stdout + done.stderr
+    assert {path: Storage(hub).read(path) for path in before} == before
+    for record in records.snapshot(Storage(hub)).records:
+        for file in formats.load(Storage(hub), record).values():
+            assert file["versions"]["hubpress"] and file["build"]["code"]
+    assert not audit.audit(Storage(hub), thorough=True).problems
+
+
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_publishers_of_formats_who_meet(publisher, published, tmp_path, bucket_service, kind):
     """Of the same converters all succeed, each with formats of its own; of other converters one wins for each format."""

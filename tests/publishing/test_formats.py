@@ -8,7 +8,8 @@ from tests.support import formats as made_up
 from tests.support import made, signing
 from tools.catalog import layout
 from tools.hub import formats, records
-from tools.hub.storage import Storage
+from tools.hub.storage import Storage, StorageError
+from tools.publishing import mirror
 from tools.publishing.format_transaction import FormatPublishing
 from tools.verification.audit import audit
 
@@ -161,6 +162,25 @@ def test_without_converters_formats_are_left_out_by_name(hub, maker, modules):
     results = publish(hub, maker, modules[0], ALL, leaves_out=True)
     assert states(results) == {name: "left out" if name == "onnx" else "unchanged" for name in ALL}
     assert "hubpress[formats]" in results[0].reason
+
+
+def test_mirrors_have_the_files(hub, maker, modules, tmp_path):
+    """Folders for Hugging Face hold them, those for Kaggle's TensorFlow do not; a damaged one is refused."""
+    publish(hub, maker, modules[0], ["onnx", "int8"])
+    found = records.snapshot(hub)
+    url = "https://models.example.org"
+    seen = mirror.gather(found, made.rows(), url)
+    chosen = [record for record in found.records if record["handle"] == modules[0].handle]
+    there, kaggle = mirror.write(chosen, storage=hub, hub=seen, directory=tmp_path / "mirror")
+    for name in ("onnx", "int8"):
+        file = layout.FORMAT_FILES[name]
+        assert (there / file).read_bytes() == hub.read(layout.format_path(modules[0].handle, name))
+        assert not (kaggle / file).exists()
+    card = (there / "README.md").read_text()
+    assert "- onnx\n- tflite\n" in card
+    hub.local_path(layout.format_path(modules[0].handle, "int8")).write_bytes(b"damaged")
+    with pytest.raises(StorageError, match=r"has not the SHA-256 that its record says.*Fix: "):
+        mirror.write(chosen, storage=hub, hub=seen, directory=tmp_path / "mirror")
 
 
 class TestSigned:

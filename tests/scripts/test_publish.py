@@ -38,6 +38,11 @@ def test_dry_run_shows_the_plan_of_what_was_named(tmp_path):
         ),
         (["quickstart", "--hubb", "h"], "--hubb"),
         (["quickstart", "--hub", "h", "--check"], "--check"),
+        (
+            ["quickstart", "--hub", "h", "--formats", "float8"],
+            "'float8' is no format. Fix: name default, all, none, or some of onnx",
+        ),
+        (["quickstart", "--hub", "h", "--formats", "all,onnx"], "'all' is no format"),
         (["quickstart", "--hub", "h", "--prebuilt", "nowhere"], "--prebuilt nowhere is no folder"),
         (["quickstart", "--hub", "h", "--prebuilt", "a", "--checkpoints", "b"], "not allowed with"),
     ],
@@ -56,7 +61,9 @@ def test_quickstart_as_the_readme_says(published, tmp_path):
     for module in catalog.load().expand(["quickstart"]):
         assert module.handle in done.stdout
     accuracies = [float(n) for n in re.findall(r"([\d.]+) % \(\d+\)", done.stdout)]  # top-1 and top-5, with the counts
-    assert len(accuracies) == 6 and min(accuracies) >= 98 and " 360 " in done.stdout
+    assert len(accuracies) == 2 * (3 + 2) and min(accuracies) >= 98 and " 360 " in done.stdout
+    assert re.search(r"ONNX Runtime +portable\.onnx +five digits", done.stdout)
+    assert re.search(r"LiteRT +float32\.tflite +five digits", done.stdout)
     assert "What to try next" in done.stdout
     assert "error" not in done.stderr.lower()
 

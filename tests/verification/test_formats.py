@@ -92,12 +92,23 @@ def hub(whole, tmp_path):
     return tmp_path / "hub"
 
 
-def verified(address, **options):
-    """The check of formats, of a hub at an address."""
-    with Verification(**options) as verification:
-        (target,) = verification.find(f"{address}/{HANDLE}")
-        result = verification.verify(target)
+@pytest.fixture(scope="module")
+def replaying():
+    """A verification that keeps its processes for all tests of this file."""
+    with Verification() as verification:
+        yield verification
+
+
+def look_at(verification, address):
+    (target,) = verification.find(f"{address}/{HANDLE}")
+    result = verification.verify(target)
     return next((check for check in result.checks if check.name == "formats"), None)
+
+
+def verified(address, **options):
+    """The check of formats, of a hub at an address, without replaying."""
+    with Verification(replay=False, **options) as verification:
+        return look_at(verification, address)
 
 
 def change(hub, edit):
@@ -115,18 +126,16 @@ def replace_file(hub, data):
 def record_file(hub, data):
     """Put a file and what its record says of it."""
     replace_file(hub, data)
-    change(
-        hub, lambda content: content["files"][0].update(made_up.file(HANDLE, "onnx", data))
-    )
+    change(hub, lambda content: content["files"][0].update(made_up.file(HANDLE, "onnx", data)))
 
 
 @pytest.mark.parametrize("way", ["folder", "server"])
-def test_what_is_as_published_is_replayed(hub, way):
+def test_what_is_as_published_is_replayed(hub, way, replaying):
     def look(address):
-        check = verified(address)
+        check = look_at(replaying, address)
         assert check.state == "ok", check
         assert "onnx differs by" in check.message and "tolerance 0.0001" in check.message
-        check = verified(address, replay=False)
+        check = verified(address)
         assert (check.state, check.message) == ("ok", "onnx digests agree")
 
     if way == "folder":
@@ -138,7 +147,7 @@ def test_what_is_as_published_is_replayed(hub, way):
 
 def test_a_module_without_formats_has_no_such_check(hub):
     (hub / layout.format_record_path(HANDLE, "onnx")).unlink()
-    assert verified(hub, replay=False) is None
+    assert verified(hub) is None
 
 
 def other_answers(hub):
@@ -161,9 +170,9 @@ SPOILT = {
 
 
 @pytest.mark.parametrize(("spoil", "by_verify", "by_audit"), SPOILT.values(), ids=SPOILT)
-def test_every_change_is_found(hub, spoil, by_verify, by_audit):
+def test_every_change_is_found(hub, spoil, by_verify, by_audit, replaying):
     spoil(hub)
-    check = verified(hub)
+    check = look_at(replaying, hub)
     assert check.state == "failed"
     assert any(each in check.message for each in by_verify.split("|")), check.message
     errors = audit(Storage(hub), thorough=True).errors
@@ -193,16 +202,16 @@ def test_signatures_of_format_records_are_asked_for(hub, tmp_path):
     from tools.hub import signatures
 
     signatures.sign(storage, layout.record_path(HANDLE), records.encode(record), by)
-    check = verified(hub, replay=False, trust=trusted)
+    check = verified(hub, trust=trusted)
     assert check.state == "failed" and "unsigned: nothing lies at" in check.message
     path = layout.format_record_path(HANDLE, "onnx")
     assert [each.file for each in audit(storage, trust=trusted).errors if each.message == "it is unsigned"] == [path]
     for each in formats.load_records(storage, record):
         formats.sign(storage, each, by)
-    assert verified(hub, replay=False, trust=trusted).state == "ok"
+    assert verified(hub, trust=trusted).state == "ok"
     assert not [each for each in audit(storage, trust=trusted).errors if each.file.startswith(path)]
     change(hub, lambda content: content["files"][0].update(tolerance=0.5))
-    assert verified(hub, replay=False, trust=trusted).state == "failed"
+    assert verified(hub, trust=trusted).state == "failed"
     assert [each for each in audit(storage, trust=trusted).errors if each.file.startswith(path)]
 
 

@@ -3,10 +3,12 @@
     module = find("http://127.0.0.1:8000/hubpress/convnext_digits/1", cache=Path("~/.cache/hubpress").expanduser())
     folder = unpack_to_cache(module.archive, module.sha256, cache=cache)      # a SavedModel for tensorflow_hub
 
-Unpacked modules are kept in `<cache>/modules/<sha256 of the archive>`, where every run and every worker finds them.
+Unpacked modules are kept in `<cache>/modules/<sha256 of the archive>`, where every run and every worker finds them, and files
+for other runtimes in `<cache>/files/<sha256>`.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -16,12 +18,23 @@ from pathlib import Path
 
 from tools.archive import reading
 from tools.archive.members import ArchiveError
-from tools.catalog.layout import ARCHIVE_SUFFIX, archive_path, is_handle, record_path
+from tools.catalog.layout import (
+    ARCHIVE_SUFFIX,
+    FORMAT_FILES,
+    archive_path,
+    format_path,
+    format_record_path,
+    is_handle,
+    kind_of_format,
+    record_path,
+)
+from tools.common import json_text
 from tools.common.digests import parse_sha256
 from tools.common.download import DownloadError, NotFound, fetch, fetch_text, plain_address
 from tools.common.files import discard_unless_folder, make_cache_folder, sha256_of_file
 from tools.evaluation import EvaluationError
 from tools.evaluation.labels import Labels, load, numbered
+from tools.hub import formats
 
 MAX_CLASSES = 1_000_000
 _TITLE = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # of a set of labels: a file's name, and never a path
@@ -42,11 +55,12 @@ class EvaluatedModule:
 
     Attributes:
       address: as it was given.
-      archive: the address of its archive.
+      archive: the address of its archive, or of its file for another runtime.
       handle: None if it has no record.
-      sha256: the digest of its archive.
+      sha256: the digest of that.
       outputs: how many logits it answers.
       labels: the classes that these stand for; None if nobody named them.
+      format: that of a file for another runtime; None for the module itself.
     """
 
     address: str
@@ -55,10 +69,13 @@ class EvaluatedModule:
     sha256: str
     outputs: int
     labels: Labels | None
+    format: str | None = None
 
     @property
     def title(self) -> str:
-        """The name in tables and messages: the handle, or the address."""
+        """The name in tables and messages: the handle, with the file's name if it is one, or the address."""
+        if self.handle and self.format:
+            return f"{self.handle}/{FORMAT_FILES[self.format]}"
         return self.handle or self.address
 
     @property
@@ -68,11 +85,16 @@ class EvaluatedModule:
 
 
 def find(address: str, *, cache: Path, hub: str | None = None) -> EvaluatedModule:
-    """Find the module of an address: a handle's URL, or an archive; http(s), a folder, gs://. A handle alone is one of `hub`.
+    """Find the module of an address: a handle's URL, an archive, or a file for another runtime; http(s), a folder, gs://.
+
+    A handle alone, or a handle's file, is one of `hub`.
 
     Raises EvaluationError: there is none, it is not what its record says, or it is no classifier.
     """
     plain = plain_address(address)
+    folder_, _, last = plain.rpartition("/")
+    if found := next((name for name, file in FORMAT_FILES.items() if file == last), None):
+        return _of_format(address, find(folder_, cache=cache, hub=hub), found, cache)
     if hub and "://" not in plain and not Path(record_path(plain)).exists() and not plain.endswith(ARCHIVE_SUFFIX):
         plain = f"{plain_address(hub)}/{plain}"
     base = plain.removesuffix(ARCHIVE_SUFFIX)
@@ -95,6 +117,56 @@ def find(address: str, *, cache: Path, hub: str | None = None) -> EvaluatedModul
     except (DownloadError, ArchiveError) as error:
         raise EvaluationError(f"{address}: {error}") from error
     return _described(address, archive, record, sha256, folder)
+
+
+def _of_format(address: str, module: EvaluatedModule, name: str, cache: Path) -> EvaluatedModule:
+    """Return a module's file in a format, which its records of formats must name."""
+    base = module.archive.removesuffix(ARCHIVE_SUFFIX)
+    url = format_path(base, name)
+    recorded = _recorded_format(base, name)
+    if module.handle is None or recorded is None:
+        raise EvaluationError(
+            f"{address}: no record of formats names it", "publish it with --formats, or correct the address"
+        )
+    try:
+        fetch_to_cache(url, recorded, cache=cache)
+    except DownloadError as error:
+        raise EvaluationError(f"{address}: {error}") from error
+    return dataclasses.replace(module, address=address, archive=url, sha256=recorded, format=name)
+
+
+def _recorded_format(base: str, name: str) -> str | None:
+    """Return the digest of a module's file that its records of formats state; None if none names it."""
+    for number in range(1, formats.MOST_RECORDS + 1):
+        address = format_record_path(base, kind_of_format(name), number)
+        try:
+            content = json_text.parse_object(fetch_text(address).encode())
+        except NotFound:
+            return None
+        except json_text.JsonError as error:
+            raise EvaluationError(
+                f"{address} is no record of formats: {error}", f"run tools/verify.py {base}"
+            ) from error
+        if wrong := formats.problems(content):
+            reason = "; ".join(wrong)
+            raise EvaluationError(f"{address} is no record of formats: {reason}", f"run tools/verify.py {base}")
+        for file in content["files"]:
+            if file["format"] == name and f"/{base}".endswith(f"/{content['handle']}"):
+                return str(file["sha256"])
+    return None
+
+
+def fetch_to_cache(url: str, sha256: str, *, cache: Path) -> Path:
+    """Return a file for another runtime; download it if it is not in the cache yet. Raises as `unpack_to_cache` does."""
+    try:
+        target = cache / "files" / parse_sha256(sha256)
+    except ValueError as error:
+        raise EvaluationError(f"{url}: {error}", "give the digest of the file") from error
+    if not target.is_file():
+        make_cache_folder(target.parent)
+        with tempfile.TemporaryDirectory(prefix=".getting-", dir=target.parent) as scratch:
+            os.replace(fetch(url, cache=Path(scratch), sha256=sha256), target)
+    return target
 
 
 def unpack_to_cache(url: str, sha256: str, *, cache: Path) -> Path:

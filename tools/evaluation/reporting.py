@@ -38,8 +38,10 @@ def describe(
         "modules": [
             {
                 "handle": module.handle,
+                "title": module.title,
                 "address": module.address,
                 "archive_sha256": module.sha256,
+                **({"format": module.format} if module.format else {}),
                 "competing_outputs": len(mapping.allowed or ()) or module.outputs,
                 **{key: value for key, value in found.items() if key != "confusion"},
             }
@@ -58,7 +60,7 @@ def write(folder: Path, description: dict[str, Any], plan: Plan, summaries: list
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(as_json(description) + "\n", encoding="utf-8")
     for module, found in zip(plan.modules, summaries, strict=True):
-        name = module.handle.replace("/", "-") if module.handle else module.sha256[:12]
+        name = module.title.replace("/", "-") if module.handle else module.sha256[:12]
         for what in ("classes", "confusion"):
             (folder / f"{name}.{what}.csv").write_bytes(table(found[what]))
 
@@ -67,7 +69,7 @@ def show(description: dict[str, Any], *, seconds: float) -> None:
     """Show the results as a table, and then what they were measured on; `seconds` is what this run took."""
     rows = [
         (
-            each["handle"] or each["address"],
+            each["title"],
             *(f"{each[top]['value']:.2f} % ({each[top]['correct']:,})" for top in ("top1", "top5")),
             f"{each['images']:,}",
             f"{each['images_per_second']:,.1f}" if each["images_per_second"] else "",

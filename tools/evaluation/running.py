@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from tools.common.files import ROOT
 from tools.common.problems import with_fix
@@ -30,7 +30,7 @@ from tools.common.workers import Worker, WorkerError, WorkerRefusal
 from tools.evaluation import MAX_BYTES, MAX_PIXELS, BadImagesError, EvaluationError
 from tools.evaluation.counts import Summary, Totals, summary
 from tools.evaluation.labels import ClassMapping, Labels, match
-from tools.evaluation.modules import EvaluatedModule, unpack_to_cache
+from tools.evaluation.modules import EvaluatedModule, fetch_to_cache, unpack_to_cache
 from tools.evaluation.shards import Images, Shard, extent
 from tools.hub.json_objects import REMOTE_READERS
 from tools.hub.storage import NotThere, Storage
@@ -58,6 +58,7 @@ class ModuleSetup(TypedDict):
     outputs: int
     columns: tuple[int, ...] | None
     allowed: tuple[int, ...] | None
+    format: NotRequired[str]  # of a file for another runtime
 
 
 class Setup(TypedDict):
@@ -167,17 +168,20 @@ def make_plan(
             problems.append(f"{module.title}: {error}")
     if problems:
         raise EvaluationError("\n".join(problems))
+    told: list[ModuleSetup] = []
+    for module, mapping in zip(modules, mappings, strict=True):
+        each: ModuleSetup = {
+            "archive": module.archive,
+            "sha256": module.sha256,
+            "outputs": module.outputs,
+            "columns": mapping.columns,
+            "allowed": mapping.allowed,
+        }
+        if module.format:
+            each["format"] = module.format
+        told.append(each)
     setup: Setup = {
-        "modules": [
-            {
-                "archive": module.archive,
-                "sha256": module.sha256,
-                "outputs": module.outputs,
-                "columns": mapping.columns,
-                "allowed": mapping.allowed,
-            }
-            for module, mapping in zip(modules, mappings, strict=True)
-        ],
+        "modules": told,
         "ids": classes.ids,
         "names": classes.names,
         "batch": batch,
@@ -307,10 +311,11 @@ class EvaluationWorker:
         self.close()
         modules: list[ModuleArguments] = [
             {
-                "directory": str(unpack_to_cache(each["archive"], each["sha256"], cache=self._cache)),
+                "directory": str(_get(each, self._cache)),
                 "outputs": each["outputs"],
                 "columns": each["columns"],
                 "allowed": each["allowed"],
+                "format": each.get("format"),
             }
             for each in self._setup["modules"]
         ]
@@ -321,6 +326,12 @@ class EvaluationWorker:
             worker.close()
             raise
         return worker
+
+
+def _get(module: ModuleSetup, cache: Path) -> Path:
+    """Return the folder of a module, or its file for another runtime; what is not in the cache is downloaded."""
+    get = fetch_to_cache if module.get("format") else unpack_to_cache
+    return get(module["archive"], module["sha256"], cache=cache)
 
 
 def run_here(plan: Plan, state: State, *, cache: Path, report: Report = no_report) -> Totals:

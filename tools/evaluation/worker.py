@@ -33,6 +33,7 @@ from tools.evaluation import (
     arrays,
     lists,
     parquets,
+    runtimes,
     tars,
     tfrecords,
 )
@@ -52,15 +53,17 @@ Decoded = tuple[str, int, Pixels]
 
 
 class ModuleArguments(TypedDict):
-    """A module to evaluate: its SavedModel, how many logits it answers, and which of them stand for the classes of the data.
+    """A module to evaluate, its SavedModel or its file in `format` for another runtime.
 
-    `columns` and `allowed` are those of `tools.evaluation.labels.ClassMapping`.
+    It answers `outputs` logits; which of them stand for the classes of the data say `columns` and `allowed`, those of
+    `tools.evaluation.labels.ClassMapping`.
     """
 
     directory: str
     outputs: int
     columns: Sequence[int] | None
     allowed: Sequence[int] | None
+    format: str | None
 
 
 class Evaluator:
@@ -90,12 +93,11 @@ class Evaluator:
         max_bytes: int = MAX_BYTES,
     ):
         import PIL.Image
-        import tensorflow_hub as hub
 
         PIL.Image.MAX_IMAGE_PIXELS = (
             max_pixels  # of the parts that an image is put together from; PIL refuses twice as many
         )
-        self.modules = [LoadedModule(hub.load(each["directory"]), **each) for each in modules]
+        self.modules = [LoadedModule(_load(each), **each) for each in modules]
         self.classes = Labels("the data", tuple(ids), tuple(names))
         self.batch = batch
         self.skip_broken = skip_broken
@@ -180,13 +182,13 @@ class Evaluator:
         if not self.is_warm:  # a first call traces and allocates, which is no measure of speed
             self.is_warm = True
             for module in self.modules:
-                module.call(tf.constant(images))
+                module.call(images)
         for module, tally in zip(self.modules, tallies, strict=True):
             start = time.monotonic()
             try:
-                logits = module.call(tf.constant(images)).numpy()
-            except tf.errors.OpError as error:
-                reason = " ".join(str(error.message).split())[:200]
+                logits = module.call(images)
+            except (tf.errors.OpError, RuntimeError, ValueError) as error:
+                reason = " ".join(str(getattr(error, "message", error)).split())[:200]
                 raise BadImagesError(
                     f"{group[0][0]}: {module.directory} fails with {list(images.shape)} pixels: {reason}",
                     "leave the image out, or lower --batch or --max-pixels",
@@ -209,6 +211,17 @@ class Evaluator:
         return images.nbytes
 
 
+def _load(module: ModuleArguments) -> Callable[[Any], Any]:
+    """Return a function from images, uint8 `[n, h, w, 3]`, to logits `[n, outputs]`."""
+    if module.get("format"):
+        return runtimes.load(module["directory"], str(module["format"]))
+    import tensorflow as tf
+    import tensorflow_hub as hub
+
+    loaded = hub.load(module["directory"])
+    return lambda images: loaded(tf.constant(images)).numpy()
+
+
 class LoadedModule:
     """A loaded module, and the logits that stand for the classes of the data."""
 
@@ -220,6 +233,7 @@ class LoadedModule:
         outputs: int,
         columns: Sequence[int] | None = None,
         allowed: Sequence[int] | None = None,
+        format: str | None = None,
     ):
         self.call, self.directory, self.outputs = call, directory, outputs
         self.columns = None if columns is None else np.array(columns)

@@ -33,6 +33,9 @@ def require_recordable(plan: Plan, hub: str | None, dataset: str | None, url: st
     if plan.skip_broken:
         raise EvaluationError("a record needs every image", "leave out --skip-broken or --record")
     for module, mapping in zip(plan.modules, plan.mappings, strict=True):
+        if module.format:
+            fix = "leave out --record, or measure the module itself"
+            raise EvaluationError(f"{module.title}: notes are about modules, not about their files", fix)
         if mapping.allowed or -1 in (mapping.columns or ()):
             raise EvaluationError(
                 f"{module.title}: not all of its classes compete, or it lacks some, which a record does not say",

@@ -2,7 +2,7 @@
 
     folders = write(records, storage=storage, hub=gather(snapshot(storage), catalog, url), directory=Path("mirror"))
 
-    mirror/huggingface/NAME/                    README.md (a model card) and the SavedModel
+    mirror/huggingface/NAME/                    README.md (a model card), the SavedModel, and the files for other runtimes
         huggingface-cli upload PUBLISHER/NAME mirror/huggingface/NAME
     mirror/kaggle/FAMILY/                       model-metadata.json
         kaggle models create -p mirror/kaggle/FAMILY
@@ -13,6 +13,7 @@ Everything comes from the records; formats: https://huggingface.co/docs/hub/mode
 https://github.com/Kaggle/kaggle-api/blob/main/docs/models_metadata.md.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -27,8 +28,9 @@ from tools.catalog import Catalog
 from tools.common.problems import with_fix
 from tools.documents.document import parse
 from tools.hub import unpacked
+from tools.hub.formats import FormatFile
 from tools.hub.records import HubSnapshot, Record
-from tools.hub.storage import Storage
+from tools.hub.storage import CHUNK_BYTES, Storage, StorageError
 from tools.site import pages, rendering
 from tools.site.gathering import Hub
 from tools.site.published_module import PublishedModule
@@ -111,6 +113,8 @@ def write(published: Iterable[Record], *, storage: Storage, hub: Hub, directory:
             unpacked.unpack(storage, module.handle, module.archive["sha256"], model)
             copy = Path(temporary) / "copy"
             shutil.copytree(model, copy, copy_function=_link)
+            for each in module.formats:
+                _fetch(storage, each.file, model / each.file_name)
             (model / CARD).write_text(card, encoding="utf-8")
             (copy / INSTANCE).write_text(_json(instance), encoding="utf-8")
             folders.append(_replace(model, directory / "huggingface" / module.name.replace("/", "-"), CARD))
@@ -134,6 +138,7 @@ def model_card(module: PublishedModule, hub: Hub) -> str:
     front["library_name"] = "tf-keras"
     front["pipeline_tag"] = PIPELINES[module.task]
     front["tags"] = ["tensorflow", "tf-hub", "saved-model", row["network_architecture"]]
+    front["tags"] += ["onnx"] * bool(module.onnx) + ["tflite"] * bool(module.lite)
     if datasets := [DATASETS[name] for name in row["datasets"] if name in DATASETS]:
         front["datasets"] = datasets
     if results := _results(module):
@@ -238,6 +243,18 @@ def kaggle_instance(module: PublishedModule, hub: Hub) -> dict[str, Any]:
         "baseModelInstance": "",
         "externalBaseModelUrl": "",
     }
+
+
+def _fetch(storage: Storage, file: FormatFile, target: Path) -> None:
+    """Copy a file for another runtime from the hub; raises StorageError if it is not the recorded one."""
+    digest = hashlib.sha256()
+    with storage.open(file["path"]) as stream, target.open("xb") as out:
+        while piece := stream.read(CHUNK_BYTES):
+            digest.update(piece)
+            out.write(piece)
+    if digest.hexdigest() != file["sha256"]:
+        message = f"{storage.url_for(file['path'])} has not the SHA-256 that its record says, {file['sha256']}"
+        raise StorageError(with_fix(message, "check the whole hub with tools/audit.py, and restore the published file"))
 
 
 def _slug(name: str) -> str:
