@@ -228,11 +228,7 @@ def _is_place(weights: str) -> bool:
 def _checkpoint(row: Variant) -> Path:
     """Return the local file of a row's checkpoint, fetched where it is not here yet. Raises DownloadError."""
     return checkpoints.fetch_checkpoint(
-        row,
-        root=_catalog().root,
-        cache=default_cache(),
-        mirrors=os.environ.get(MIRROR_VARIABLE) or None,
-        is_named_alone=_catalog().is_named_alone(row),
+        row, _catalog(), cache=default_cache(), mirrors=os.environ.get(MIRROR_VARIABLE) or None
     )
 
 
