@@ -2,8 +2,10 @@
 
     python tools/convert.py https://models.example.org/hubpress/convnext_tiny_1k_224/1 tiny.keras
     python tools/convert.py tiny.keras tiny.safetensors --format timm
+    python tools/convert.py https://models.example.org/hubpress/convnext_tiny_1k_224/1 ./folder --format transformers
     python tools/convert.py fine_tuned.pth fine_tuned.weights.h5 --as convnext_tiny --classes 10
 
+A target without an ending is a folder that transformers or timm loads directly, with its configuration and preprocessing.
 Every tensor of the source is used and every variable set, or nothing is written, and the message lists what is missing, unused, of
 another shape, or not finite.
 """
@@ -24,13 +26,17 @@ def parser() -> argparse.ArgumentParser:
         help="a module's address, handle, archive or folder; a .keras file; with --as a checkpoint or a .weights.h5 file",
     )
     arguments.add_argument(
-        "target", metavar="TARGET", help="a new file that ends in .keras, .weights.h5, .safetensors or .npz"
+        "target",
+        metavar="TARGET",
+        help="a new file that ends in .keras, .weights.h5, .safetensors or .npz; or a new folder for --format transformers or timm",
     )
     arguments.add_argument(
         "--as", dest="name", metavar="NAME", help="the row or the architecture of the catalogue that a checkpoint is of"
     )
     arguments.add_argument(
-        "--format", metavar="FORMAT", help="of a .safetensors or .npz target: timm, facebook, transformers, augreg, ..."
+        "--format",
+        metavar="FORMAT",
+        help="of a .safetensors, .npz or folder target: timm, facebook, transformers, augreg, ...",
     )
     arguments.add_argument(
         "--classes", type=int, metavar="N", help="of the checkpoint, if not the row's; 0 for one without a classifier"

@@ -12,6 +12,7 @@ from typing import Any
 
 import builders
 from builders import weights as formats
+from builders.library import pretrained
 from builders.library.hub import from_hub
 from tools.common.files import discard
 
@@ -37,7 +38,8 @@ def convert(
 
     Args:
       source: a module's address, handle, archive or folder; a `.keras` file; or, with `name`, a checkpoint or a `.weights.h5`.
-      target: a new file: `.keras`, `.weights.h5`, or `.safetensors` or `.npz` in an upstream `format`.
+      target: a new file: `.keras`, `.weights.h5`, or `.safetensors` or `.npz` in an upstream `format`; or, without an ending, a new
+        folder that transformers or timm loads, with configuration and preprocessing (builders/library/pretrained.py).
       name: the row or the architecture of the catalogue that a file without one is of.
       format: of the target: timm, facebook, transformers, ... as the family has them.
       classes: of a checkpoint's classifier, where they are not the row's; 0 for one without a classifier.
@@ -48,6 +50,12 @@ def convert(
       ValueError, RestoreError, CheckpointError, DownloadError: as `builders.create` and `builders.from_hub`.
     """
     source_text, path = os.fspath(source), Path(target)
+    if not path.suffix and format in pretrained.FORMATS:
+        if not path.parent.is_dir():
+            raise ConversionError(f"{path.parent} is no folder. Fix: make it first.")
+        model, said = _read(source_text, name, classes, key)
+        files = pretrained.save(model, path, format=format)
+        return f"{source_text} ({said}) -> {path}: {', '.join(files)}"
     suffix = next((each for each in (KERAS, KERAS_WEIGHTS, *UPSTREAM) if path.name.endswith(each)), None)
     if suffix is None:
         raise ConversionError(

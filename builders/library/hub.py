@@ -17,7 +17,7 @@ from builders import unrolling
 from builders.library.models import Loaded
 from tools import catalog
 from tools.archive import reading
-from tools.archive.contents import MODULE
+from tools.archive.contents import LABELS, MODULE
 from tools.catalog import layout
 from tools.common import files
 from tools.common.download import NotFound, fetch
@@ -101,7 +101,9 @@ def _unrolled(folder: Path) -> Any:
     try:
         described = json.loads((folder / MODULE).read_text(encoding="utf-8"))
         row, preprocessing = described["row"], described["preprocessing"]
-        model.loaded = Loaded(row["stem"], folder, None, False, preprocessing)
+        names = folder / LABELS
+        labels = tuple(names.read_text(encoding="utf-8").split("\n")) if names.is_file() else None
+        model.loaded = Loaded(row["stem"], folder, None, False, preprocessing, labels)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HubError(
             f"{folder / MODULE} does not describe the module ({error!r}). Fix: get the module again."

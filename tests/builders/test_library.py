@@ -1,7 +1,9 @@
 """Models by name and modules unrolled (builders/library): the examples of Keras users, weights, other classes, what is refused."""
 
 import functools
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +14,14 @@ import pytest
 import tensorflow as tf
 
 import builders
-from builders import checkpoints, export, layers, precision, weights
+from builders import checkpoints, export, layers, library, precision, weights
+from builders.library import pretrained
 from tests.builders.battery import CATALOG, assert_same_weights, described, images
 from tests.builders.torch_files import torch_file
 from tests.support.commands import ROOT
-from tools import convert
+from tools import catalog, convert
 from tools.archive import reading
+from tools.catalog import adoption
 from tools.common.download import DownloadError
 
 pytestmark = pytest.mark.slow
@@ -299,6 +303,10 @@ REFUSED_CONVERSIONS = [
     ((QUICKSTART, "x.safetensors", "--as", "convnext_digits", "--format", "augreg"), "x.safetensors: the format 'augreg' has nothing for"),
     ((QUICKSTART, "x.keras", "--as", "convnext_digits", "--classes", "3"), "misshaped (2): head"),
     ((QUICKSTART, "x.keras", "--as", "regnety_digits"), "does not fit the model regnety_digits"),
+    ((QUICKSTART, "x", "--as", "convnext_digits"), "its ending says no format"),
+    (("modules/quickstart/regnety_digits.safetensors", "x", "--as", "regnety_digits", "--format", "timm"), "timm has no RegNetY of the widths 16, 32, 56, 112. Fix: use --format transformers"),
+    (("modules/quickstart/vit_digits.npz", "x", "--as", "vit_digits", "--format", "transformers"), "is a hybrid, which transformers does not have"),
+    ((QUICKSTART, "x", "--as", "convnext_digits", "--classes", "0", "--format", "timm"), "has no classifier. Fix: pass the model with its top"),
     ((QUICKSTART, "x.keras", "--as", "convnext_digit"), "did you mean convnext_digits"),
     (("nothing.keras", "x.weights.h5"), "Keras cannot load it"),
     (("no/module", "x.keras"), "is no folder, no archive and no handle"),
@@ -308,7 +316,98 @@ REFUSED_CONVERSIONS = [
 @pytest.mark.parametrize("case", range(len(REFUSED_CONVERSIONS)))
 def test_refused_conversions_write_nothing(case, tmp_path, monkeypatch, capsys):
     words, message = REFUSED_CONVERSIONS[case]
+    words = [ROOT / word if str(word).startswith("modules/") else word for word in words]
     monkeypatch.chdir(tmp_path)
     code, said = run_convert(capsys, *words)
     assert code == 1 and message in said.err and "Fix: " in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# Folders that transformers and timm load: what is in them
+
+
+NETWORKS = {
+    "convnext": ("convnext_224", {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32), "final_epsilon": 1e-12}),
+    "convnextv2": ("convnext_384", {"depths": (1, 2, 1, 1), "dims": (8, 16, 24, 32)}),
+    "regnety": ("convnext_224", {"widths": (24, 56, 152, 368), "depths": (1, 1, 4, 7), "group_size": 8}),
+    "vit": ("digits_32", {"patch": 8, "hidden": 64, "mlp": 128, "heads": 1, "layers": 2, "definition": "timm"}),
+}
+
+
+def with_preprocessing(family, transform, **arguments):
+    """Return a small model of 4 classes that says how its images are made."""
+    model = builders.create(family, num_classes=4, **arguments)
+    shared = CATALOG.preprocessing
+    chosen = {"transform": shared["transforms"][transform], "normalization": shared["normalizations"]["imagenet"]}
+    model.loaded = library.Loaded(family, None, None, False, chosen, ("a", "b", "c", "d"))
+    return model
+
+
+@pytest.mark.parametrize("family", NETWORKS)
+def test_a_folder_for_transformers_is_adopted_as_the_same_network(family, tmp_path):
+    """What is written is read again by `tools/new.py variant --from`: architecture, classes, preprocessing, weights."""
+    transform, arguments = NETWORKS[family]
+    size = {"input_shape": (32, 32, 3)} if family == "vit" else {}
+    model = with_preprocessing(family, transform, **arguments, **size)
+    files = pretrained.save(model, tmp_path / "folder", format="transformers")
+    assert sorted(files) == sorted(path.name for path in (tmp_path / "folder").iterdir())
+    own = tmp_path / "own"
+    adoption.adopt(str(tmp_path / "folder"), "mine", catalog=CATALOG, folder=own, licence="mit")
+    file = own / "modules/mine.toml"
+    file.write_text(re.sub(r'"TODO[^"]*"', '"our institute"', file.read_text()))
+    row = next(row for row in catalog.load(own=own).variants if row.stem == "mine")
+    own_arguments = {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
+    assert row.transform == transform and row.normalization == "imagenet" and row.classes == 4
+    told = row.architecture | ({"final_epsilon": 1e-12} if arguments.get("final_epsilon") else {})
+    if family == "convnextv2":
+        own_arguments["final_epsilon"] = 1e-6  # as configurations say it
+    assert told == own_arguments
+    again = builders.create(family, num_classes=4, weights=own / row.checkpoint, **arguments, **size)
+    assert_same_weights(model, again)
+
+
+@pytest.mark.parametrize("family", NETWORKS)
+def test_a_folder_for_timm(family, tmp_path):
+    transform, arguments = NETWORKS[family]
+    size = {"input_shape": (32, 32, 3)} if family == "vit" else {}
+    if family == "convnext":
+        with pytest.raises(
+            pretrained.PretrainedError, match=r"with an epsilon of 1e-6, not 1e-12. Fix: use --format transformers"
+        ):
+            pretrained.save(with_preprocessing(family, transform, **arguments), tmp_path / "folder", format="timm")
+        assert list(tmp_path.iterdir()) == []
+        arguments = {key: value for key, value in arguments.items() if key != "final_epsilon"}
+    model = with_preprocessing(family, transform, **arguments, **size)
+    pretrained.save(model, tmp_path / "folder", format="timm")
+    config = json.loads((tmp_path / "folder/config.json").read_text())
+    said = {
+        "convnext": ("convnext_tiny", {"depths": [1, 1, 2, 1], "dims": [8, 16, 24, 32]}),
+        "convnextv2": ("convnextv2_tiny", {"depths": [1, 2, 1, 1], "dims": [8, 16, 24, 32]}),
+        "regnety": ("regnety_002", None),
+        "vit": (
+            "vit_base_patch16_224",
+            {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 1, "mlp_ratio": 2.0},
+        ),
+    }
+    assert (config["architecture"], config.get("model_args")) == said[family]
+    assert config["label_names"] == ["a", "b", "c", "d"] and config["num_classes"] == 4
+    found = config["pretrained_cfg"]
+    expected = {
+        "convnext_224": (224, 0.875, "center"),
+        "convnext_384": (384, 1.0, "squash"),
+        "digits_32": (32, 1.0, "squash"),
+    }
+    assert (found["input_size"][1], found["crop_pct"], found["crop_mode"]) == expected[transform]
+    assert (found["interpolation"], found["mean"]) == ("bicubic", [0.485, 0.456, 0.406])
+    again = builders.create(family, num_classes=4, weights=tmp_path / "folder/model.safetensors", **arguments, **size)
+    assert_same_weights(model, again)
+
+
+def test_a_folder_for_a_preprocessing_that_the_libraries_do_not_have(tmp_path):
+    model = with_preprocessing("convnext", "pycls_224", depths=(1, 1, 2, 1), dims=(8, 16, 24, 32))
+    for format in pretrained.FORMATS:
+        with pytest.raises(
+            pretrained.PretrainedError, match=r"resized as opencv does it, .* Fix: write the weights alone"
+        ):
+            pretrained.save(model, tmp_path / "folder", format=format)
     assert list(tmp_path.iterdir()) == []
