@@ -240,6 +240,7 @@ def test_every_key_of_a_row_may_be_given(repository):
         "fine_tunable": False,
         "evaluation": "quickstart/digits_test.npz",
         "checkpoint": "x.pth",
+        "checkpoint_key": "ema/module",
         "resolution": 224,
     }
     scaffolding.variant("convnext", {"size": "tiny", "data": "1k", **values}, repository)
