@@ -62,6 +62,9 @@ def answered(own, name="flowers"):
     text = file.read_text()
     for line in [line for line in text.splitlines() if '"TODO' in line]:
         key, value = line.partition(" = ")[0], {"licence": "mit"}
+        if key == "datasets":
+            text = text.replace(line, 'datasets = ["optical-recognition-of-handwritten-digits"]')
+            continue
         text = text.replace(line, f'{key} = "{value.get(key, "the botanists of our institute")}"')
     file.write_text(text)
 

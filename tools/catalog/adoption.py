@@ -44,6 +44,7 @@ INTERPOLATIONS = {
     "bicubic": "bicubic",
 }  # PIL's numbers, timm's names
 HEAD_WIDTH = 64  # of an attention head, in every ViT of timm's that is one here
+DATASETS_TO_DO = "TODO: ids of modules/tags/dataset.yaml, in the order of training"
 LARGE = 384  # from this size on ConvNextImageProcessor warps
 
 
@@ -537,10 +538,13 @@ def _data(card: Mapping[str, Any], catalog: Catalog, said: list[str]) -> dict[st
         )
         return {
             "text": "TODO: what the weights were trained on, as in: fine-tuned on photographs of flowers",
-            "datasets": [],
+            "datasets": [DATASETS_TO_DO],
         }
     known = catalog.tags["dataset"]
     unknown = [each for each in names if each not in known]
     if unknown:
         said.append(f"the data sets {', '.join(unknown)} of the card have no tag in modules/tags/dataset.yaml")
-    return {"text": f"trained on {', '.join(names)}", "datasets": [each for each in names if each in known]}
+    return {
+        "text": f"trained on {', '.join(names)}",
+        "datasets": [each for each in names if each in known] or [DATASETS_TO_DO],
+    }
