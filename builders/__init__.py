@@ -218,6 +218,11 @@ def write(model: Any, path: str | os.PathLike[str], format: str) -> None:
     weights.write(backbone, family_module(backbone.family), path, format)
 
 
+def family_of(model: Any) -> str:
+    """Return the family of the network in a model. Raises RestoreError if it has none, or several."""
+    return _backbone(model).family
+
+
 @dataclass(frozen=True)
 class _Backbone:
     """The network that `create` built inside of a model, with what builders/weights.py asks a model for.

@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         help="publish what Bazel made (DIR: bazel-bin/modules), if it is what would be built here; builds nothing, unless "
         "--formats names files, and reads no checkpoints (Bazel's are named by HUBPRESS_CHECKPOINTS)",
     )
+    scripts.add_catalog(arguments)
     scripts.add_cache(arguments, "downloads and builds")
     arguments.add_argument(
         "--jobs", type=scripts.positive, default=1, metavar="N", help="rows built at the same time (default: 1)"
@@ -108,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     names = options.names or ["all"]
     try:
-        rows = catalog.load_usable()
+        rows = catalog.load_usable(own=options.catalog)
         modules = rows.modules if names == ["all"] else rows.expand(names)
     except catalog.CatalogError as error:
         console.problems(error)

@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     arguments = scripts.parser("render", __doc__)
     scripts.add_hub(arguments)
     scripts.add_url(arguments)
+    scripts.add_catalog(arguments)
     scripts.add_cache(arguments, "the digests of pages")
     return arguments
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tools.site.writing import write_pages
 
     try:
-        rows = catalog.load_usable()
+        rows = catalog.load_usable(own=options.catalog)
         console.warnings(rows.warnings)
         storage = open_hub(options.hub)
         url = address.for_writing(storage, options.url, rows.publisher.url)

@@ -17,7 +17,7 @@ from typing import Any
 import builders
 from builders import weights as formats
 from tools import catalog
-from tools.catalog import checkpoints
+from tools.catalog import checkpoints, labels
 from tools.catalog.catalog import Catalog, Variant
 from tools.common.download import fetch
 from tools.common.files import default_cache
@@ -35,6 +35,7 @@ class Loaded:
     restored: the recognised format, and what of the file was taken (builders/weights.py:Restored); None without a checkpoint.
     has_new_head: whether the classifier was drawn at random, since the checkpoint has another number of classes.
     preprocessing: "transform" and "normalization" of the row, or None for a family without a row.
+    labels: names of the classes that the row has, or None.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Loaded:
     restored: formats.Restored | None
     has_new_head: bool
     preprocessing: Mapping[str, Any] | None
+    labels: tuple[str, ...] | None = None
 
 
 def names(pattern: str = "*") -> list[str]:
@@ -118,7 +120,7 @@ def create(
     with precisions.using(precision):
         model = builders.create(family, include_top=include_top, pooling=pooling, **given)
     if weights is None:
-        model.loaded = Loaded(which, None, None, False, _preprocessing(row))
+        model.loaded = Loaded(which, None, None, False, _preprocessing(row), _labels(row))
         return model
     if weights == ROW:
         assert row is not None
@@ -129,7 +131,14 @@ def create(
     restored, has_new_head = _restored(
         model, path, key, has_own_classes, may_be_new=said_classes is not None and weights != ROW
     )
-    model.loaded = Loaded(row.stem if row else which, path, restored, has_new_head, _preprocessing(row))
+    model.loaded = Loaded(
+        row.stem if row else which,
+        path,
+        restored,
+        has_new_head,
+        _preprocessing(row),
+        None if has_new_head else _labels(row),
+    )
     return model
 
 
@@ -228,11 +237,7 @@ def _is_place(weights: str) -> bool:
 def _checkpoint(row: Variant) -> Path:
     """Return the local file of a row's checkpoint, fetched where it is not here yet. Raises DownloadError."""
     return checkpoints.fetch_checkpoint(
-        row,
-        root=_catalog().root,
-        cache=default_cache(),
-        mirrors=os.environ.get(MIRROR_VARIABLE) or None,
-        is_named_alone=_catalog().is_named_alone(row),
+        row, _catalog(), cache=default_cache(), mirrors=os.environ.get(MIRROR_VARIABLE) or None
     )
 
 
@@ -277,3 +282,10 @@ def _preprocessing(row: Variant | None) -> Mapping[str, Any] | None:
         "transform": shared["transforms"][row.transform],
         "normalization": shared["normalizations"][row.normalization],
     }
+
+
+def _labels(row: Variant | None) -> tuple[str, ...] | None:
+    """Return the names of a row's classes."""
+    if row is None or row.labels is None:
+        return None
+    return tuple(labels.load(_catalog().path(f"{labels.FOLDER}/{row.labels}.tsv")))

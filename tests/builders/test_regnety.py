@@ -251,7 +251,12 @@ def test_pycls_sees_blue_first(model, tmp_path):
     assert not np.array_equal(tensors["pycls"], tensors["timm"])
 
 
-PROJECTION = {"pycls": "s1.b1.bn", "timm": "s1.b1.downsample.bn", "torchvision": "trunk_output.block1.block1-0.proj.1"}
+PROJECTION = {
+    "pycls": "s1.b1.bn",
+    "timm": "s1.b1.downsample.bn",
+    "torchvision": "trunk_output.block1.block1-0.proj.1",
+    "transformers": "regnet.encoder.stages.0.layers.0.shortcut.normalization",
+}
 
 
 @pytest.mark.parametrize("format", SMALL.formats)

@@ -84,6 +84,19 @@ def test_packages_and_what_they_import_count(imported):
     assert imported(files, "tools.e") == ["tools/__init__.py", "tools/e.py"]
 
 
+def test_the_library_counts_for_itself_alone(imported):
+    """`builders` offers models by name, which no build asks for: `test_all_that_real_processes_import_is_in_the_keys` holds that."""
+    files = {
+        "builders/__init__.py": "def f():\n    from builders import library\n    from builders.library import models",
+        "builders/library/__init__.py": "from builders.library import models",
+        "builders/library/models.py": "import tools.a",
+        "tools/__init__.py": "",
+        "tools/a.py": "",
+    }
+    assert imported(files, "builders") == ["builders/__init__.py"]
+    assert imported(files, "builders.library") == sorted(files)
+
+
 def test_what_only_a_type_checker_imports_does_not_count(imported):
     files = {
         "tools/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from tools import b",

@@ -466,7 +466,7 @@ def test_files_of_one_name_are_told_apart(upstream, shared, hub, tmp_path):
     (mirror / "upstream.example.org").mkdir()
     (mirror / WEIGHTS.name).rename(mirror / "upstream.example.org" / WEIGHTS.name)
     assert not reporting.show_plan(rows, [module], None, str(mirror))
-    path = fetch_checkpoint(module.variant, root=rows.root, cache=tmp_path, mirrors=str(mirror), is_named_alone=False)
+    path = fetch_checkpoint(module.variant, rows, cache=tmp_path, mirrors=str(mirror), is_named_alone=False)
     assert path == mirror / "upstream.example.org" / WEIGHTS.name
     text = targets.texts(rows)[targets.CHECKPOINTS_FILE]
     for host in ("upstream.example.org", "elsewhere.example.org/b"):
@@ -535,7 +535,7 @@ def upstream(tmp_path):
 def test_weights_from_a_mirror_are_marked_and_never_pass_unnoticed(upstream, hub, shared, tmp_path, capsys):
     """In the record, not in what decides the bytes; and said, where nothing vouches for the file."""
     rows, module, mirror = upstream
-    path = fetch_checkpoint(module.variant, root=rows.root, cache=tmp_path, mirrors=str(mirror))
+    path = fetch_checkpoint(module.variant, rows, cache=tmp_path, mirrors=str(mirror))
     specs = [specify(module.variant, rows, path, is_mirrored=is_mirrored) for is_mirrored in (True, False)]
     assert path.parent == mirror and specs[0]["build"] == specs[1]["build"]
     made = json.loads(next((shared / "cache/hubpress").glob(f"builds/{build_key(hub)}/made.json")).read_text())

@@ -17,7 +17,7 @@ def specification_of(name: str) -> Specification:
     """The specification of a row whose checkpoint lies in the repository."""
     rows = catalog.load()
     variant = rows.find(name).variant
-    return specify(variant, rows, fetch_checkpoint(variant, root=rows.root, cache=Path("nowhere")))
+    return specify(variant, rows, fetch_checkpoint(variant, rows, cache=Path("nowhere")))
 
 
 def other_sources(digest: str):

@@ -42,7 +42,7 @@ def trust(*public: Path) -> signatures.Trust:
 def made_up_build(folder: Path) -> Build:
     """A build of both heads of the small ConvNeXt, with graphs that mean nothing."""
     variant, rows = made.digits()[0].variant, made.rows()
-    spec = specify(variant, rows, fetch_checkpoint(variant, root=rows.root, cache=folder))
+    spec = specify(variant, rows, fetch_checkpoint(variant, rows, cache=folder))
     packed, built, checked = {}, {}, {}
     for module in made.digits():
         head = module.head

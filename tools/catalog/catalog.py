@@ -163,7 +163,8 @@ class UnknownNameError(UsageError, LookupError):
 class Catalog:
     """Everything that can be published, in the order of the files.
 
-    `problems` are those of files whose rows or collections are left out (see `reading.load_usable`).
+    `problems` are those of files whose rows or collections are left out (see `reading.load_usable`). `own` is a folder with further
+    `modules/` and `collections/`, outside of the repository at `root`.
     """
 
     publisher: Publisher
@@ -172,6 +173,11 @@ class Catalog:
     preprocessing: PreprocessingRows
     root: Path
     problems: tuple[Problem, ...] = ()
+    own: Path | None = None
+
+    def path(self, file: str) -> Path:
+        """Return where a file of the catalogue lies: in the folder of one's own rows if it is there, or in the repository."""
+        return self.own / file if self.own and (self.own / file).exists() else self.root / file
 
     @property
     def warnings(self) -> list[str]:

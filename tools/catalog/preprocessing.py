@@ -64,21 +64,27 @@ def load(path: Path | None = None) -> PreprocessingRows:
     return found
 
 
-def read(path: Path, file: str, problems: Problems) -> PreprocessingRows | None:
-    """Read a file that problems call `file`; None if there are any."""
+def read(path: Path, file: str, problems: Problems, known: PreprocessingRows | None = None) -> PreprocessingRows | None:
+    """Read a file that problems call `file`; None if there are any.
+
+    With the rows that are `known`, return these and the file's, which may hold one kind alone and must have names of their own.
+    """
     count = len(problems.found)
     top = Table(read_toml(path, file, problems), file, "", problems)
     if len(problems.found) > count:
         return None
     for kind, check in (("transforms", _check_transform), ("normalizations", _check_normalization)):
-        rows = top.take(kind, dict)
-        if rows == {}:
+        others = known[kind] if known else {}  # type: ignore[literal-required]
+        rows = top.take(kind, dict, {} if known else REQUIRED)
+        if rows == {} and not known:
             top.complain(f"`{kind}` has no rows", f"add a table [{kind}.NAME]")
         for name, row in (rows or {}).items():
             if not isinstance(row, dict):
                 top.complain(f"`{kind}.{name} = {row!r}` is not a table", f"write a table [{kind}.{name}]")
                 continue
             table = Table(row, file, f"{kind}.{name}", problems)
+            if name in others:
+                table.complain(f"{FILE} has a {name}, too", "give this one another name")
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 table.complain(
                     f"{name!r} is no name", "begin with a lower-case letter, then use letters, digits and underscores"
@@ -88,11 +94,17 @@ def read(path: Path, file: str, problems: Problems) -> PreprocessingRows | None:
     top.finish()
     if len(problems.found) > count:
         return None
-    normalizations: dict[str, NormalizationRow] = top.values["normalizations"]
+    normalizations: dict[str, NormalizationRow] = top.values.get("normalizations", {})
     for normalization in normalizations.values():
         normalization["mean"] = [*map(float, normalization["mean"])]
         normalization["std"] = [*map(float, normalization["std"])]
-    return {"transforms": top.values["transforms"], "normalizations": normalizations}
+    transforms = top.values.get("transforms", {})
+    if known:
+        return {
+            "transforms": known["transforms"] | transforms,
+            "normalizations": known["normalizations"] | normalizations,
+        }
+    return {"transforms": transforms, "normalizations": normalizations}
 
 
 def resolution(transform: TransformRow) -> int:

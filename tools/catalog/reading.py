@@ -30,6 +30,7 @@ from tools.catalog.layout import is_name, is_publisher_name
 from tools.catalog.preprocessing import PreprocessingRows
 from tools.catalog.vocabularies import Vocabularies
 from tools.common.files import ROOT
+from tools.common.problems import Problem
 
 NO_FAMILIES = {"publisher.toml", "preprocessing.toml"}  # the files of modules/ that hold no rows
 SELECTABLE = ("family", "size", "data", "resolution", "licence", "stem", "precision")
@@ -51,15 +52,21 @@ ROW_KEYS = ("size", "data", "precision", "source", "stem", "heads", "transform",
 NAME_FIX = "use lower-case letters, digits, `_`, `.`, `-`"
 
 
-def load(root: Path = ROOT) -> Catalog:
-    """Read `modules/` and `collections/` below `root`; raises `CatalogError` with every problem of every file."""
-    catalog = load_usable(root)
+def load(root: Path = ROOT, own: Path | None = None) -> Catalog:
+    """Read `modules/` and `collections/` below `root`, and below `own` if that is given.
+
+    A folder of one's own has rows, labels, collections and preprocessing beside the repository's, and may have a publisher instead.
+
+    Raises:
+      CatalogError: with every problem of every file.
+    """
+    catalog = load_usable(root, own)
     if catalog.problems:
         raise CatalogError(list(catalog.problems))
     return catalog
 
 
-def load_usable(root: Path = ROOT) -> Catalog:
+def load_usable(root: Path = ROOT, own: Path | None = None) -> Catalog:
     """Read as `load` does, without the families and collections whose files have problems: these are in `Catalog.problems`.
 
     Raises:
@@ -68,20 +75,34 @@ def load_usable(root: Path = ROOT) -> Catalog:
     problems = Problems()
     tags = vocabularies.load(root / vocabularies.FOLDER)
     shared = preprocessing.read(root / preprocessing.FILE, preprocessing.FILE, problems)
-    publisher = _publisher(root, problems)
-    families = _Families(root, tags, shared, problems, publisher.formats if publisher else None)
+    folders = [root]
+    if own:
+        folders.append(own)
+        if not (own / "modules").is_dir():
+            problems.found.append(
+                Problem(str(own), "it has no folder `modules`", "name the folder that `modules/` is in")
+            )
+        if shared and (own / preprocessing.FILE).is_file():
+            shared = preprocessing.read(own / preprocessing.FILE, str(own / preprocessing.FILE), problems, shared)
+    publisher = _publisher(own if own and (own / "modules/publisher.toml").is_file() else root, problems)
+    families = _Families(folders, tags, shared, problems, publisher.formats if publisher else None)
     variants = [
         variant
-        for path in sorted((root / "modules").glob("*.toml"))
+        for folder in folders
+        for path in sorted((folder / "modules").glob("*.toml"))
         if path.name not in NO_FAMILIES
         for variant in families.read(path)
     ]
     known = None if problems.found else variants  # what rows of a file with problems would hold, nobody knows
-    collections = [_collection(path, root, known, problems) for path in sorted((root / "collections").glob("*.toml"))]
+    collections = [
+        _collection(path, folder, known, problems)
+        for folder in folders
+        for path in sorted((folder / "collections").glob("*.toml"))
+    ]
     if publisher is None or shared is None:
         raise CatalogError(problems.found)
     found = tuple(filter(None, collections))
-    return Catalog(publisher, tuple(variants), found, shared, root, tuple(problems.found))
+    return Catalog(publisher, tuple(variants), found, shared, root, tuple(problems.found), own)
 
 
 def _publisher(root: Path, problems: Problems) -> Publisher | None:
@@ -148,9 +169,12 @@ class _Family:
 
 @dataclass
 class _Families:
-    """Reads one family's file after the other; `_claimed` has file and row by the names and versions that they publish."""
+    """Reads one family's file after the other; `_claimed` has file and row by the names and versions that they publish.
 
-    root: Path
+    `folders` are those in which `modules/` lies, the repository first.
+    """
+
+    folders: list[Path]
     tags: Vocabularies
     shared: PreprocessingRows | None
     problems: Problems
@@ -159,7 +183,7 @@ class _Families:
 
     def read(self, path: Path) -> list[Variant]:
         """Return the rows of a file; none if anything in it has a problem."""
-        file, before = str(path.relative_to(self.root)), len(self.problems.found)
+        file, before = str(Path("modules", path.name)), len(self.problems.found)
         top = Table(read_toml(path, file, self.problems), file, "", self.problems)
         if len(self.problems.found) > before:
             return []
@@ -175,6 +199,12 @@ class _Families:
             if len(self.problems.found) == before:
                 variants.append(Variant(**fields))
         return variants if len(self.problems.found) == before else []
+
+    def _path(self, path: str) -> Path:
+        """Return where a file of the catalogue lies, or would lie in the repository."""
+        return next(
+            (folder / path for folder in reversed(self.folders) if (folder / path).exists()), self.folders[0] / path
+        )
 
     def _family(self, top: Table) -> _Family:
         facts = {
@@ -212,7 +242,7 @@ class _Families:
         return found
 
     def _check_labels(self, table: Table, data: dict[str, Any]) -> None:
-        file = self.root / labels.FOLDER / f"{data['labels']}.tsv"
+        file = self._path(f"{labels.FOLDER}/{data['labels']}.tsv")
         for problem in labels.problems(file, data["classes"]):
             if problem.line is None:  # the file may be right and the row wrong
                 table.complain(f"{problem.file} {problem.message}", problem.fix)
@@ -275,7 +305,7 @@ class _Families:
             transform = by_resolution.get(str(own["resolution"]))
         if own["resolution"] and source and (transform or str(own["resolution"]) not in by_resolution):
             self._check_transform(table, own["resolution"], transform, source_key)
-        if own["evaluation"] and not os.path.isfile(self.root / "modules" / own["evaluation"]):
+        if own["evaluation"] and not os.path.isfile(self._path(f"modules/{own['evaluation']}")):
             table.complain(
                 f"evaluation data modules/{own['evaluation']} does not exist",
                 "put the labelled images there, or drop `evaluation`",
@@ -360,7 +390,7 @@ class _Families:
                 table.complain(f"checkpoint {url} names no file", "correct `checkpoint`, or the `url` of its source")
             return url
         url = f"modules/{url}"
-        if not os.path.isfile(self.root / url):
+        if not os.path.isfile(self._path(url)):
             table.complain(f"checkpoint {url} does not exist", "put the file there, or correct `checkpoint`")
         return url
 

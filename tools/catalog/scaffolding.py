@@ -78,7 +78,7 @@ def family(name: str, root: Path = ROOT) -> list[str]:
     _refuse_existing([f"builders/{name}", *files], root)
     for file, template in files.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_text(_rendered(root, template, name=name), encoding="utf-8")
+        (root / file).write_text(rendered(root, template, name=name), encoding="utf-8")
     variant(name, {"size": "small", "data": "1k", "resolution": 224}, root)
     return list(files)
 
@@ -89,7 +89,7 @@ def collection(name: str, family: str | None = None, root: Path = ROOT) -> list[
         raise ScaffoldingError(with_fix(f"{name!r} is no collection's name", NAME_FIX))
     file = f"collections/{name}.toml"
     _refuse_existing([file], root)
-    text = _rendered(root, "collection.toml.j2", name=name, family=family or "TODO: a family, or other keys and values")
+    text = rendered(root, "collection.toml.j2", name=name, family=family or "TODO: a family, or other keys and values")
     (root / file).write_text(text, encoding="utf-8")
     return [file]
 
@@ -134,9 +134,12 @@ def _refuse_existing(files: Iterable[str], root: Path) -> None:
             raise ScaffoldingError(with_fix(f"{file} exists already", "choose another name, or edit it"))
 
 
-def _rendered(root: Path, template: str, **names: str) -> str:
+def rendered(root: Path, template: str, **names: Any) -> str:
+    """Return a template of `templates/new` with `names` filled in."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(root / "templates/new")
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+    )
     return environment.get_template(template).render(**names)

@@ -111,6 +111,16 @@ def add_hub(arguments: argparse._ActionsContainer, *, required: bool = True) -> 
     )
 
 
+def add_catalog(arguments: argparse._ActionsContainer) -> None:
+    """Add `--catalog`, a folder of one's own rows (see tools/catalog/reading.py:load)."""
+    arguments.add_argument(
+        "--catalog",
+        type=Path,
+        metavar="DIR",
+        help="a folder of your own with modules/ (rows, labels, weights) and collections/, beside the repository's",
+    )
+
+
 def add_url(arguments: argparse._ActionsContainer) -> None:
     """Add `--url`, the public address of the hub (see tools/hub/address.py)."""
     arguments.add_argument(

@@ -36,7 +36,7 @@ def find(prebuilt: Path, variant: Variant, catalog: Catalog) -> tuple[Specificat
         message = f"{variant.file}: {variant.stem} is not in {prebuilt}"
         raise PrebuiltError(with_fix(message, f"run `bazel build //modules:{target}`"))
     if "://" not in variant.checkpoint:
-        checkpoint = fetch_checkpoint(variant, root=catalog.root, cache=prebuilt)
+        checkpoint = fetch_checkpoint(variant, catalog, cache=prebuilt)
         return specify(variant, catalog, checkpoint), folder
     noted = folder / "checkpoint.json"
     facts = _read(noted)

@@ -1,6 +1,6 @@
 """Specification of a build: all that a row, its checkpoint and the code that is here decide, and two keys of it.
 
-    path = fetch_checkpoint(variant, root=catalog.root, cache=cache)
+    path = fetch_checkpoint(variant, catalog, cache=cache)
     spec = specify(variant, catalog, path)
     spec["build"]["key"], spec["check"]["key"]
 
@@ -149,8 +149,8 @@ def specify(
         message = f"{checkpoint} has sha256 {facts['sha256']}, the row pins {variant.sha256}"
         raise SpecificationError(str(Problem(variant.file, message, "get the right file", row=variant.stem)))
     module = _definition(variant, catalog, facts)
-    names = _labels(variant, catalog.root)
-    evaluation = catalog.root / "modules" / variant.evaluation if variant.evaluation else None
+    names = _labels(variant, catalog)
+    evaluation = catalog.path(f"modules/{variant.evaluation}") if variant.evaluation else None
     sources = build_sources(catalog.root, variant.family)
     checks = [check_sources(catalog.root, variant.family), evaluation and sha256_of_file(evaluation)]
     spec: Specification = {
@@ -207,10 +207,10 @@ def _definition(variant: Variant, catalog: Catalog, checkpoint: CheckpointFacts)
     }
 
 
-def _labels(variant: Variant, root: Path) -> list[str] | None:
+def _labels(variant: Variant, catalog: Catalog) -> list[str] | None:
     if not variant.labels:
         return None
-    return labels.load(root / labels.FOLDER / f"{variant.labels}.tsv")
+    return labels.load(catalog.path(f"{labels.FOLDER}/{variant.labels}.tsv"))
 
 
 def _listed(root: Path, programs: tuple[str, ...], family: str) -> str:

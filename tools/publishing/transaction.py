@@ -232,10 +232,9 @@ class Publishing:
         report("fetch", None, None)
         checkpoint = fetch_checkpoint(
             variant,
-            root=self.catalog.root,
+            self.catalog,
             cache=self.cache,
             mirrors=self.mirrors,
-            is_named_alone=self.catalog.is_named_alone(variant),
             progress=partial(report, "fetch"),
         )
         report("hash", None, None)

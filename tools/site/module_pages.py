@@ -40,6 +40,7 @@ DEPLOYMENT = [
     Example("several_sizes", "Several sizes", "Images of several sizes"),
     Example("mixed_precision", "Mixed precision, saving", "Mixed precision and saved models"),
     Example("keras_3_saving", "Saving with Keras 3", "Saved models of Keras 3"),
+    Example("unrolled", "Layers of Keras 3", "Layers of Keras 3"),
 ]
 FORMATS = [
     Example("onnx_runtime", "ONNX Runtime", "With ONNX Runtime"),
