@@ -40,7 +40,8 @@ class Publisher:
     """The publisher of a hub: names and texts of its page.
 
     `url` is the base of the handles, without a slash at the end; `notebooks` is where Colab finds the folder `notebooks/`, or
-    None if nowhere.
+    None if nowhere. `headline` says on the first page what one gets here, `example` is the name of the module whose use it shows;
+    without them the page has the description and the newest module.
     """
 
     name: str
@@ -49,6 +50,8 @@ class Publisher:
     about: str
     url: str
     notebooks: str | None = None
+    headline: str | None = None
+    example: str | None = None
 
 
 @dataclass(frozen=True)

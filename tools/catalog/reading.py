@@ -18,6 +18,7 @@ from tools.catalog.preprocessing import PreprocessingRows
 from tools.catalog.vocabularies import Vocabularies
 from tools.common.files import ROOT
 
+HEADLINE_WORDS = 9  # of a publisher at most
 NO_FAMILIES = {"publisher.toml", "preprocessing.toml"}  # the files of modules/ that hold no rows
 SELECTABLE = ("family", "size", "data", "resolution", "licence", "stem", "precision")
 # Keys of a row that are fields of its `Variant` as they are: type, and default.
@@ -79,7 +80,12 @@ def _publisher(root: Path, problems: Problems) -> Publisher | None:
         return None
     texts = {key: table.take(key, str) for key in ("name", "title", "description", "about", "url")}
     notebooks = table.take("notebooks", str, None)
+    headline, example = table.take("headline", str, None), table.take("example", str, None)
     table.finish()
+    if headline is not None and len(headline.split()) > HEADLINE_WORDS:
+        table.complain(f"`headline` has {len(headline.split())} words", f"write at most {HEADLINE_WORDS}")
+    if example is not None and not is_name(example):
+        table.complain(f"`example = {example!r}` is no module's name", "write the name without publisher and version")
     if texts["name"] and not is_publisher_name(texts["name"]):
         table.complain(
             f"`name = {texts['name']!r}` is no publisher's name", "use lower-case letters, digits and hyphens"
@@ -92,7 +98,8 @@ def _publisher(root: Path, problems: Problems) -> Publisher | None:
     if len(problems.found) > count:
         return None
     texts["url"] = texts["url"].rstrip("/")
-    return Publisher(**texts, notebooks=notebooks and notebooks.rstrip("/"))
+    notebooks = notebooks and notebooks.rstrip("/")
+    return Publisher(**texts, notebooks=notebooks, headline=headline, example=example)
 
 
 # Families

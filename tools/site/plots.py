@@ -9,6 +9,7 @@ else family), shape the resolution. A mark that would cover another's centre sta
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from tools.site.published_module import PublishedModule
 
 WIDTH, HEIGHT = 560, 340
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
+OVERVIEW = 150  # marks of all families together
 SERIES = 6  # colours in static/style.css; further series begin again
 SHAPES = 3  # see `outline`; further resolutions have the last
 APART = 8.0  # between the ends of two marks, so that neither covers the other's centre
@@ -143,6 +145,26 @@ def accuracy(members: Iterable[PublishedModule], kind: str, *, by_family: bool =
         tuple((i % SERIES, name) for i, name in enumerate(names)),
         tuple((shape, resolution) for resolution, shape in shapes.items()),
     )
+
+
+def overview(members: Iterable[PublishedModule]) -> Plot | None:
+    """Return the plot of all families against parameters, of the classifiers that answer about the data that most are trained for.
+
+    Of a hub with many modules only the best of each size and family are drawn, so that the first page stays small.
+    """
+    ranked = [m for m in members if m.is_classifier and m.top1 is not None and m.yanked is None]
+    trained_for = Counter(m.row["datasets"][-1] for m in ranked)
+    if not trained_for:
+        return None
+    usual = min(trained_for, key=lambda name: (-trained_for[name], name))
+    ranked = sorted((m for m in ranked if m.row["datasets"][-1] == usual), key=lambda m: (_family(m), m.name))
+    if len(ranked) > OVERVIEW:
+        best: list[PublishedModule] = []
+        for module in sorted(ranked, key=lambda m: (_family(m), m.measured["parameters"] or 0, -(m.top1 or 0))):
+            if not best or _family(best[-1]) != _family(module) or (module.top1 or 0) > (best[-1].top1 or 0):
+                best.append(module)
+        ranked = best
+    return accuracy(ranked, "parameters", by_family=True)
 
 
 def outline(shape: int, x: float, y: float, radius: float) -> str:
