@@ -21,6 +21,15 @@ async function copy(element) {
 
 for (const button of document.querySelectorAll("button[data-copy]")) button.hidden = false;
 
+// The code of documents that others wrote has no buttons yet.
+document.querySelectorAll(".document pre").forEach((pre, number) => {
+  pre.id ||= `code-block-${number + 1}`;
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "copy", title: `Copy code block ${number + 1}` });
+  button.dataset.copy = pre.id;
+  button.append(Object.assign(document.createElement("span"), { textContent: "Copy" }));
+  pre.before(button);
+});
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
   if (!button) return;
