@@ -41,7 +41,7 @@ DEPLOYMENT = [
     Example("mixed_precision", "Mixed precision, saving", "Mixed precision and saved models"),
     Example("keras_3_saving", "Saving with Keras 3", "Saved models of Keras 3"),
 ]
-SHELL = ("verify", "checksum", "signature")  # snippets that are commands
+SHELL = ("install", "verify", "checksum", "signature")  # snippets that are commands
 
 
 def texts(hub: Hub, module: PublishedModule) -> tuple[str, str]:
@@ -74,6 +74,7 @@ def inputs(hub: Hub, module: PublishedModule) -> list[Any]:
         [[other.handle, other.published, other.changes, other.yanked] for other in module.versions],
         module.newest.handle,
         [[c.folder, c.definition.title, c.definition.description] for c in module.collections],
+        [[relation, other.handle, facts] for relation, other, facts in module.neighbours],
     ]
 
 
