@@ -29,7 +29,7 @@ class Family:
         for module in sorted(members, key=lambda m: str(m.name)):
             row = module.row
             entry = (module.measured["parameters"] or 0, module.name, module)
-            self._sizes[row["data"], row["resolution"], row["source_text"]].append(entry)
+            self._sizes[row["data"], row["resolution"], row.get("source_text")].append(entry)
             self._resolutions[row["data"], row["size"]].setdefault(row["resolution"], module)
             self._data[row["resolution"], row["size"]].setdefault(row["data"], module)
         for entries in self._sizes.values():
@@ -38,7 +38,7 @@ class Family:
     def near(self, module: "PublishedModule") -> list[tuple[str, "PublishedModule", str]]:
         """Return what differs, the nearest module that differs so, and its figures."""
         row, size = module.row, module.measured["parameters"] or 0
-        sizes = self._sizes.get((row["data"], row["resolution"], row["source_text"]), [])
+        sizes = self._sizes.get((row["data"], row["resolution"], row.get("source_text")), [])
         first = bisect.bisect_left(sizes, size, key=lambda entry: entry[0])
         after = bisect.bisect_right(sizes, size, key=lambda entry: entry[0])
         resolutions = self._resolutions.get((row["data"], row["size"]), {})
