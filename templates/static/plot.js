@@ -96,3 +96,5 @@ function plotOf(figure) {
   ready();
   return { draw, ready };
 }
+
+for (const figure of document.querySelectorAll("[data-plot=alone]")) plotOf(figure);

@@ -196,7 +196,7 @@ function start(items, root) {
         if (!option.value) continue;
         const count = counts.get(option.value) ?? 0;
         option.textContent = `${option.value} (${count})`;
-        option.disabled = count === 0 && option.value !== select.value;
+        option.hidden = option.disabled = count === 0 && option.value !== select.value;
       }
     }
     const query = new URLSearchParams(pairs);

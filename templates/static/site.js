@@ -21,6 +21,15 @@ async function copy(element) {
 
 for (const button of document.querySelectorAll("button[data-copy]")) button.hidden = false;
 
+// The code of documents that others wrote has no buttons yet.
+document.querySelectorAll(".document pre").forEach((pre, number) => {
+  pre.id ||= `code-block-${number + 1}`;
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "copy", title: `Copy code block ${number + 1}` });
+  button.dataset.copy = pre.id;
+  button.append(Object.assign(document.createElement("span"), { textContent: "Copy" }));
+  pre.before(button);
+});
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
   if (!button) return;
@@ -41,10 +50,32 @@ document.addEventListener("click", async (event) => {
 
 // "/" goes to the page's search field.
 document.addEventListener("keydown", (event) => {
-  const field = document.querySelector("[data-search]");
+  const field = document.querySelector("main [data-search]") ?? document.querySelector("[data-search]");
   const typing = event.target.closest("input, select, textarea, [contenteditable]");
   if (event.key === "/" && field && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
     event.preventDefault();
     field.focus();
   }
 });
+
+// Tabs: the chosen one is in the address, and remembered for the next module.
+for (const group of document.querySelectorAll(".tabs")) {
+  const inputs = [...group.querySelectorAll(":scope > input")];
+  const key = inputs[0].name;
+  const find = (name) => inputs.find((input) => input.id === `tab-${name}`);
+  let kept = null;
+  try {
+    kept = localStorage.getItem(`tab-${key}`);
+  } catch { /* storage is forbidden: nothing is remembered */ }
+  const chosen = find(new URLSearchParams(location.search).get(key)) ?? find(kept);
+  if (chosen) chosen.checked = true;
+  group.addEventListener("change", (event) => {
+    const name = event.target.id.replace("tab-", "");
+    const query = new URLSearchParams(location.search);
+    query.set(key, name);
+    history.replaceState(null, "", `${location.pathname}?${query}${location.hash}`);
+    try {
+      localStorage.setItem(`tab-${key}`, name);
+    } catch { /* as above */ }
+  });
+}

@@ -268,7 +268,7 @@ def test_the_photograph_is_drawn_cut_out(visit, hub):
 def test_every_control_can_be_reached_and_seen_with_the_tab_key(visit, hub):
     page = visit(hub + COLLECTION)
     reached = []
-    for _ in range(16):
+    for _ in range(24):
         page.keyboard.press("Tab")
         reached.append(
             page.evaluate(

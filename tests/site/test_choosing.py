@@ -94,10 +94,10 @@ def test_the_centre_of_every_mark_hits_its_own_link(visit, filled_hub, name):
 def test_a_plot_is_one_tab_stop_with_arrows_and_a_card(visit, filled_hub):
     page = visit(filled_hub + CONVNEXTV2)
     stops = []
-    while "q" not in stops and len(stops) < 30:
+    while "filters" not in stops and len(stops) < 30:
         page.keyboard.press("Tab")
-        stops.append(page.evaluate("document.activeElement.name || document.activeElement.id"))
-    assert len([each for each in stops if each.startswith(("parameters-", "gflops-"))]) == 2 and "q" in stops
+        stops.append(page.evaluate("document.activeElement.closest('#filters')?.id ?? document.activeElement.id"))
+    assert len([each for each in stops if each.startswith(("parameters-", "gflops-"))]) == 2 and "filters" in stops
     first = page.locator("[data-plot]").first
     link = first.locator(".point[tabindex='0']")
     assert first.locator(".point:not([tabindex='-1'])").count() == 1
@@ -164,3 +164,39 @@ def test_marks_of_the_cards_are_inside_of_their_pictures(visit, filled_hub):
         }).length"""
     )
     assert outside == 0 and page.locator(".plot-small .mark").count() > 50
+
+
+PAGES = [
+    "",
+    "find/",
+    "search/",
+    CONVNEXTV2,
+    "hubpress/convnext_tiny_1k_224/1/",
+    "hubpress/vit_b16_fe/1/",
+    "hubpress/",
+    "404.html",
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_landmarks_have_names_of_their_own_and_pages_fit_320_pixels(visit, filled_hub, path):
+    page = visit(filled_hub + path, width=320, missing=path == "404.html")
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    named = page.evaluate(
+        """() => [...document.querySelectorAll('nav, section, form, aside, [role=region], [role=search]')].map((e) =>
+          e.getAttribute('aria-label') ?? document.getElementById(e.getAttribute('aria-labelledby'))?.textContent.trim())
+          .filter((name) => name)"""
+    )
+    assert sorted(named) == sorted(set(named))
+
+
+@pytest.mark.parametrize("path", ["hubpress/convnext_tiny_1k_224/1/", CONVNEXTV2])
+def test_printed_pages_lose_nothing(visit, filled_hub, path):
+    page = visit(filled_hub + path, width=700)
+    page.emulate_media(media="print")
+    lost = page.evaluate(
+        """() => [...document.querySelectorAll('main :is(pre, table, .tab, .panel:not(.contents), .plot)')].filter((e) =>
+          !e.getClientRects().length && !e.closest('[hidden]') || e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible')
+          .map((e) => e.outerHTML.slice(0, 80))"""
+    )
+    assert lost == []

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from playwright import sync_api as playwright
 
 from tests.support.browsing import axe
 
@@ -26,7 +27,7 @@ def test_what_differs_is_compared_and_stays_in_the_address(visit, filled_hub):
     assert page.locator(".compare").is_hidden()
     for name in CHOSEN:
         page.check(f"tr[data-module={name}] .compare-box")
-    page.wait_for_selector(".compare tbody tr")
+    playwright.expect(page.locator(".compare thead th")).to_have_count(3)
     shown = cells(page)
     assert "Licence" not in shown and "Head" not in shown and "Resolution" in shown  # what is the same is left out
     top1 = [m["top1"] for m in modules]
@@ -37,7 +38,7 @@ def test_what_differs_is_compared_and_stays_in_the_address(visit, filled_hub):
     page.fill("#filters input[name=q]", "tiny")  # the filters leave the choice alone
     assert f"compare={CHOSEN[0]}" in page.url and "q=tiny" in page.url
     page.click("button[data-copy=compare-markdown]")
-    page.wait_for_function("document.getElementById('announcement').textContent === 'Copied'")
+    playwright.expect(page.locator("#announcement")).to_have_text("Copied")
     lines = page.evaluate("navigator.clipboard.readText()").splitlines()
     assert lines[0] == "|  | " + " | ".join(f"[{m['name']}]({index['url']}/{m['handle']})" for m in modules) + " |"
     assert f"**{max(top1):.2f}**" in "\n".join(lines) and all(line.count("|") == 5 for line in lines)
@@ -45,7 +46,7 @@ def test_what_differs_is_compared_and_stays_in_the_address(visit, filled_hub):
     again.wait_for_selector(".compare tbody tr")
     assert cells(again) == shown and again.is_checked(f"tr[data-module={CHOSEN[1]}] .compare-box")
     again.click(f"button[aria-label='Remove {CHOSEN[0]}']")
-    again.wait_for_function("document.querySelectorAll('.compare thead th').length === 2")
+    playwright.expect(again.locator(".compare thead th")).to_have_count(2)
     again.click(".compare button:text-is('Clear')")
     assert again.locator(".compare").is_hidden() and "compare" not in again.url
 
@@ -59,7 +60,7 @@ def test_four_at_most_by_the_keyboard(visit, filled_hub):
         page.keyboard.press("Tab")
         while not page.evaluate("document.activeElement.matches('.compare-box')"):
             page.keyboard.press("Tab")
-    page.wait_for_selector(".compare tbody tr")
+    playwright.expect(page.locator(".compare thead th")).to_have_count(4)
     assert page.locator(".compare thead th").count() == 4 and page.locator(".compare-box:checked").count() == 4
     assert "4 modules at most" in page.inner_text(".compare")
 

@@ -101,7 +101,7 @@ def test_nothing_moves_when_the_search_arrives(visit, filled_hub, scheme):
     )
     page.goto(filled_hub + "search/?q=tiny")
     page.wait_for_selector(READY)
-    page.wait_for_function("document.querySelectorAll('#results li').length < 60")
+    playwright.expect(page.locator("#found")).to_contain_text("results")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert page.evaluate("window.shift") < 0.05
     assert axe(page) == [] and page.evaluate("document.documentElement.scrollWidth") == 390

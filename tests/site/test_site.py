@@ -34,6 +34,7 @@ SCRIPTS = (
     "static/tables.js",
     "static/find.js",
     "static/compare.js",
+    "static/near.js",
 )
 
 
@@ -67,6 +68,7 @@ def test_paths_and_types(pages):
             "plot.js",
             "tables.js",
             "find.js",
+            "near.js",
             "compare.js",
             "index.schema.json",
             "record.schema.json",
@@ -150,6 +152,7 @@ def test_every_link_inside_the_hub_resolves_and_is_relative(pages, readers, path
             assert target[1:] in reader.ids
             continue
         address, _, anchor = target.partition("#")
+        address = address.partition("?")[0]
         if path == "404.html":
             # Shown at any address: its links begin at the hub's root.
             root = urllib.parse.urlsplit(synthetic.BASE_URL).path + "/"

@@ -43,7 +43,9 @@ class Publisher:
     """The publisher of a hub: names and texts of its page.
 
     `url` is the base of the handles, without a slash at the end; `notebooks` is where Colab finds the folder `notebooks/`, or
-    None if nowhere; `formats` are those of families that name none, or None for the default (see `FORMATS`).
+    None if nowhere; `formats` are those of families that name none, or None for the default (see `FORMATS`). `headline` says on the
+    first page what one gets here, `example` is the name of the module whose use it shows; without them the page has the
+    description and the newest module.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Publisher:
     url: str
     notebooks: str | None = None
     formats: dict[str, dict[str, float]] | None = None
+    headline: str | None = None
+    example: str | None = None
 
 
 @dataclass(frozen=True)

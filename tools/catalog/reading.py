@@ -32,6 +32,7 @@ from tools.catalog.vocabularies import Vocabularies
 from tools.common.files import ROOT
 from tools.common.problems import Problem
 
+HEADLINE_WORDS = 9  # of a publisher at most
 NO_FAMILIES = {"publisher.toml", "preprocessing.toml"}  # the files of modules/ that hold no rows
 SELECTABLE = ("family", "size", "data", "resolution", "licence", "stem", "precision")
 # Keys of a row that are fields of its `Variant` as they are: type, and default.
@@ -114,7 +115,12 @@ def _publisher(root: Path, problems: Problems) -> Publisher | None:
     texts = {key: table.take(key, str) for key in ("name", "title", "description", "about", "url")}
     notebooks = table.take("notebooks", str, None)
     formats = _formats(table)
+    headline, example = table.take("headline", str, None), table.take("example", str, None)
     table.finish()
+    if headline is not None and len(headline.split()) > HEADLINE_WORDS:
+        table.complain(f"`headline` has {len(headline.split())} words", f"write at most {HEADLINE_WORDS}")
+    if example is not None and not is_name(example):
+        table.complain(f"`example = {example!r}` is no module's name", "write the name without publisher and version")
     if texts["name"] and not is_publisher_name(texts["name"]):
         table.complain(
             f"`name = {texts['name']!r}` is no publisher's name", "use lower-case letters, digits and hyphens"
@@ -127,7 +133,7 @@ def _publisher(root: Path, problems: Problems) -> Publisher | None:
     if len(problems.found) > count:
         return None
     texts["url"] = texts["url"].rstrip("/")
-    return Publisher(**texts, notebooks=notebooks and notebooks.rstrip("/"), formats=formats)
+    return Publisher(**texts, notebooks=notebooks and notebooks.rstrip("/"), formats=formats, headline=headline, example=example)
 
 
 def _formats(table: Table) -> dict[str, dict[str, float]] | None:

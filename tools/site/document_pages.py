@@ -14,6 +14,8 @@ from tools.site import rendering, sanitizing
 from tools.site.document_facts import PlacedDocument
 from tools.site.document_index import TAG_FIELDS, DocumentIndex, Related
 
+FOLDED = 40  # entries of a list, from which on the first page folds it
+
 
 def document_page(index: DocumentIndex, root: Path, document: PlacedDocument, related: Related) -> str:
     """Return the page of a document, which is read again below `root`."""
@@ -50,7 +52,9 @@ def home_page(index: DocumentIndex) -> str:
     collections = [e for e in index.documents if e["kind"] == "Collection" and e["page"] in index.newest]
     publishers = {name: len(index.newest_of(name)) for name in index.publishers}
     count = sum(publishers.values())
-    return _page(index, "document_home", "index.html", publishers=publishers, collections=collections, count=count)
+    return _page(
+        index, "document_home", "index.html", publishers=publishers, collections=collections, count=count, folded=FOLDED
+    )
 
 
 def search_page(index: DocumentIndex) -> str:

@@ -23,6 +23,7 @@ from tools.hub.records import Record
 from tools.hub.signatures import Claim
 from tools.site.formatting import one_line
 from tools.site.jobs import PageError
+from tools.site.neighbours import Family
 from tools.site.published_collection import PublishedCollection
 from tools.site.published_formats import PublishedFormat
 from tools.site.published_module import WEB_ADDRESS, PublishedModule
@@ -130,13 +131,20 @@ def _connect(modules: dict[str, PublishedModule]) -> None:
     versions: dict[str, list[PublishedModule]] = {}
     for module in modules.values():
         versions.setdefault(module.name, []).insert(0, module)  # ascending in `modules`: the newest ends up first
+    families: dict[tuple[str, str, str], list[PublishedModule]] = {}
+    kin = {m.handle: (m.row["family"], m.head, m.precision) for m in modules.values()}
     for module in modules.values():
         module.versions = versions[module.name]
+        if module.yanked is None and module is module.newest:
+            families.setdefault(kin[module.handle], []).append(module)
         other = modules.get(module.record["sibling"] or "")
         if other is not None:
             # Both ways, even when the sibling was published later and only its record knows.
             module.sibling = other
             other.sibling = other.sibling or module
+    compared = {key: Family(members) for key, members in families.items()}
+    for module in modules.values():
+        module.family = compared.get(kin[module.handle], module.family)
 
 
 def _problems(record: Record, publisher: str, tags: Mapping[str, Mapping[str, Tag]]) -> list[Problem]:

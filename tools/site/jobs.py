@@ -30,6 +30,7 @@ STATIC = {
     "site.js": "text/javascript; charset=utf-8",
     "plot.js": "text/javascript; charset=utf-8",
     "compare.js": "text/javascript; charset=utf-8",
+    "near.js": "text/javascript; charset=utf-8",
     "find.js": "text/javascript; charset=utf-8",
     "tables.js": "text/javascript; charset=utf-8",
     "search.js": "text/javascript; charset=utf-8",

@@ -4,6 +4,7 @@ Evaluation.of_note(note).top1        # 97.5, in per cent
 Speed.of_note(note).batches          # [("1", "31.2"), ("8", "40.1")]
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,12 @@ class Evaluation:
     top5_correct: int | None
     date: str
     versions: Mapping[str, str]
+
+    @property
+    def margin(self) -> float:
+        """Half of the 95 % interval of `top1`, in per cent, by the normal approximation: what as many other images may give."""
+        share = self.top1 / 100
+        return 196 * math.sqrt(share * (1 - share) / self.images)
 
     @classmethod
     def of_record(cls, top1: Mapping[str, Any], versions: Mapping[str, str]) -> "Evaluation":

@@ -50,7 +50,7 @@ FORMATS = [
     Example("litert_kotlin", "Android", "On Android, with LiteRT and Kotlin"),
 ]
 LANGUAGES = {"onnx_web": ("js", "JavaScript"), "litert_kotlin": ("kotlin", "Kotlin")}  # of snippets that are not Python
-SHELL = ("verify", "checksum", "signature")  # snippets that are commands
+SHELL = ("install", "verify", "checksum", "signature")  # snippets that are commands
 
 
 def texts(hub: Hub, module: PublishedModule) -> tuple[str, str]:
@@ -84,6 +84,7 @@ def inputs(hub: Hub, module: PublishedModule) -> list[Any]:
         [[other.handle, other.published, other.changes, other.yanked] for other in module.versions],
         module.newest.handle,
         [[c.folder, c.definition.title, c.definition.description] for c in module.collections],
+        [[relation, other.handle, facts] for relation, other, facts in module.neighbours],
     ]
 
 

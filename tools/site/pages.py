@@ -26,7 +26,16 @@ from tools.hub.notes import Note
 from tools.hub.records import Record
 from tools.hub.signatures import Claim
 from tools.site import benchmarks as benchmarks_page
-from tools.site import collection_pages, feeds, hub_layout, module_pages, rendering, structured_data, table_columns
+from tools.site import (
+    collection_pages,
+    feeds,
+    hub_layout,
+    module_pages,
+    plots,
+    rendering,
+    structured_data,
+    table_columns,
+)
 from tools.site.collection_pages import collection_markdown
 from tools.site.gathering import Hub, gather
 from tools.site.index import index, index_text
@@ -191,8 +200,13 @@ def _publisher_page(hub: Hub) -> str:
 
 def _home_page(hub: Hub) -> str:
     columns = table_columns.table_columns(hub.names[:NEWEST], NEWEST_COLUMNS)
-    data = structured_data.of_home(hub)
-    return hub_layout.page(hub, "home", layout.HOME_PAGE, data=data, newest=NEWEST, columns=columns)
+    context = {
+        "newest": NEWEST,
+        "columns": columns,
+        "example": next((m for m in hub.names if m.name == hub.publisher.example), hub.names[0] if hub.names else None),
+        "plot": plots.overview(hub.names),
+    }
+    return hub_layout.page(hub, "home", layout.HOME_PAGE, data=structured_data.of_home(hub), **context)
 
 
 def _find_page(hub: Hub) -> str:

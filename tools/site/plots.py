@@ -9,6 +9,7 @@ else family), shape the resolution. A mark that would cover another's centre sta
 """
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from tools.site.published_module import PublishedModule
 
 WIDTH, HEIGHT = 560, 340
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
+OVERVIEW = 150  # marks of all families together
 SERIES = 6  # colours in static/style.css; further series begin again
 SHAPES = 3  # see `outline`; further resolutions have the last
 APART = 8.0  # between the ends of two marks, so that neither covers the other's centre
@@ -145,6 +147,36 @@ def accuracy(members: Iterable[PublishedModule], kind: str, *, by_family: bool =
     )
 
 
+def overview(members: Iterable[PublishedModule]) -> Plot | None:
+    """Return the plot of all families against parameters, of the classifiers that answer about the data that most are trained for.
+
+    Of a hub with many modules only the best of each size and family are drawn, so that the first page stays small.
+    """
+    ranked = [m for m in members if m.is_classifier and m.top1 is not None and m.yanked is None]
+    trained_for = Counter(m.row["datasets"][-1] for m in ranked)
+    if not trained_for:
+        return None
+    usual = min(trained_for, key=lambda name: (-trained_for[name], name))
+    ranked = sorted((m for m in ranked if m.row["datasets"][-1] == usual), key=lambda m: (_family(m), m.name))
+    return accuracy(_few(ranked), "parameters", by_family=True)
+
+
+def thumbnail(members: Iterable[PublishedModule]) -> Plot | None:
+    """Return the small plot of a collection; as of `overview`, of many modules only the best of each size are drawn."""
+    return accuracy(_few([m for m in members if m.is_classifier]), "parameters")
+
+
+def _few(modules: list[PublishedModule]) -> list[PublishedModule]:
+    """Return the modules; of more than `OVERVIEW` those that nothing smaller of their family reaches."""
+    if len(modules) <= OVERVIEW:
+        return modules
+    best: list[PublishedModule] = []
+    for module in sorted(modules, key=lambda m: (_family(m), m.measured["parameters"] or 0, -(m.top1 or 0))):
+        if not best or _family(best[-1]) != _family(module) or (module.top1 or 0) > (best[-1].top1 or 0):
+            best.append(module)
+    return best
+
+
 def outline(shape: int, x: float, y: float, radius: float) -> str:
     """Return the path of a mark around a centre: a circle, a square or a triangle of about the same area."""
     if shape == 0:
@@ -170,18 +202,25 @@ def _distinction(modules: list[PublishedModule]) -> Callable[[PublishedModule], 
 
 def _side_by_side(marks: list[Mark]) -> tuple[Mark, ...]:
     """Move marks sideways, the least possible, until no end covers the centre of another module's."""
-    placed: list[tuple[float, float]] = []
+    placed: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)  # by squares as wide as `APART`
     found = []
+
+    def is_free(x: float, y: float) -> bool:
+        column, line = int(x / APART), int(y / APART)
+        near = (end for i in (-1, 0, 1) for j in (-1, 0, 1) for end in placed.get((column + i, line + j), ()))
+        return all(math.hypot(x - px, y - py) >= APART for px, py in near)
+
     for mark in marks:
         heights = [y for y in (mark.reported, mark.measured) if y is not None]
         for shift in sorted(range(-40, 41), key=lambda each: (abs(each), each)):
             x = round(mark.x + shift * APART / 4, 1)
             inside = LEFT + APART / 2 <= x <= WIDTH - RIGHT - APART / 2
-            if inside and all(math.hypot(x - px, y - py) >= APART for y in heights for px, py in placed):
+            if inside and all(is_free(x, y) for y in heights):
                 break
         else:
             x = mark.x
-        placed += [(x, y) for y in heights]
+        for y in heights:
+            placed[int(x / APART), int(y / APART)].append((x, y))
         found.append(Mark(mark.module, x, mark.y, mark.reported, mark.measured, mark.series, mark.shape))
     return tuple(found)
 

@@ -18,6 +18,7 @@ from tools.hub.records import Record
 from tools.hub.signatures import Claim
 from tools.site.formatting import day, decimal, measured_percent, millions, one_line, percent, size, thousands
 from tools.site.measurements import Evaluation, Speed
+from tools.site.neighbours import Family
 from tools.site.published_formats import PublishedFormat
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class PublishedModule:
     in the order in which they were added; `notebooks` is the address of the publisher's notebooks, `signer` whom the signature of
     its record names, and `formats` are its files for other runtimes. What `gather` connects comes later: `sibling` is the other
     head of the same checkpoint, `versions` all versions of this name with the newest first (itself included), `collections` those
-    that select it. `digest` is of the record; `description` is kept by `describe`.
+    that select it, `family` those that it can be compared with. `digest` is of the record; `description` is kept by `describe`.
     """
 
     record: Record
@@ -50,6 +51,7 @@ class PublishedModule:
     sibling: "PublishedModule | None" = None
     versions: "list[PublishedModule]" = field(default_factory=list)
     collections: "list[PublishedCollection]" = field(default_factory=list)
+    family: Family = field(default_factory=Family)
     digest: bytes = b""
     description: str = ""
 
@@ -65,6 +67,11 @@ class PublishedModule:
             return cast(Mapping[str, Any], self.record)[key]
         except KeyError:
             raise AttributeError(f"record {self.record.get('handle')}: `{key}` is missing") from None
+
+    @cached_property
+    def neighbours(self) -> list[tuple[str, "PublishedModule", str]]:
+        """The modules that differ in one thing, the nearest of each kind: what differs, the module, and its figures."""
+        return self.family.near(self)
 
     @cached_property
     def newest(self) -> "PublishedModule":

@@ -59,7 +59,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "raw": raw,
     "trained": formatting.trained,
     "crop_of": crop_of,
-    "accuracy": plots.accuracy,
+    "thumbnail": plots.thumbnail,
     "outline": plots.outline,
 }
 
