@@ -6,7 +6,8 @@
 
 A converter of TensorFlow graphs sees what a layer is made of, and a runtime then does not find its fused kernels again. This file
 has a function for each layer of the families instead. Convolutions and what is between them lie as `[batch, channels, rows,
-columns]`, matrix products over channels as `[batch, rows, columns, channels]`; a map is transposed where one kind meets the other, once.
+columns]`, matrix products over channels as `[batch, rows, columns, channels]`; a map is transposed where one kind meets the
+other, once.
 """
 
 import math

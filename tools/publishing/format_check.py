@@ -4,7 +4,8 @@
 
 SPEC holds `parent` (the folder of the unpacked module), `format`, `made` (the file), `file` and `stem` (where the row is written,
 for errors), `evaluation` (the labelled images, or null) and `top1_at_least` (per cent, or null). OUT gets `CHECK.json` with what
-was found. The file answers the golden images and images of five sizes as the module does, and its maps are the module's; its accuracy
+was found. The file answers the golden images and images of five sizes as the module does, and its maps are the module's;
+its accuracy
 on the row's labelled images is measured where the row has some. Progress goes to standard output as lines of JSON.
 """
 
