@@ -3,7 +3,8 @@
     twin = portable(model, 224)         # answers normalised images [batch, 224, 224, 3] as `model` does
 
 Normalisations whose statistics are known are folded into kernels, as inference does; LayerNorm is written with a mean and a square
-root, for TensorFlow's fused kernel has no counterpart there. All weights are variables, so that two signatures of a file share them.
+root, for TensorFlow's fused kernel has no counterpart there. All weights are variables, so that two signatures of a file share
+them.
 """
 
 from typing import Any

@@ -2,8 +2,8 @@
 
     write(parent, "classifier", model, described, "portable.onnx")
 
-The preprocessing is the module's own graph, converted by tf2onnx, in float64 where it has that; the network is emitted layer by layer
-(builders/formats/onnx_network.py). Names are given in the order of computation, so that the same module gives the same bytes.
+The preprocessing is the module's own graph, converted by tf2onnx, in float64 where it has that; the network is emitted layer by
+layer (builders/formats/onnx_network.py). Names are given in the order of computation, so that the same module gives the same bytes.
 """
 
 from collections.abc import Mapping

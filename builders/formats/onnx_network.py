@@ -5,8 +5,9 @@
     graph.nodes, graph.initializers
 
 A converter of TensorFlow graphs sees what a layer is made of, and a runtime then does not find its fused kernels again. This file
-has a function for each layer of the families instead. Convolutions and what is between them lie as `[batch, channels, rows, columns]`,
-matrix products over channels as `[batch, rows, columns, channels]`; a map is transposed where one kind meets the other, once.
+has a function for each layer of the families instead. Convolutions and what is between them lie as `[batch, channels, rows,
+columns]`, matrix products over channels as `[batch, rows, columns, channels]`; a map is transposed where one kind meets the
+other, once.
 """
 
 import math
@@ -334,7 +335,7 @@ def _excite(emission, layer, inputs, shape, arguments):
 
 def _attention(emission, layer, inputs, shape, arguments):
     graph, label, name = emission.graph, layer.name, emission.name(inputs[0], LAST)
-    tokens, hidden = inputs[0].shape[1:]
+    hidden = inputs[0].shape[2]
     width = hidden // layer.heads
     kernel, bias = _array(layer.qkv_kernel).reshape(hidden, 3, hidden), _array(layer.qkv_bias).reshape(3, hidden)
     scaled = np.array([width**-0.5, 1, 1])  # the queries' factor lies in their weights

@@ -3,8 +3,9 @@
     python -m tools.publishing.format_check SPEC.json OUT
 
 SPEC holds `parent` (the folder of the unpacked module), `format`, `made` (the file), `file` and `stem` (where the row is written,
-for errors), `evaluation` (the labelled images, or null) and `top1_at_least` (per cent, or null). OUT gets `CHECK.json` with what was
-found. The file answers the golden images and images of five sizes as the module does, and its maps are the module's; its accuracy
+for errors), `evaluation` (the labelled images, or null) and `top1_at_least` (per cent, or null). OUT gets `CHECK.json` with what
+was found. The file answers the golden images and images of five sizes as the module does, and its maps are the module's;
+its accuracy
 on the row's labelled images is measured where the row has some. Progress goes to standard output as lines of JSON.
 """
 
@@ -63,19 +64,19 @@ def check(spec: Mapping[str, Any], say: Say) -> dict[str, Any]:
         images = _tiles(height, width) if size else _noise(height)
         expected["own size" if size is None else f"{height}x{width}"] = images, module(images).numpy()
     differences = {}
-    for size, (images, wanted) in expected.items():
-        say(_stage(f"check {format} at {size}"))
+    for which, (images, wanted) in expected.items():
+        say(_stage(f"check {format} at {which}"))
         try:
             found = [answer(images) for answer in answers if answer.takes(images)]
         except RuntimeError as error:
-            require(False, f"is refused by its runtime ({size}): {str(error).strip().splitlines()[-1]}")
+            require(False, f"is refused by its runtime ({which}): {str(error).strip().splitlines()[-1]}")
         values = [each[name] for each in found]
-        require(all(value.shape == wanted.shape for value in values), f"answers {size} images with other shapes")
-        differences[size] = max(_difference(value, wanted) for value in values)
-        allowed = tolerance if size == "own size" else RESIZED_TOLERANCES.get(format, tolerance)
+        require(all(value.shape == wanted.shape for value in values), f"answers {which} images with other shapes")
+        differences[which] = max(_difference(value, wanted) for value in values)
+        allowed = tolerance if which == "own size" else RESIZED_TOLERANCES.get(format, tolerance)
         require(
-            differences[size] <= allowed,
-            f"differs from the module by {differences[size]:.2g} of the largest answer ({size}), more than {allowed:.2g}",
+            differences[which] <= allowed,
+            f"differs from the module by {differences[which]:.2g} of the largest answer ({which}), more than {allowed:.2g}",
         )
     if len(found[0]) > 1:
         images = expected["golden"][0][:1]
