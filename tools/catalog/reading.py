@@ -133,7 +133,9 @@ def _publisher(root: Path, problems: Problems) -> Publisher | None:
     if len(problems.found) > count:
         return None
     texts["url"] = texts["url"].rstrip("/")
-    return Publisher(**texts, notebooks=notebooks and notebooks.rstrip("/"), formats=formats, headline=headline, example=example)
+    return Publisher(
+        **texts, notebooks=notebooks and notebooks.rstrip("/"), formats=formats, headline=headline, example=example
+    )
 
 
 def _formats(table: Table) -> dict[str, dict[str, float]] | None:
