@@ -116,7 +116,9 @@ def _add_converted(converted: Any, graph: Graph) -> str:
                 continue
             copy = onnx.NodeProto.FromString(node.SerializeToString())
             name = graph.free_name("preprocessing")
-            copy.name, copy.doc_string = name, ""
+            copy.name = name
+            for field in ("doc_string", "domain"):  # both are empty, and whether they are there at all differs, too
+                copy.ClearField(field)
             copy.input[:] = [names[each] for each in node.input]
             copy.output[:] = [name if not i else graph.free_name(f"{name}.output") for i in range(len(node.output))]
             names |= dict(zip(node.output, copy.output, strict=True))
