@@ -1,12 +1,13 @@
 """`float32.tflite`, `float16.tflite`, `int8.tflite`: a published module for LiteRT, in phones and browsers.
 
-    write("int8.tflite", "int8", model, described, {"logits": model.output}, labels)
+    write(Path("int8.tflite"), "int8", model, described, "logits")
 
 A file has two signatures, which share weights: `fixed` takes uint8 images of the module's own size, and does the least; `anysize`
 takes uint8 images of any size and resizes them as the module does, with weights computed in float32. "float16" and "int8" say how
 weights are stored: halves, or 8 bits with a scale for each channel (dynamic range: sums are of whole numbers, activations are not).
 """
 
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,11 @@ def write(
     definition, row = described["preprocessing"], described["row"]
     resolution = row["resolution"]
     network = portable(model, resolution)
+    weights = 4 * sum(math.prod(variable.shape) for variable in model.variables)
+    if weights > LARGEST_BYTES:
+        raise ConversionError(
+            f"the weights have {weights:,} bytes, a FlatBuffer has at most {LARGEST_BYTES:,}. Fix: leave the format out."
+        )
 
     def answer(images: Any) -> Any:
         normalised = preprocess(

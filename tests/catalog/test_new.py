@@ -242,6 +242,7 @@ def test_every_key_of_a_row_may_be_given(repository):
         "evaluation": "quickstart/digits_test.npz",
         "checkpoint": "x.pth",
         "checkpoint_key": "model_ema",
+        "formats": {"onnx": {}, "int8": {"top1_at_least": 80.5}},
         "resolution": 224,
     }
     scaffolding.variant("convnext", {"size": "tiny", "data": "1k", **values}, repository)
@@ -260,6 +261,7 @@ def test_every_key_of_a_row_may_be_given(repository):
         ('a=["feature_extractor"]', ["feature_extractor"], '["feature_extractor"]'),
         ('a=say "no"', 'say "no"', '"say \\"no\\""'),
         ("a=b=c", "b=c", '"b=c"'),
+        ("a={onnx = {}}", {"onnx": {}}, "{ onnx = {  } }"),
     ],
 )
 def test_values_of_the_command_line(assignment, value, spelled):

@@ -95,11 +95,13 @@ def collection(name: str, family: str | None = None, root: Path = ROOT) -> list[
 
 
 def toml(value: Any) -> str:
-    """Return a value as TOML spells it: a string in quotation marks, a number, true or false, a list of such."""
+    """Return a value as TOML spells it: a string in quotation marks, a number, true or false, a list or an inline table of such."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + " }"
     if isinstance(value, int | float):
         return f"{value:_}" if isinstance(value, int) else repr(value)
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

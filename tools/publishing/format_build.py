@@ -35,8 +35,9 @@ FILES = {
     "int8": "int8.tflite",
 }
 # What converts into a format, and what then answers: the packages whose versions a file's key covers, by their import.
-CONVERTERS = {"onnx": {"tensorflow": "tensorflow", "onnx": "onnx", "tf2onnx": "tf2onnx"}}
-LITERT_CONVERTERS = {"tensorflow": "tensorflow", "flatbuffers": "flatbuffers"}
+MODELS = {"tensorflow": "tensorflow", "keras": "keras", "numpy": "numpy"}
+CONVERTERS = {"onnx": MODELS | {"onnx": "onnx", "tf2onnx": "tf2onnx"}}
+LITERT_CONVERTERS = MODELS | {"flatbuffers": "flatbuffers"}
 RUNTIMES = {"onnx": ("onnxruntime", "onnxruntime")}
 LITERT_RUNTIME = ("ai-edge-litert", "ai_edge_litert")
 
