@@ -1,5 +1,6 @@
 """What users do with the graphs of published modules: compile them, repeat what is random, take gradients between network and answer."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -210,8 +211,7 @@ def test_gradient_of_the_answer_by_a_map(load, name):
 # Empty batches
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(("name", "dtype"), zip(MODULES, itertools.cycle([np.uint8, np.float32])))
 def test_an_empty_batch_gives_an_empty_answer(load, name, dtype):
     """In training it is refused: there is nothing to learn from it."""
     module = load(name)
