@@ -51,7 +51,8 @@ def _add_stand_ins() -> None:
 
     known = keras.saving.get_custom_objects()
     folder = Path(__file__).parent
-    files = {file: file.stem for file in sorted(folder.glob("*.py"))} | {folder / LIBRARY / "layers.py": LIBRARY}
+    files = {file: file.stem for file in sorted(folder.glob("*.py"))}
+    files |= dict.fromkeys(folder.glob(f"{LIBRARY}/layers.py"), LIBRARY)  # which builds elsewhere do not have
     for file, family in files.items():
         for name in re.findall(r"^@register\nclass (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
             known.setdefault(f"{PACKAGE}>{name}", _StandIn(family, name))

@@ -49,8 +49,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("where", "code"), [pytest.param(*example, id=example[0]) for example in examples()])
-def test_example(folder, monkeypatch, where, code):
+def test_example(folder, any_url, monkeypatch, where, code):
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("HUBPRESS_CHECKPOINTS", str(folder))
     model = builders.create("convnext", **SMALL)
     builders.write(model, "small.safetensors", "facebook")
     row = next(row for row in CATALOG.variants if row.stem == "convnext_digits").facts()
@@ -63,6 +64,7 @@ def test_example(folder, monkeypatch, where, code):
         "row": row,
     }
     names |= {module.__name__.partition(".")[2]: module for module in MODULES} | vars(preprocessing)
+    code = code.replace("http://127.0.0.1:8000", any_url)
     exec(compile(code, where, "exec"), names)
     for name in re.findall(r'restore\(model, "(.*?)"', code):
         restored = builders._backbone(names["model"])

@@ -354,7 +354,8 @@ def test_a_folder_for_transformers_is_adopted_as_the_same_network(family, tmp_pa
     own = tmp_path / "own"
     adoption.adopt(str(tmp_path / "folder"), "mine", catalog=CATALOG, folder=own, licence="mit")
     file = own / "modules/mine.toml"
-    file.write_text(re.sub(r'"TODO[^"]*"', '"our institute"', file.read_text()))
+    text = re.sub(r'datasets = \["TODO[^"]*"\]', 'datasets = ["imagenet-ilsvrc-2012-cls"]', file.read_text())
+    file.write_text(re.sub(r'"TODO[^"]*"', '"our institute"', text))
     row = next(row for row in catalog.load(own=own).variants if row.stem == "mine")
     own_arguments = {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
     assert row.transform == transform and row.normalization == "imagenet" and row.classes == 4

@@ -59,6 +59,7 @@ for name, family, format, arguments in json.loads(sys.argv[2]):
     assert ("builders.vit" in loaded()) == (family == "vit")  # the last row: files of other families are not imported
 for family in builders.families():
     builders.family_module(family)
+import builders.library.layers
 classes = keras.saving.get_custom_objects()
 assert registered == {name for name in classes if name.startswith("hubpress>")} and len(registered) > 12
 assert all(isinstance(classes[name], type) for name in registered)

@@ -134,6 +134,8 @@ class FormatPublishing:
             self.report(module.variant, "done", None, None)
 
     def _publish(self, module: Module, record: Record, wanted: Sequence[str]) -> Iterator[FormatResult]:
+        if not wanted and not self.signer:
+            return
         past = formats.load_records(self.storage, record)
         recorded = formats.by_format(past)
         unsigned = [each for each in past if self.signer and not formats.is_signed(self.storage, each, self.signer)]
