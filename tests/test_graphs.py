@@ -24,6 +24,9 @@ NETWORK = ("Conv2D", "DepthwiseConv2dNative", "MatMul")  # what answers, as oppo
 # The map of the last block, behind which the class token alone is looked at.
 WITHOUT_EFFECT = {"vit": f"block_{MODULES['vit_digits_classification'].variant.architecture['layers'] - 1}"}
 SIZES = {"its own size": None, "another size": (20, 27)}
+OTHER = SIZES["another size"]
+# Sizes are the business of the preprocessing, which all share: one family in each, the others in that which takes more of it.
+ONE_IN_EACH_SIZE = [(CLASSIFIERS[0], None), *((name, OTHER) for name in CLASSIFIERS)]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +57,7 @@ def output(name):
 # Compilers
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("name", [*CLASSIFIERS, EXTRACTOR])
+@pytest.mark.parametrize(("name", "size"), [*ONE_IN_EACH_SIZE, (EXTRACTOR, OTHER)])
 def test_xla_compiles_the_answer(load, name, size):
     """Levels may be rounded to the one beside them, where XLA sums in another order."""
     module, images = load(name), pictures(name, size)
@@ -64,8 +66,7 @@ def test_xla_compiles_the_answer(load, name, size):
     assert np.abs(compiled - expected).max() < 5e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize(("name", "size"), ONE_IN_EACH_SIZE)
 def test_xla_compiles_a_training_step(load, name, size):
     """The gradients of all variables, and what batch normalisations learn."""
     labels = np.array([3, 7])
@@ -132,9 +133,9 @@ def fine_tuned(folder, deterministic, rate, seeds):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_fine_tuning_repeats_under_op_determinism(folders, name):
     """With drop path: equal seeds give equal losses within a process and in the next one, another seed gives others."""
-    first, again, other = fine_tuned(folders[name], True, 0.2, [0, 0, 1])
-    assert first == again and other != first
-    if name == CLASSIFIERS[0]:
+    first, again, *others = fine_tuned(folders[name], True, 0.2, [0, 0, 1] if name == CLASSIFIERS[0] else [0, 0])
+    assert first == again and first not in others
+    if others:
         assert fine_tuned(folders[name], True, 0.2, [0]) == [first]
 
 
