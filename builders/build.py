@@ -156,21 +156,10 @@ def main(arguments):
         raise SystemExit(
             "without PYTHONHASHSEED=0 the same row gives other bytes every time. Fix: set PYTHONHASHSEED=0."
         )
-    environment.isolate()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     specification, out = arguments
-    try:
-        with environment.messages_only() as say:
-            build(json.loads(Path(specification).read_text()), out, say)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return environment.run(lambda say: build(json.loads(Path(specification).read_text()), out, say), ValueError)
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # all is written: taking a million objects of Keras and TensorFlow apart would take seconds
+    environment.end(main(sys.argv[1:]))

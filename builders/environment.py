@@ -11,7 +11,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
+
+Say = Callable[[Mapping[str, Any]], None]  # writes a message to whoever started this process
 
 PREFIXES = ("KERAS_", "TF_", "TF2_", "XLA_", "ONEDNN_", "DNNL_")
 # These stay: how much is said, how many threads compute, and with which instructions of the processor. No archive depends on them.
@@ -33,7 +35,7 @@ def isolate() -> None:
 
 
 @contextlib.contextmanager
-def messages_only() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def messages_only() -> Iterator[Say]:
     """Yield a function that writes a message to standard output; what libraries print goes to standard error."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as messages:
@@ -44,3 +46,26 @@ def messages_only() -> Iterator[Callable[[Mapping[str, Any]], None]]:
             messages.flush()
 
         yield say
+
+
+def run(work: Callable[[Say], object], refusal: type[Exception]) -> int:
+    """Do the work of a program that another process started, in an environment of its own; return the exit status.
+
+    A `refusal` is an error in words, for standard error; any other exception is a fault of the program.
+    """
+    isolate()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        with messages_only() as say:
+            work(say)
+    except refusal as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def end(status: int) -> NoReturn:
+    """End this process, of which all is written: taking a million objects of Keras and TensorFlow apart would take seconds."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.catalog import vocabularies
-from tools.catalog.layout import module_handle
+from tools.catalog.layout import FORMAT_FILES, module_handle
 from tools.catalog.preprocessing import PreprocessingRows
 from tools.common.problems import Problem, UsageError, with_fix
 
@@ -23,7 +23,7 @@ HEADS = ("classifier", "feature_extractor")
 # The types that a network may compute in, and how its name ends then; the first is the default.
 PRECISIONS = {"float32": "", "bfloat16": "_bf16"}
 # The formats of files for other runtimes; those that every row has by default, and those of a network above so many parameters.
-FORMATS = ("onnx", "float32", "float16", "int8")
+FORMATS = tuple(FORMAT_FILES)
 LARGE_FORMATS, LARGE_PARAMETERS = ("onnx", "int8"), 100_000_000
 # The columns of a collection's table, and their headings.
 COLUMNS = {

@@ -12,7 +12,6 @@ the row's labelled images is measured where it has some.
 import functools
 import gc
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import Any
 
 from builders import environment
 from tools.common.problems import Problem
-from tools.common.workers import messages_only
 
 SIZES = ((1, 1), (4000, 3000))
 
@@ -205,21 +203,10 @@ def _stage(name: str) -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Check the heads that standard input names; returns the exit status."""
-    environment.isolate()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     specification, out = map(Path, arguments)
-    try:
-        with messages_only() as say:
-            heads = (json.loads(line)["head"] for line in sys.stdin)
-            check(json.loads(specification.read_text()), out, heads, say)
-    except CheckError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    heads = (json.loads(line)["head"] for line in sys.stdin)
+    return environment.run(lambda say: check(json.loads(specification.read_text()), out, heads, say), CheckError)
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # all is written: taking a million objects of Keras and TensorFlow apart would take seconds
+    environment.end(main(sys.argv[1:]))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.catalog import layout
 from tools.catalog.catalog import Module, Variant
 from tools.common.files import ROOT, discard, make_cache_folder, sha256_of_file, write_atomically
 from tools.common.problems import Problem
@@ -27,13 +28,6 @@ from tools.common.workers import Worker, WorkerError
 from tools.publishing import build, closure
 from tools.publishing.specification import ENVIRONMENT
 
-# The formats, and the names of their files: of the program that makes them, and what they lie under in a hub, too.
-FILES = {
-    "onnx": "portable.onnx",
-    "float32": "float32.tflite",
-    "float16": "float16.tflite",
-    "int8": "int8.tflite",
-}
 # What converts into a format, and what then answers: the packages whose versions a file's key covers, by their import.
 MODELS = {"tensorflow": "tensorflow", "keras": "keras", "numpy": "numpy"}
 CONVERTERS = {"onnx": MODELS | {"onnx": "onnx", "tf2onnx": "tf2onnx"}}
@@ -100,7 +94,7 @@ def make(
       parent_sha256: the digest of that archive, which its record states.
       variant: the row.
       module: the head of the row that `parent` is.
-      formats: keys of `FILES`.
+      formats: keys of `layout.FORMAT_FILES`.
       cache: the files lie in its folder `formats`, the logs of crashed processes in `logs`.
       say: is called with what happens.
       root: the repository.
@@ -184,8 +178,8 @@ def _get_or_make(
     made, checked = manifest["made"], manifest["checked"]
     return FormatFile(
         format=format,
-        file_name=FILES[format],
-        path=folder / FILES[format],
+        file_name=layout.FORMAT_FILES[format],
+        path=folder / layout.FORMAT_FILES[format],
         bytes=made["bytes"],
         sha256=made["sha256"],
         operations=tuple(made["operations"]),
@@ -204,7 +198,10 @@ def _cached(folder: Path, format: str) -> dict[str, Any] | None:
         return None
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
         manifest: dict[str, Any] = json.loads((folder / build.MANIFEST).read_text(encoding="utf-8"))
-        if manifest == _sealed(manifest) and sha256_of_file(folder / FILES[format]) == manifest["made"]["sha256"]:
+        if (
+            manifest == _sealed(manifest)
+            and sha256_of_file(folder / layout.FORMAT_FILES[format]) == manifest["made"]["sha256"]
+        ):
             return manifest
     discard(folder)
     return None
@@ -251,7 +248,7 @@ def _check_specification(parent: Path, variant: Variant, module: Module, format:
     least = variant.formats.get(format, {}).get("top1_at_least")
     key = _digest([sources, images and sha256_of_file(images), importlib.metadata.version(package), least])
     spec["top1_at_least"] = least
-    return {**spec, "parent": str(parent), "name": FILES[format], "key": key}
+    return {**spec, "parent": str(parent), "name": layout.FORMAT_FILES[format], "key": key}
 
 
 def _check(

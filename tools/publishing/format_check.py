@@ -11,7 +11,6 @@ on the row's labelled images is measured where the row has some. Progress goes t
 
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 
 from builders import environment
 from tools.common.problems import Problem
-from tools.common.workers import messages_only
 
 SIZES = ((1, 1), (37, 500), None, (768, 1024), (3000, 4000))  # height and width; None is the module's own
 # The largest difference over the largest answer. Halves have 11 significant bits; with weights of 8 bits, of which a row shares one
@@ -201,22 +199,15 @@ def _stage(name: str) -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Check the file of the specification; returns the exit status."""
-    environment.isolate()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     specification, out = map(Path, arguments)
-    try:
-        with messages_only() as say:
-            found = check(json.loads(specification.read_text()), say)
-    except FormatCheckError as error:
-        print(error, file=sys.stderr)
-        return 1
-    out.mkdir(exist_ok=True)
-    (out / "CHECK.json").write_text(json.dumps(found))
-    return 0
+
+    def work(say: Say) -> None:
+        found = check(json.loads(specification.read_text()), say)
+        out.mkdir(exist_ok=True)
+        (out / "CHECK.json").write_text(json.dumps(found))
+
+    return environment.run(work, FormatCheckError)
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # all is written: taking a million objects of Keras and TensorFlow apart would take seconds
+    environment.end(main(sys.argv[1:]))
