@@ -107,7 +107,8 @@ function start(index) {
     const [xs, ys] = [marks.map((k) => k.x), marks.map((k) => k.y)];
     const [x0, x1] = [Math.min(...xs) - 0.1, Math.max(...xs) + 0.1];
     const step = Math.max(...ys) - Math.min(...ys) > 10 ? 5 : 1;
-    const [y0, y1] = [Math.floor(Math.min(...ys) / step) * step, Math.floor(Math.max(...ys) / step + 1) * step];
+    const y1 = Math.min(100, Math.floor(Math.max(...ys) / step + 1) * step);
+    const y0 = Math.min(Math.floor(Math.min(...ys) / step) * step, y1 - step);
     const px = (x) => L + ((x - x0) / (x1 - x0)) * (R - L);
     const py = (y) => B - ((y - y0) / (y1 - y0)) * (B - T);
     const axis = draw("g", { class: "axis", "aria-hidden": "true" });

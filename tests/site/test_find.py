@@ -136,3 +136,12 @@ def test_the_page_is_light():
     assert len(gzip.compress(pages["find/index.html"].data)) < 40_000
     nothing = synthetic.build([])["find/index.html"].data.decode()
     assert "<tbody>" in nothing and "<tr id" not in nothing
+
+
+def test_no_axis_goes_beyond_100_percent(visit, any_url):
+    """The quickstart has a module without a single error, and others close to it."""
+    page = visit(any_url + "/find/")
+    page.wait_for_selector("#find-best:not([hidden])")
+    numbers = page.locator("svg .axis text[text-anchor=end]").all_text_contents()
+    percents = [float(text) for text in numbers if text.replace(".", "").isdigit()]
+    assert len(percents) >= 2 and max(percents) == 100
